@@ -1,0 +1,102 @@
+// Package cli is what the commands of Evenkeel share: exit codes, output for
+// people or programs, and the end of a command by a signal.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/term"
+)
+
+// ExitCodes is the part of a command's help that lists them.
+const ExitCodes = `Exit codes: 0 ok, 1 failed, 2 usage or invalid input, 3 partial, 4 refused by a rule,
+5 not found, 6 inconsistent (divergence or failed proof), 7 not ready.`
+
+// Main runs a command until it ends or a signal comes, and returns the exit
+// code. A second signal ends the process at once.
+func Main(root *cobra.Command, args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	root.SetArgs(args)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return events.Errorf(events.KindInvalid, "%w; see: %s --help", err, c.CommandPath())
+	})
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		fmt.Fprintln(root.ErrOrStderr(), "interrupted")
+		return int(events.KindFailed)
+	}
+	fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), err)
+	return int(events.KindOf(err))
+}
+
+// Args makes a check of the number of arguments whose error is a usage error.
+func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return events.Errorf(events.KindInvalid, "%w; usage: %s", err, c.UseLine())
+		}
+		return nil
+	}
+}
+
+// Group makes a command that only has subcommands: without one it shows help,
+// with an unknown one it is a usage error.
+func Group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return events.Errorf(events.KindInvalid, "unknown command %q; see: %s --help", args[0], c.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// Output is how a command shows its result.
+type Output struct {
+	Format string // table or json
+}
+
+// Flag adds -o to a command and those below it.
+func (o *Output) Flag(c *cobra.Command) {
+	c.PersistentFlags().StringVarP(&o.Format, "output", "o", "table", "how to show results: table or json")
+}
+
+// Show writes a result: as JSON if asked, else by the table function.
+func (o *Output) Show(w io.Writer, result any, table func(io.Writer) error) error {
+	switch o.Format {
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(result)
+	case "table":
+		return table(w)
+	}
+	return events.Errorf(events.KindInvalid, "output %q: want table or json", o.Format)
+}
+
+// Table is a table function for fixed rows.
+func Table(header []string, rows [][]string) func(io.Writer) error {
+	return func(w io.Writer) error { return term.Table(w, header, rows) }
+}

@@ -1,0 +1,101 @@
+package events
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Epoch numbers the terms of authority over a stream; a write under an epoch
+// that has been superseded is refused. Zero means none was given.
+type Epoch uint64
+
+// ParseEpoch reads what String prints.
+func ParseEpoch(s string) (Epoch, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != s {
+		return 0, Errorf(KindInvalid, "epoch %q: want a whole number", clip(s))
+	}
+	return Epoch(n), nil
+}
+
+func (e Epoch) String() string { return strconv.FormatUint(uint64(e), 10) }
+
+// Context is the causal context of an event: for its own partition, the next
+// offset of each origin's log that its writer had applied. Entries ascend by
+// origin, each once, none at offset 0. Text: "eu-central-1@7,us-east-1@12".
+type Context []Seen
+
+// Seen says that all of an origin's events below Next were known.
+type Seen struct {
+	Origin Origin
+	Next   int64
+}
+
+// ParseContext reads what String prints; the empty text is the empty context.
+func ParseContext(s string) (Context, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var c Context
+	for text := range strings.SplitSeq(s, ",") {
+		if len(c) == MaxContextOrigins {
+			return nil, Errorf(KindInvalid, "context: more than %d origins", MaxContextOrigins)
+		}
+		originText, nextText, ok := strings.Cut(text, "@")
+		if !ok {
+			return nil, Errorf(KindInvalid, "context %q: want ORIGIN@OFFSET,…", clip(s))
+		}
+		origin, err := ParseOrigin(originText)
+		if err != nil {
+			return nil, Errorf(KindInvalid, "context: %w", err)
+		}
+		next, err := parseNumber(nextText, 1<<63-1)
+		if err != nil {
+			return nil, Errorf(KindInvalid, "context: %s: %w", origin, err)
+		}
+		c = append(c, Seen{Origin: origin, Next: next})
+	}
+	return c, c.Validate()
+}
+
+func (c Context) String() string {
+	var b strings.Builder
+	for i, s := range c {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(s.Origin.String())
+		b.WriteByte('@')
+		b.WriteString(strconv.FormatInt(s.Next, 10))
+	}
+	return b.String()
+}
+
+// Validate reports whether the entries are well formed and in order.
+func (c Context) Validate() error {
+	if len(c) > MaxContextOrigins {
+		return Errorf(KindInvalid, "context: more than %d origins", MaxContextOrigins)
+	}
+	for i, s := range c {
+		if err := s.Origin.Validate(); err != nil {
+			return Errorf(KindInvalid, "context: %w", err)
+		}
+		if s.Next <= 0 {
+			return Errorf(KindInvalid, "context: %s@%d: want an offset above 0", s.Origin, s.Next)
+		}
+		if i > 0 && c[i-1].Origin.Compare(s.Origin) >= 0 {
+			return Errorf(KindInvalid, "context: %s after %s: want ascending origins, each once", s.Origin, c[i-1].Origin)
+		}
+	}
+	return nil
+}
+
+// Next is the next offset of the origin's log that the writer had not applied.
+func (c Context) Next(o Origin) int64 {
+	i, ok := slices.BinarySearchFunc(c, o, func(s Seen, o Origin) int { return s.Origin.Compare(o) })
+	if !ok {
+		return 0
+	}
+	return c[i].Next
+}

@@ -1,0 +1,187 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/creachadair/jrpc2"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// Client calls a node. It is safe for concurrent use.
+type Client struct {
+	server string
+	http   *http.Client
+}
+
+// maxResponseBytes bounds what is read of an answer.
+const maxResponseBytes = 256 << 20
+
+// NewClient makes a client of the node at an address like
+// "http://127.0.0.1:7401".
+func NewClient(server string) (*Client, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, events.Errorf(events.KindInvalid, "server %q: want an address like http://127.0.0.1:7401", server)
+	}
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 8,
+	}
+	return &Client{server: strings.TrimSuffix(server, "/"), http: &http.Client{Transport: transport}}, nil
+}
+
+// Server is the address that the client calls.
+func (c *Client) Server() string { return c.server }
+
+// Put writes one event.
+func (c *Client) Put(ctx context.Context, p PutParams) (*PutResult, error) {
+	return call[PutResult](ctx, c, "put", p)
+}
+
+// Load writes a batch of events.
+func (c *Client) Load(ctx context.Context, p LoadParams) (*LoadResult, error) {
+	return call[LoadResult](ctx, c, "load", p)
+}
+
+// Landed asks which events of a load are in the logs.
+func (c *Client) Landed(ctx context.Context, p LandedParams) (*LandedResult, error) {
+	return call[LandedResult](ctx, c, "landed", p)
+}
+
+// Get reads one key.
+func (c *Client) Get(ctx context.Context, p GetParams) (*Entry, error) {
+	return call[Entry](ctx, c, "get", p)
+}
+
+// Scan reads one page of a stream.
+func (c *Client) Scan(ctx context.Context, p ScanParams) (*ScanResult, error) {
+	return call[ScanResult](ctx, c, "scan", p)
+}
+
+// ScanAll reads a stream page by page.
+func (c *Client) ScanAll(ctx context.Context, p ScanParams) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for {
+			page, err := c.Scan(ctx, p)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for _, e := range page.Entries {
+				if !yield(e, nil) {
+					return
+				}
+				p.After = e.Key
+			}
+			if !page.More || len(page.Entries) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Status asks what the node is and does.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return call[Status](ctx, c, "status", nil)
+}
+
+// Lag asks how far the node's region is behind.
+func (c *Client) Lag(ctx context.Context) (*Lag, error) { return call[Lag](ctx, c, "lag", nil) }
+
+// CreateBackup backs up the node's region.
+func (c *Client) CreateBackup(ctx context.Context) (*Backup, error) {
+	return call[Backup](ctx, c, "backup.create", nil)
+}
+
+// ListBackups lists the backups of the node's region.
+func (c *Client) ListBackups(ctx context.Context) (*BackupList, error) {
+	return call[BackupList](ctx, c, "backup.list", nil)
+}
+
+// Restore restores a backup beside the running state.
+func (c *Client) Restore(ctx context.Context, p RestoreParams) (*Restored, error) {
+	return call[Restored](ctx, c, "restore.run", p)
+}
+
+type request struct {
+	Version string `json:"jsonrpc"`
+	ID      int    `json:"id"`
+	Method  string `json:"method"`
+	Params  any    `json:"params,omitempty"`
+}
+
+type response struct {
+	Result json.RawMessage `json:"result"`
+	Error  *jrpc2.Error    `json:"error"`
+}
+
+// call makes one call. The library's own client ends itself when a server
+// cannot be reached; this one can be asked again.
+func call[R any](ctx context.Context, c *Client, name string, params any) (*R, error) {
+	body, err := json.Marshal(request{Version: "2.0", ID: 1, Method: name, Params: params})
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.server+"/rpc", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, unreachable(ctx, c.server, err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
+	if err != nil {
+		return nil, unreachable(ctx, c.server, err)
+	}
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); res.StatusCode != http.StatusOK || kind != "application/json" {
+		return nil, httpError(c.server, res.StatusCode, text)
+	}
+	var answer response
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, fmt.Errorf("%s at %s: answer is no JSON-RPC: %w", name, c.server, err)
+	}
+	if answer.Error != nil {
+		return nil, events.Errorf(kindOf(answer.Error.Code), "%s", answer.Error.Message)
+	}
+	result := new(R)
+	if err := json.Unmarshal(answer.Result, result); err != nil {
+		return nil, fmt.Errorf("%s at %s: result: %w", name, c.server, err)
+	}
+	return result, nil
+}
+
+func unreachable(ctx context.Context, server string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // its text repeats method and address
+	}
+	return events.Errorf(events.KindNotReady, "node at %s cannot be reached: %w; is it running? (--server or EVENKEEL_SERVER says where)", server, err)
+}
+
+func httpError(server string, status int, text []byte) error {
+	message := strings.TrimSpace(string(text[:min(len(text), 500)]))
+	kind := events.KindFailed
+	if status == http.StatusRequestEntityTooLarge {
+		kind = events.KindInvalid
+	}
+	return events.Errorf(kind, "%s is no Evenkeel node, or refused the request: HTTP %d: %s", server, status, message)
+}

@@ -1,0 +1,14 @@
+// Package api is the node's interface to the outside: JSON-RPC 2.0 over HTTP
+// POST at /rpc, served by Handler for any Node, and its Go client.
+//
+// Methods: put, load, landed, get, scan, status, lag, backup.create,
+// backup.list, restore.run. Parameters are objects; an unknown field is an error.
+// Keys and values are Bytes: a JSON string if they are UTF-8, else
+// {"base64": "…"}, so that every byte survives.
+//
+// Errors carry the kinds of package events in their codes (see codeOf); the
+// client turns them back, so that a caller sees the same kind on both sides.
+//
+// There is no authentication yet: a node listens on loopback unless told
+// otherwise.
+package api

@@ -1,0 +1,272 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator"
+)
+
+// Node is what the API serves.
+type Node interface {
+	Put(ctx context.Context, p PutParams) (*PutResult, error)
+	Load(ctx context.Context, p LoadParams) (*LoadResult, error)
+	Landed(ctx context.Context, p LandedParams) (*LandedResult, error)
+	Get(ctx context.Context, p GetParams) (*Entry, error)
+	Scan(ctx context.Context, p ScanParams) (*ScanResult, error)
+	Status(ctx context.Context) (*Status, error)
+	Lag(ctx context.Context) (*Lag, error)
+	CreateBackup(ctx context.Context) (*Backup, error)
+	ListBackups(ctx context.Context) (*BackupList, error)
+	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
+
+	// Ready is nil if the node can serve, else says why not.
+	Ready(ctx context.Context) error
+}
+
+// Bytes are arbitrary bytes in JSON: a string if they are valid UTF-8, else an
+// object {"base64": "…"}. JSON null gives nil.
+type Bytes []byte
+
+// MarshalJSON implements json.Marshaler.
+func (b Bytes) MarshalJSON() ([]byte, error) {
+	switch {
+	case b == nil:
+		return []byte("null"), nil
+	case utf8.Valid(b):
+		return json.Marshal(string(b))
+	}
+	return json.Marshal(map[string]string{"base64": base64.StdEncoding.EncodeToString(b)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (b *Bytes) UnmarshalJSON(text []byte) error {
+	switch {
+	case bytes.Equal(text, []byte("null")):
+		*b = nil
+		return nil
+	case len(text) > 0 && text[0] == '"':
+		var s string
+		if err := json.Unmarshal(text, &s); err != nil {
+			return err
+		}
+		*b = []byte(s)
+		return nil
+	}
+	var coded struct {
+		Base64 *[]byte `json:"base64"`
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&coded); err != nil || coded.Base64 == nil {
+		return fmt.Errorf(`want a string or {"base64": "…"}`)
+	}
+	*b = *coded.Base64
+	return nil
+}
+
+// PutParams ask for one event to be written. A null value deletes the key.
+type PutParams struct {
+	Stream      events.Stream `json:"stream"`
+	Key         Bytes         `json:"key"`
+	Value       Bytes         `json:"value"`
+	ContentType string        `json:"content_type,omitempty"`
+	Type        string        `json:"type,omitempty"` // CloudEvents type; empty: an opaque put or delete
+}
+
+// PutResult says where the event was written. It is acknowledged by all
+// in-sync replicas of the region's log.
+type PutResult struct {
+	Position events.Position `json:"position"`
+	Clock    events.HLC      `json:"clock"`
+	ID       string          `json:"id"`
+}
+
+// LoadParams ask for a batch of events to be written in order. One batch of a
+// source at a time: a later batch is sent when the one before is answered.
+type LoadParams struct {
+	Stream events.Stream `json:"stream"`
+	Source string        `json:"source"` // CloudEvents source: the load
+	Events []LoadEvent   `json:"events"`
+}
+
+// LoadEvent is one event of a load.
+type LoadEvent struct {
+	ID          string      `json:"id"` // unique within the source
+	Key         Bytes       `json:"key"`
+	Value       Bytes       `json:"value"`           // null deletes
+	Clock       *events.HLC `json:"clock,omitempty"` // missing: the node's own
+	ContentType string      `json:"content_type,omitempty"`
+}
+
+// LoadResult says up to where the logs reach after the batch.
+type LoadResult struct {
+	Written int           `json:"written"`
+	Ends    events.Vector `json:"ends"`
+}
+
+// LandedParams ask which events of a source are in the region's logs of a
+// stream, from the cut After on. It waits for a batch of that source that is
+// still being written. Without After nothing is searched; only the ends of the
+// logs are told.
+type LandedParams struct {
+	Stream events.Stream  `json:"stream"`
+	Source string         `json:"source"`
+	After  *events.Vector `json:"after"`
+}
+
+// LandedResult are the ids found, and the ends of the logs.
+type LandedResult struct {
+	IDs  []string      `json:"ids"`
+	Ends events.Vector `json:"ends"`
+}
+
+// GetParams name a key.
+type GetParams struct {
+	Stream events.Stream `json:"stream"`
+	Key    Bytes         `json:"key"`
+}
+
+// Entry is a key and its view.
+type Entry struct {
+	Stream      events.Stream   `json:"stream"`
+	Key         Bytes           `json:"key"`
+	Value       Bytes           `json:"value"`
+	ContentType string          `json:"content_type,omitempty"`
+	Type        string          `json:"type,omitempty"`
+	Clock       events.HLC      `json:"clock"`
+	Position    events.Position `json:"position"` // of the event that the value is of
+}
+
+// ScanParams ask for the keys of a stream, in order.
+type ScanParams struct {
+	Stream events.Stream `json:"stream"`
+	Prefix Bytes         `json:"prefix,omitempty"`
+	After  Bytes         `json:"after,omitempty"` // begin behind this key
+	Limit  int           `json:"limit,omitempty"` // 1 to MaxScanEntries; 0: DefaultScanEntries
+}
+
+// Limits of one scan's answer; a longer one is continued with After.
+const (
+	DefaultScanEntries = 1_000
+	MaxScanEntries     = 10_000
+	MaxScanBytes       = 8 << 20
+)
+
+// ScanResult is one page of a scan.
+type ScanResult struct {
+	Entries []Entry `json:"entries"`
+	More    bool    `json:"more"` // ask on with After = the last key
+}
+
+// Status is what a node is and does.
+type Status struct {
+	Region   events.Region            `json:"region"`
+	Software string                   `json:"software"`
+	Started  time.Time                `json:"started"`
+	Ready    bool                     `json:"ready"`
+	Problems []string                 `json:"problems"` // why it is not, and what else needs an eye
+	Events   int64                    `json:"events"`   // folded, of all origins
+	Keys     int64                    `json:"keys"`     // slices that hold something
+	Parked   int64                    `json:"parked"`
+	Digest   events.Digest            `json:"digest"`
+	Shards   []ShardStatus            `json:"shards"`
+	Logs     []events.LogState        `json:"logs"`
+	Links    []replicator.Status      `json:"links"`
+	Examples []ParkedRecord           `json:"parked_records"` // the first few
+	Regions  map[events.Region]string `json:"regions"`        // their APIs' addresses
+	Backups  bool                     `json:"backups"`        // a bucket is configured
+}
+
+// Vector is the cut at which the node's state stands.
+func (s *Status) Vector() events.Vector { return events.VectorOf(s.Logs) }
+
+// ShardStatus is the state of one shard.
+type ShardStatus struct {
+	Partition int32         `json:"partition"`
+	Lineage   string        `json:"lineage"`
+	Events    int64         `json:"events"`
+	Keys      int64         `json:"keys"`
+	Parked    int64         `json:"parked"`
+	Digest    events.Digest `json:"digest"`
+	Blocked   []string      `json:"blocked,omitempty"`
+}
+
+// ParkedRecord is a record that is no event: where and why, never what.
+type ParkedRecord struct {
+	Position events.Position `json:"position"`
+	Reason   string          `json:"reason"`
+}
+
+// Lag is how far a region is behind, asked of the clusters at this moment.
+type Lag struct {
+	Region events.Region `json:"region"`
+	Folds  []LagRow      `json:"folds"` // state behind the logs and mirrors of this region
+	Links  []LagRow      `json:"links"` // mirrors behind their logs
+}
+
+// LagRow is the lag of one log. What could not be measured is null, never 0.
+type LagRow struct {
+	Log     events.Log `json:"log"`
+	End     *int64     `json:"end"`     // next offset to be written
+	Next    *int64     `json:"next"`    // next offset to be read
+	Records *int64     `json:"records"` // End - Next
+	Error   string     `json:"error,omitempty"`
+}
+
+// Backup is a backup that exists.
+type Backup struct {
+	ID      string            `json:"id"`
+	Region  events.Region     `json:"region"`
+	Created time.Time         `json:"created"`
+	Shards  int               `json:"shards"`
+	Tables  int               `json:"tables"`
+	Bytes   int64             `json:"bytes"`
+	States  []events.LogState `json:"states"`
+}
+
+// BackupList lists backups, oldest first.
+type BackupList struct {
+	Backups []Backup `json:"backups"`
+}
+
+// RestoreParams ask for a backup to be restored beside the running state, into
+// the node's data directory under restores/Name.
+type RestoreParams struct {
+	Backup string `json:"backup,omitempty"` // id; empty: the newest
+	Name   string `json:"name"`             // letters, digits, dashes
+}
+
+// Restored says what a restore did and proved.
+type Restored struct {
+	Backup   string            `json:"backup"`
+	Created  time.Time         `json:"created"`
+	Dir      string            `json:"dir"`
+	Tables   int               `json:"tables"`
+	Bytes    int64             `json:"bytes"`
+	Digest   events.Digest     `json:"digest"` // over all logs, recomputed from what was restored
+	States   []events.LogState `json:"states"`
+	Duration float64           `json:"duration_seconds"`
+}
+
+// Behind sums up the lag of everything in records: a number, or "unknown" if
+// any part of it could not be measured.
+func (l *Lag) Behind() string {
+	var sum int64
+	for _, rows := range [][]LagRow{l.Folds, l.Links} {
+		for _, row := range rows {
+			if row.Records == nil {
+				return "unknown"
+			}
+			sum += *row.Records
+		}
+	}
+	return strconv.FormatInt(sum, 10)
+}

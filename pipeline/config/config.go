@@ -1,0 +1,235 @@
+package config
+
+import (
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// Config describes one node of one region. Fields carry the name of their key
+// in the file as tag.
+type Config struct {
+	// Region is the region that this node belongs to, one of Regions. Required.
+	Region events.Region `yaml:"region"`
+
+	// DataDir is the directory of this node's state and restores, on a disk of
+	// its own if possible. No two processes may share one. Required.
+	DataDir string `yaml:"data_dir"`
+
+	// Partitions is the partition count of every stream's log and mirrors, and
+	// so the number of shards; 1 to 1024, default 4. The same in every region.
+	// It can not be changed later: keys would move to other partitions and the
+	// order of their events would be lost.
+	Partitions int32 `yaml:"partitions"`
+
+	// Group is the id of the consumer group that this region's nodes form,
+	// default "evenkeel": the same on all of them. Letters, digits, dots,
+	// underscores and dashes. Nodes under a changed one do the others' work a
+	// second time; no state is lost, since committed offsets are only for tools.
+	Group string `yaml:"group"`
+
+	// API is this node's own HTTP server.
+	API API `yaml:"api"`
+
+	// Streams are the families of events kept recoverable; the same in every
+	// region. Default: session, registry, config, secrets and metrics, each with
+	// its defaults. Streams given in the file replace these five.
+	Streams map[events.Stream]Stream `yaml:"streams"`
+
+	// Regions are all regions of the deployment, this one and its peers; the
+	// same in every region. At least one, at most events.MaxContextOrigins.
+	Regions map[events.Region]Region `yaml:"regions"`
+
+	// Backup says where backups of this region go; nil: nowhere, and what needs
+	// them answers "not configured".
+	Backup *Backup `yaml:"backup"`
+
+	Log    Log    `yaml:"log"`
+	Limits Limits `yaml:"limits"`
+}
+
+// API is the node's HTTP server.
+type API struct {
+	// Listen is the host:port to listen on, default 127.0.0.1:7400. With port 0
+	// the system chooses one. Hosts other than loopback need AllowRemote.
+	Listen string `yaml:"listen"`
+
+	// AllowRemote permits to listen where other machines can connect. The API has
+	// neither TLS nor authentication yet: whoever connects can read and write
+	// everything, so something else has to guard it. Default false.
+	AllowRemote bool `yaml:"allow_remote"`
+
+	// MaxBodyBytes is the largest body of a request, 1 KiB to 256 MiB, default
+	// 8 MiB. A request may need it in memory.
+	MaxBodyBytes int64 `yaml:"max_body_bytes"`
+}
+
+// Stream is one family of events.
+type Stream struct {
+	// Topic is the topic of the stream's log in every region, default the
+	// stream's name. A changed one is another, empty log.
+	Topic string `yaml:"topic"`
+
+	// Merge is the name of the merge rule, default "lww"; see package
+	// projections. A changed one needs all slices folded anew, in all regions at
+	// once: meanwhile regions differ.
+	Merge string `yaml:"merge"`
+}
+
+// Region is what this node has to know of a region.
+type Region struct {
+	// Incarnation counts, from 1 (the default), how often the region has lost its
+	// logs for good and begun new ones. Raise it then, everywhere, and only then:
+	// a new one starts new mirrors, and an old one on new logs would take their
+	// offsets for those of the lost ones.
+	Incarnation uint32 `yaml:"incarnation"`
+
+	// API is the URL under which clients and peers reach the region's API.
+	// Required for peers; default for the own region: that of API.Listen, if that
+	// names a single address (else empty if its port is 0).
+	API string `yaml:"api"`
+
+	Kafka Kafka `yaml:"kafka"`
+}
+
+// Kafka is how to reach a region's Kafka cluster.
+type Kafka struct {
+	// Seeds are brokers to ask first, as host:port; at least one. No other region
+	// may have the same one: mirrors would loop.
+	Seeds []string `yaml:"seeds"`
+
+	TLS  TLS  `yaml:"tls"`
+	SASL SASL `yaml:"sasl"`
+}
+
+// TLS is how connections to Kafka are encrypted: TLS 1.2 or later. All files
+// are in PEM.
+type TLS struct {
+	// Enabled is false by default. The other fields need it.
+	Enabled bool `yaml:"enabled"`
+
+	// CAFile holds the authorities to trust; empty: those of the system.
+	CAFile string `yaml:"ca_file"`
+
+	// CertFile and KeyFile are this client's certificate; both or none.
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+
+	// ServerName is the name expected in the brokers' certificates; empty: that
+	// of the host connected to.
+	ServerName string `yaml:"server_name"`
+}
+
+// SASL is how connections to Kafka are authenticated; without a Mechanism they
+// are not.
+type SASL struct {
+	// Mechanism is "plain", "scram-sha-256" or "scram-sha-512". Plain sends the
+	// password as it is: use it with TLS.
+	Mechanism string `yaml:"mechanism"`
+
+	Username string `yaml:"username"`
+
+	// PasswordFile and PasswordEnv say where the password is: exactly one of
+	// them. A line end at the end of the file is not part of the password. The
+	// file is read anew for each connection, so the password may be changed while
+	// the node runs.
+	PasswordFile string `yaml:"password_file"`
+	PasswordEnv  string `yaml:"password_env"`
+
+	// Password is the value of PasswordEnv; put in by Load, no key of the file.
+	Password Secret `yaml:"-"`
+}
+
+// Backup is the bucket to which this region's backups go. Credentials come from
+// the environment, the way of the AWS tools.
+type Backup struct {
+	// Bucket is the bucket's name. Required.
+	Bucket string `yaml:"bucket"`
+
+	// Prefix is the folder within the bucket, default none. Backups under another
+	// prefix are not seen.
+	Prefix string `yaml:"prefix"`
+
+	// Endpoint is the URL of the store: scheme, host and port; empty: AWS.
+	Endpoint string `yaml:"endpoint"`
+
+	// Region is the region that requests are signed for, default the node's.
+	Region string `yaml:"region"`
+
+	// PathStyle puts the bucket into the path of URLs instead of the host name, as
+	// most stores other than AWS need it. Default false.
+	PathStyle bool `yaml:"path_style"`
+}
+
+// Log is what the process writes to standard error.
+type Log struct {
+	// Level is "debug", "info" (default), "warn" or "error".
+	Level string `yaml:"level"`
+
+	// Format is "text" (default) or "json".
+	Format string `yaml:"format"`
+}
+
+// Limits protect the node and what depends on it.
+type Limits struct {
+	// MinFreeBytes of the disk of DataDir are kept free: what would use them is
+	// refused or paused. Default 256 MiB; 0: no check.
+	MinFreeBytes int64 `yaml:"min_free_bytes"`
+
+	// MaxValueBytes is the largest value of one event written through the API, 1
+	// to events.MaxValueBytes, default 1,000,000. Brokers have their own limit
+	// (message.max.bytes, about 1 MiB by default): raise that first, in all
+	// regions, or the mirrors of larger events stop.
+	MaxValueBytes int64 `yaml:"max_value_bytes"`
+
+	// StopTimeout bounds a graceful stop, 1s to 10m, default 10s; what is not done
+	// by then is left to the next start.
+	StopTimeout time.Duration `yaml:"stop_timeout"`
+}
+
+const defaultMerge = "lww"
+
+// Default is the configuration of an empty file: not valid yet, since it has no
+// Region, DataDir and Regions.
+func Default() Config {
+	return Config{
+		Partitions: 4,
+		Group:      "evenkeel",
+		API:        API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
+		Streams:    defaultStreams(),
+		Log:        Log{Level: "info", Format: "text"},
+		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, StopTimeout: 10 * time.Second},
+	}
+}
+
+func defaultStreams() map[events.Stream]Stream {
+	streams := map[events.Stream]Stream{}
+	for _, name := range []events.Stream{"session", "registry", "config", "secrets", "metrics"} {
+		var s Stream
+		s.setDefaults(string(name))
+		streams[name] = s
+	}
+	return streams
+}
+
+// setDefaults is called by the decoder for each new entry of a map.
+func (s *Stream) setDefaults(name string) { *s = Stream{Topic: name, Merge: defaultMerge} }
+
+func (r *Region) setDefaults(string) { r.Incarnation = 1 }
+
+// Own is this node's region.
+func (c *Config) Own() Region { return c.Regions[c.Region] }
+
+// Origin is the origin of what is written in region r from now on.
+func (c *Config) Origin(r events.Region) events.Origin {
+	return events.Origin{Region: r, Incarnation: c.Regions[r].Incarnation}
+}
+
+// Peers names the other regions, in order.
+func (c *Config) Peers() []events.Region {
+	return slices.DeleteFunc(sortedKeys(c.Regions), func(r events.Region) bool { return r == c.Region })
+}
+
+// StreamNames names the streams, in order.
+func (c *Config) StreamNames() []events.Stream { return sortedKeys(c.Streams) }

@@ -1,0 +1,209 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+)
+
+// region is one region of the lab: a Kafka cluster and a node.
+type region struct {
+	settings regionSettings
+	cfg      *config.Config
+	dir      string
+	log      *slog.Logger
+
+	mu    sync.Mutex
+	kafka *kfake.Cluster
+	node  *pipeline.Node
+}
+
+func (r *region) start(ctx context.Context) (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.node != nil {
+		return nil
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("region %s: %w", r.settings.Name, err)
+			r.closeKafka()
+		}
+	}()
+	bucket, err := r.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.openKafka(); err != nil {
+		return err
+	}
+	node, err := pipeline.StartNode(ctx, r.cfg, pipeline.Parts{Bucket: bucket, Log: r.log})
+	if err != nil {
+		return err
+	}
+	if err := waitReady(ctx, node); err != nil {
+		return errors.Join(err, node.Stop())
+	}
+	r.node = node
+	return nil
+}
+
+func (r *region) openKafka() error {
+	kafka, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.Ports(r.settings.Kafka),
+		kfake.ClusterID("evenkeel-lab-"+r.settings.Name.String()),
+		kfake.DefaultNumPartitions(int(r.cfg.Partitions)),
+		kfake.DataDir(filepath.Join(r.dir, "kafka")),
+	)
+	if err != nil {
+		return fmt.Errorf("embedded Kafka at %s: %w", loopback(r.settings.Kafka), err)
+	}
+	r.kafka = kafka
+	return nil
+}
+
+func (r *region) closeKafka() {
+	if r.kafka != nil {
+		r.kafka.Close()
+		r.kafka = nil
+	}
+}
+
+// bucket is the region's own, with the keys of the lab's S3 server.
+func (r *region) bucket(ctx context.Context) (objstore.Bucket, error) {
+	b := r.cfg.Backup
+	return objstore.NewS3(ctx, objstore.S3Config{
+		Bucket: b.Bucket, Endpoint: b.Endpoint, Region: s3server.Region, PathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(s3server.DefaultAccessKey, s3server.DefaultSecretKey, ""),
+	})
+}
+
+// waitReady asks until the node serves.
+func waitReady(ctx context.Context, node *pipeline.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := node.Ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-node.Failed():
+			return node.Failure()
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *region) stop() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.node == nil {
+		return nil
+	}
+	err := r.node.Stop()
+	r.node = nil
+	r.closeKafka()
+	return err
+}
+
+func (r *region) state() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.node == nil {
+		return "stopped"
+	}
+	return "running"
+}
+
+// whileStopped does something with the state of a region that does not run.
+func (r *region) whileStopped(what string, do func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.node != nil {
+		return events.Errorf(events.KindRefused, "region %s is running; stop it before its state is %s", r.settings.Name, what)
+	}
+	return do()
+}
+
+// StopRegion stops one region, its Kafka cluster and its node; the others go on.
+func (l *Lab) StopRegion(name events.Region) error {
+	r, err := l.change(name)
+	if err != nil {
+		return err
+	}
+	defer l.mu.Unlock()
+	return r.stop()
+}
+
+// StartRegion starts a stopped region and returns once it serves.
+func (l *Lab) StartRegion(ctx context.Context, name events.Region) error {
+	r, err := l.change(name)
+	if err != nil {
+		return err
+	}
+	defer l.mu.Unlock()
+	return r.start(ctx)
+}
+
+// WipeRegion deletes the state of a stopped region. Its logs stay.
+func (l *Lab) WipeRegion(name events.Region) error {
+	r, err := l.change(name)
+	if err != nil {
+		return err
+	}
+	defer l.mu.Unlock()
+	return r.whileStopped("deleted", func() error { return os.RemoveAll(pipeline.StateDir(r.cfg)) })
+}
+
+// RestoreRegion restores the state of a stopped region from its bucket: the
+// named backup, or the newest if the name is empty.
+func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup string) (report *restore.Report, err error) {
+	r, err := l.change(name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.mu.Unlock()
+	err = r.whileStopped("restored", func() error {
+		bucket, err := r.bucket(ctx)
+		if err != nil {
+			return err
+		}
+		report, err = pipeline.Restore(ctx, pipeline.RestoreJob{
+			Config: r.cfg, Bucket: bucket, Log: r.log, Backup: backup, Dir: pipeline.StateDir(r.cfg),
+		})
+		return err
+	})
+	return report, err
+}
+
+// change finds a region for a change; the caller unlocks l.mu if there is no
+// error.
+func (l *Lab) change(name events.Region) (*region, error) {
+	r, err := l.region(name)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	return r, nil
+}

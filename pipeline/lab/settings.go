@@ -1,0 +1,163 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+)
+
+// Config is how a lab is made. For a lab that is there already, regions, ports
+// and partitions are those that it was made with.
+type Config struct {
+	Dir        string
+	Regions    []events.Region // empty: DefaultRegions
+	Partitions int32           // 0: DefaultPartitions
+	BasePort   int             // first of a row of ports; 0: any that are free
+}
+
+// Defaults of a lab.
+const (
+	DefaultPartitions = 4
+	DefaultBasePort   = 7400
+)
+
+// DefaultRegions are the three that a lab has unless told otherwise.
+func DefaultRegions() []events.Region {
+	return []events.Region{"us-east-1", "us-west-1", "eu-central-1"}
+}
+
+// settings is what a lab was made with.
+type settings struct {
+	Partitions int32            `json:"partitions"`
+	Control    int              `json:"control_port"`
+	S3         int              `json:"s3_port"`
+	Regions    []regionSettings `json:"regions"`
+}
+
+type regionSettings struct {
+	Name  events.Region `json:"name"`
+	API   int           `json:"api_port"`
+	Kafka int           `json:"kafka_port"`
+}
+
+const settingsFile = "lab.json"
+
+// loadSettings reads the settings of a lab, or makes those of a new one.
+func loadSettings(cfg Config) (*settings, error) {
+	path := filepath.Join(cfg.Dir, settingsFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeSettings(cfg, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &settings{}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return s, s.agree(cfg)
+}
+
+// agree refuses wishes that the existing lab does not fulfil.
+func (s *settings) agree(cfg Config) error {
+	if cfg.Partitions != 0 && cfg.Partitions != s.Partitions {
+		return events.Errorf(events.KindRefused, "the lab in %s has %d partitions, not %d; choose another directory", cfg.Dir, s.Partitions, cfg.Partitions)
+	}
+	if len(cfg.Regions) == 0 {
+		return nil
+	}
+	same := len(cfg.Regions) == len(s.Regions)
+	for i := 0; same && i < len(s.Regions); i++ {
+		same = s.Regions[i].Name == cfg.Regions[i]
+	}
+	if !same {
+		return events.Errorf(events.KindRefused, "the lab in %s has other regions than %v; choose another directory", cfg.Dir, cfg.Regions)
+	}
+	return nil
+}
+
+func makeSettings(cfg Config, path string) (*settings, error) {
+	regions := cfg.Regions
+	if len(regions) == 0 {
+		regions = DefaultRegions()
+	}
+	seen := map[events.Region]bool{}
+	for _, r := range regions {
+		if err := r.Validate(); err != nil {
+			return nil, err
+		}
+		if seen[r] {
+			return nil, events.Errorf(events.KindInvalid, "region %s is named twice", r)
+		}
+		seen[r] = true
+	}
+	ports, err := choosePorts(cfg.BasePort, 2+2*len(regions))
+	if err != nil {
+		return nil, err
+	}
+	s := &settings{Partitions: cfg.Partitions, Control: ports[0], S3: ports[1]}
+	if s.Partitions == 0 {
+		s.Partitions = DefaultPartitions
+	}
+	for i, r := range regions {
+		s.Regions = append(s.Regions, regionSettings{Name: r, API: ports[2+2*i], Kafka: ports[3+2*i]})
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return s, os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// choosePorts takes n ports in a row from base on, or n free ones.
+func choosePorts(base, n int) ([]int, error) {
+	var ports []int
+	for i := range n {
+		if base != 0 {
+			ports = append(ports, base+i)
+			continue
+		}
+		// All are held until all are chosen, so that none is chosen twice.
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// nodeConfig is the configuration of a region's node.
+func (s *settings) nodeConfig(dir string, region regionSettings) *config.Config {
+	c := config.Default()
+	c.Region = region.Name
+	c.DataDir = filepath.Join(dir, region.Name.String(), "node")
+	c.Partitions = s.Partitions
+	c.API.Listen = loopback(region.API)
+	c.Regions = map[events.Region]config.Region{}
+	for _, r := range s.Regions {
+		c.Regions[r.Name] = config.Region{
+			Incarnation: 1,
+			API:         "http://" + loopback(r.API),
+			Kafka:       config.Kafka{Seeds: []string{loopback(r.Kafka)}},
+		}
+	}
+	c.Backup = &config.Backup{
+		Bucket: bucketName(region.Name), Endpoint: "http://" + loopback(s.S3),
+		Region: region.Name.String(), PathStyle: true,
+	}
+	return &c
+}
+
+func bucketName(r events.Region) string { return "evenkeel-" + r.String() }

@@ -1,0 +1,86 @@
+package pipeline
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+// metrics counts what a region folds and writes.
+type metrics struct {
+	events  prometheus.Counter
+	parked  prometheus.Counter
+	skipped prometheus.Counter
+	written prometheus.Counter
+	backups *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := &metrics{
+		events:  counter("evenkeel_fold_events_total", "Events folded into slices, of all origins."),
+		parked:  counter("evenkeel_fold_parked_total", "Records set aside because they are no events."),
+		skipped: counter("evenkeel_fold_skipped_total", "Records skipped because they had been folded before."),
+		written: counter("evenkeel_api_events_total", "Events written to the region's logs through its API."),
+		backups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_backups_total", Help: "Backups, by result.",
+		}, []string{"result"}),
+	}
+	r.MustRegister(m.events, m.parked, m.skipped, m.written, m.backups)
+	return m
+}
+
+func (m *metrics) applied(a projections.Applied) {
+	m.events.Add(float64(a.Events))
+	m.parked.Add(float64(a.Parked))
+	m.skipped.Add(float64(a.Skipped))
+}
+
+func (m *metrics) backup(err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.backups.WithLabelValues(result).Inc()
+}
+
+// stateGauges shows the state of a region's shards whenever it is asked.
+type stateGauges struct {
+	region               *Region
+	keys, parked, blocks *prometheus.Desc
+}
+
+func newStateGauges(r *Region) *stateGauges {
+	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	return &stateGauges{
+		region: r,
+		keys:   desc("evenkeel_state_slices", "Slices that hold something."),
+		parked: desc("evenkeel_state_parked", "Records that are parked."),
+		blocks: desc("evenkeel_state_logs_blocked", "Logs whose fold has stopped and needs an operator."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *stateGauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- g.keys
+	ch <- g.parked
+	ch <- g.blocks
+}
+
+// Collect implements prometheus.Collector.
+func (g *stateGauges) Collect(ch chan<- prometheus.Metric) {
+	var keys, parked int64
+	for _, st := range g.region.shards.states() {
+		keys += st.Keys
+		parked += st.Parked
+	}
+	blocked := 0
+	for _, s := range g.region.shards.all {
+		blocked += len(s.Blocked())
+	}
+	ch <- prometheus.MustNewConstMetric(g.keys, prometheus.GaugeValue, float64(keys))
+	ch <- prometheus.MustNewConstMetric(g.parked, prometheus.GaugeValue, float64(parked))
+	ch <- prometheus.MustNewConstMetric(g.blocks, prometheus.GaugeValue, float64(blocked))
+}

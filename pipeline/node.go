@@ -1,0 +1,64 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/telemetry"
+)
+
+// Node is a Region with its API served over HTTP.
+type Node struct {
+	*Region
+	listener net.Listener
+	server   *http.Server
+	handler  *api.Handler
+	served   chan error
+}
+
+// StartNode starts a region and serves its API, its health and its metrics at
+// the configured address. The address is taken first, so that a port in use is
+// found before anything else happens.
+func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, error) {
+	listener, err := net.Listen("tcp", cfg.API.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("api of %s cannot listen (api.listen): %w", cfg.Region, err)
+	}
+	registry := telemetry.NewRegistry()
+	parts.Registry = prometheus.WrapRegistererWith(prometheus.Labels{"region": cfg.Region.String()}, registry)
+	region := NewRegion(cfg, parts)
+	if err := region.Start(ctx); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	n := &Node{Region: region, listener: listener, served: make(chan error, 1)}
+	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes)
+	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
+	n.server = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	go func() { n.served <- n.server.Serve(listener) }()
+	return n, nil
+}
+
+// Address is where the API listens.
+func (n *Node) Address() string { return n.listener.Addr().String() }
+
+// Stop answers the calls under way for half of the configured time, then ends
+// everything.
+func (n *Node) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Limits.StopTimeout/2)
+	defer cancel()
+	err := n.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.log.Warn("calls under way are cut off")
+		err = n.server.Close()
+	}
+	<-n.served
+	return errors.Join(err, n.handler.Close(), n.Region.Stop())
+}

@@ -1,0 +1,79 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+func joinStreams(cfg *config.Config) string {
+	var names []string
+	for _, s := range slices.Sorted(maps.Keys(cfg.Streams)) {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// Get implements api.Node: the view of one key as this region has it.
+func (r *Region) Get(_ context.Context, p api.GetParams) (*api.Entry, error) {
+	if _, ok := r.cfg.Streams[p.Stream]; !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	if len(p.Key) == 0 {
+		return nil, events.Errorf(events.KindInvalid, "get: want a key")
+	}
+	e, err := projections.Get(r.shards.all, p.Stream, string(p.Key))
+	if err != nil {
+		return nil, err
+	}
+	if !e.Exists {
+		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q", p.Stream, r.cfg.Region, p.Key)
+	}
+	entry := toEntry(e)
+	return &entry, nil
+}
+
+// Scan implements api.Node.
+func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, error) {
+	if _, ok := r.cfg.Streams[p.Stream]; !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	limit := p.Limit
+	if limit == 0 {
+		limit = api.DefaultScanEntries
+	}
+	if limit < 1 || limit > api.MaxScanEntries {
+		return nil, events.Errorf(events.KindInvalid, "scan: limit %d: want 1 to %d", limit, api.MaxScanEntries)
+	}
+	result := &api.ScanResult{Entries: []api.Entry{}}
+	size := 0
+	for e, err := range projections.Scan(r.shards.all, p.Stream, string(p.Prefix), string(p.After)) {
+		if err != nil {
+			return nil, fmt.Errorf("scan stream %s of %s: %w", p.Stream, r.cfg.Region, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(result.Entries) == limit || size > api.MaxScanBytes {
+			result.More = true
+			break
+		}
+		result.Entries = append(result.Entries, toEntry(e))
+		size += len(e.Key) + len(e.Value)
+	}
+	return result, nil
+}
+
+func toEntry(e projections.Entry) api.Entry {
+	return api.Entry{
+		Stream: e.Stream, Key: []byte(e.Key), Value: e.Value,
+		ContentType: e.ContentType, Type: e.Type, Clock: e.Clock, Position: e.Position,
+	}
+}

@@ -1,0 +1,216 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/telemetry"
+	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+)
+
+// Software names this program in statuses and manifests.
+const Software = "evenkeel 0.1.0"
+
+// Parts are what a region is built of.
+type Parts struct {
+	FS       vfs.FS                // of the data directory; nil: the real one
+	Bucket   objstore.Bucket       // for backups; nil: none
+	Registry prometheus.Registerer // of the region's metrics
+	Log      *slog.Logger
+
+	// KafkaOpts are added to every Kafka client, e.g. a dialer for a virtual
+	// network.
+	KafkaOpts []kgo.Opt
+}
+
+// Region is one node of one region.
+type Region struct {
+	cfg     *config.Config
+	parts   Parts
+	origin  events.Origin
+	log     *slog.Logger
+	metrics *metrics
+	clock   events.Clock
+	loads   sourceLocks
+
+	producer *kgo.Client // writes to the region's own logs
+	admin    *kadm.Client
+	shards   *shardSet
+	worker   *worker
+	links    []*replicator.Link
+
+	started time.Time
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	failed  chan struct{} // closed once failure is set
+	failure error
+}
+
+var _ api.Node = (*Region)(nil)
+
+// startTimeout bounds how long Start tries to reach the region's own parts.
+const startTimeout = 30 * time.Second
+
+// NewRegion prepares a region; Start starts it. A Region is started once.
+func NewRegion(cfg *config.Config, parts Parts) *Region {
+	if parts.FS == nil {
+		parts.FS = vfs.Default
+	}
+	return &Region{
+		cfg:     cfg,
+		parts:   parts,
+		origin:  cfg.Origin(cfg.Region),
+		log:     parts.Log.With("region", cfg.Region.String()),
+		metrics: newMetrics(parts.Registry),
+		failed:  make(chan struct{}),
+	}
+}
+
+// Start brings the region up. On error everything that was started is stopped
+// again.
+func (r *Region) Start(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Stop())
+		}
+	}()
+	r.started = time.Now()
+	if err := r.checkBucket(ctx); err != nil {
+		return err
+	}
+	if err := r.ensureTopics(ctx); err != nil {
+		return err
+	}
+	opts, err := r.kafkaOpts(r.cfg.Region)
+	if err != nil {
+		return err
+	}
+	if r.producer, err = kgo.NewClient(append(opts, producerOpts(r.cfg)...)...); err != nil {
+		return fmt.Errorf("kafka client of %s: %w", r.cfg.Region, err)
+	}
+	r.admin = kadm.NewClient(r.producer)
+	if r.shards, err = openShards(r.cfg, r.parts.FS, r.log); err != nil {
+		return err
+	}
+	return r.run()
+}
+
+// run starts what goes on in the background.
+func (r *Region) run() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	own, err := r.kafkaOpts(r.cfg.Region)
+	if err != nil {
+		return err
+	}
+	if r.worker, err = newWorker(own, r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
+		return err
+	}
+	r.running.Go(func() {
+		if err := r.worker.run(ctx); err != nil {
+			r.log.Error("the region cannot go on", "error", err)
+			r.failure = err
+			close(r.failed)
+		}
+	})
+	r.parts.Registry.MustRegister(newStateGauges(r))
+	linkMetrics := replicator.NewMetrics(r.parts.Registry)
+	for _, source := range r.cfg.Peers() {
+		sourceOpts, err := r.kafkaOpts(source)
+		if err != nil {
+			return err
+		}
+		link := replicator.NewLink(sourceOpts, own, replicator.Config{
+			Origin:      r.cfg.Origin(source),
+			Destination: r.cfg.Region,
+			Topics:      logTopics(r.cfg),
+			Partitions:  r.cfg.Partitions,
+		}, linkMetrics, r.log)
+		r.links = append(r.links, link)
+		r.running.Go(func() { link.Run(ctx) })
+	}
+	return nil
+}
+
+// Failed is closed when the region cannot go on; Failure then says why.
+func (r *Region) Failed() <-chan struct{} { return r.failed }
+
+// Failure is the error after which the region cannot go on, nil if it can.
+func (r *Region) Failure() error {
+	select {
+	case <-r.failed:
+		return r.failure
+	default:
+		return nil
+	}
+}
+
+// Stop ends everything in order and flushes the state. It may be called once,
+// also on a region that did not start.
+func (r *Region) Stop() error {
+	if r.cancel != nil {
+		r.cancel()
+	}
+	r.running.Wait()
+	var err error
+	if r.worker != nil {
+		r.worker.close()
+	}
+	if r.producer != nil {
+		r.producer.Close()
+	}
+	if r.shards != nil {
+		err = errors.Join(err, r.shards.close())
+	}
+	return err
+}
+
+// kafkaOpts are the options of a client of a region's cluster.
+func (r *Region) kafkaOpts(region events.Region) ([]kgo.Opt, error) {
+	opts, err := r.cfg.Regions[region].Kafka.ClientOpts()
+	if err != nil {
+		return nil, fmt.Errorf("kafka client of %s: %w", region, err)
+	}
+	opts = append(opts, kgo.ClientID("evenkeel"), kgo.WithLogger(telemetry.KafkaLogger(r.log.With("cluster", region.String()))))
+	return append(opts, r.parts.KafkaOpts...), nil
+}
+
+func producerOpts(cfg *config.Config) []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Kafka's own: murmur2
+		kgo.ProducerBatchMaxBytes(int32(min(cfg.Limits.MaxValueBytes+batchOverheadBytes, kafkaBatchMaxBytes))),
+		kgo.ProducerLinger(0),
+	}
+}
+
+const (
+	batchOverheadBytes = 64 << 10  // key, headers, framing
+	kafkaBatchMaxBytes = 1_000_000 // brokers take 1,048,588 by default
+)
+
+func (r *Region) checkBucket(ctx context.Context) error {
+	if r.parts.Bucket == nil {
+		return nil
+	}
+	if err := r.parts.Bucket.Check(ctx); err != nil {
+		return fmt.Errorf("backups of %s: %w", r.cfg.Region, err)
+	}
+	return nil
+}

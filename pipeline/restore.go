@@ -1,0 +1,184 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+)
+
+// RestoreJob says what to restore to where.
+type RestoreJob struct {
+	Config  *config.Config
+	Bucket  objstore.Reader
+	FS      vfs.FS // nil: the real one
+	Log     *slog.Logger
+	Backup  string // id; empty: the newest
+	Dir     string // state directory to make; must not exist or be empty
+	Fetched func(done, total int64)
+}
+
+// Restore restores a backup into a new state directory and proves it. The
+// state is assembled beside Dir and moved there once it is proved, so Dir holds
+// all of it or is not there. What an interrupted restore left is removed first.
+func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
+	if job.FS == nil {
+		job.FS = vfs.Default
+	}
+	m, err := job.manifest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := job.check(m); err != nil {
+		return nil, err
+	}
+	t := &stateTarget{job: job, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
+	if err := t.FS().RemoveAll(t.dir); err != nil {
+		return nil, fmt.Errorf("left-over of an interrupted restore: %w", err)
+	}
+	if err := t.FS().MkdirAll(t.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("restore directory: %w", err)
+	}
+	report, err := restore.Run(ctx, job.Bucket, m, t, t.progress(m.Bytes()))
+	if err != nil {
+		return nil, errors.Join(err, t.FS().RemoveAll(t.dir))
+	}
+	return report, t.publish()
+}
+
+func (job RestoreJob) manifest(ctx context.Context) (*format.Manifest, error) {
+	if job.Backup == "" {
+		return catalog.Newest(ctx, job.Bucket, job.Config.Region)
+	}
+	return catalog.Load(ctx, job.Bucket, job.Config.Region, job.Backup)
+}
+
+// check refuses what cannot end well before anything is fetched.
+func (job RestoreJob) check(m *format.Manifest) error {
+	if n := int32(len(m.Shards)); n != job.Config.Partitions {
+		return events.Errorf(events.KindRefused, "backup %s has %d shards, the configuration says %d partitions", m.ID, n, job.Config.Partitions)
+	}
+	for stream, rule := range m.Merge {
+		s, ok := job.Config.Streams[stream]
+		if !ok || s.Merge != rule {
+			return events.Errorf(events.KindRefused, "backup %s holds stream %s, merged by %s; the configuration does not say so", m.ID, stream, rule)
+		}
+	}
+	names, err := job.FS.List(job.Dir)
+	if err == nil && len(names) > 0 {
+		return events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", job.Dir)
+	}
+	return nil
+}
+
+// stateTarget assembles shards below a directory.
+type stateTarget struct {
+	job     RestoreJob
+	dir     string
+	lineage projections.Lineage
+}
+
+var _ restore.Target = (*stateTarget)(nil)
+
+// FS is the file system that is restored to.
+func (t *stateTarget) FS() vfs.FS { return t.job.FS }
+
+func (t *stateTarget) tablePath(partition int32, n int) string {
+	return filepath.Join(t.dir, fmt.Sprintf("shard-%04d-%06d.sst", partition, n))
+}
+
+// Create implements restore.Target.
+func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
+	f, err := t.FS().Create(t.tablePath(partition, n), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, err
+	}
+	return syncedFile{f}, nil
+}
+
+// syncedFile is on disk once it is closed.
+type syncedFile struct{ vfs.File }
+
+func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
+
+// Finish implements restore.Target.
+func (t *stateTarget) Finish(ctx context.Context, shard format.Shard) error {
+	sc, err := shardConfig(t.job.Config, t.FS(), t.job.Log, t.dir, shard.Partition)
+	if err != nil {
+		return err
+	}
+	sc.Lineage = t.lineage
+	var tables []string
+	for n := range shard.Tables {
+		tables = append(tables, t.tablePath(shard.Partition, n))
+	}
+	return projections.Restore(ctx, sc, tables, shard.States)
+}
+
+// publish moves the proved state to its place.
+func (t *stateTarget) publish() error {
+	fs := t.FS()
+	if err := fs.RemoveAll(t.job.Dir); err != nil { // empty, as checked
+		return err
+	}
+	if err := fs.Rename(t.dir, t.job.Dir); err != nil {
+		return fmt.Errorf("move restored state to its place: %w", err)
+	}
+	parent, err := fs.OpenDir(filepath.Dir(t.job.Dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+func (t *stateTarget) progress(total int64) func(int64) {
+	if t.job.Fetched == nil {
+		return nil
+	}
+	return func(n int64) { t.job.Fetched(n, total) }
+}
+
+// Restore implements api.Node: it restores beside the running state.
+func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restored, error) {
+	if err := r.needBucket(); err != nil {
+		return nil, err
+	}
+	if p.Name == "" || len(p.Name) > events.MaxNameBytes || strings.Trim(p.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+		return nil, events.Errorf(events.KindInvalid, "restore: name %q: want letters, digits and dashes, 1 to %d bytes", p.Name, events.MaxNameBytes)
+	}
+	dir := filepath.Join(r.cfg.DataDir, "restores", p.Name)
+	if err := r.parts.FS.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, fmt.Errorf("restore directory: %w", err)
+	}
+	report, err := Restore(ctx, RestoreJob{
+		Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log, Backup: p.Backup, Dir: dir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	restored := ToRestored(report, dir)
+	return &restored, nil
+}
+
+// ToRestored is a restore's report as the API tells it.
+func ToRestored(report *restore.Report, dir string) api.Restored {
+	return api.Restored{
+		Backup: report.Backup, Created: report.Created, Dir: dir, Tables: report.Tables, Bytes: report.Bytes,
+		Digest: digest.Total(report.States), States: report.States, Duration: report.Duration.Seconds(),
+	}
+}

@@ -1,0 +1,146 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+)
+
+// logTopics are the topics of the logs, the same in every region, sorted.
+func logTopics(cfg *config.Config) []string {
+	var topics []string
+	for _, s := range cfg.Streams {
+		topics = append(topics, s.Topic)
+	}
+	slices.Sort(topics)
+	return topics
+}
+
+// route says what a topic of the region's cluster holds.
+type route struct {
+	origin events.Origin
+	stream events.Stream
+}
+
+func (rt route) log(partition int32) events.Log {
+	return events.Log{Origin: rt.origin, Stream: rt.stream, Partition: partition}
+}
+
+// routes maps every topic that the region folds, its own logs and the mirrors.
+func routes(cfg *config.Config) map[string]route {
+	m := map[string]route{}
+	for name, s := range cfg.Streams {
+		m[s.Topic] = route{cfg.Origin(cfg.Region), name}
+		for _, peer := range cfg.Peers() {
+			origin := cfg.Origin(peer)
+			m[origin.MirrorTopic(s.Topic)] = route{origin, name}
+		}
+	}
+	return m
+}
+
+// topicOf is the topic of the region's cluster that holds a log.
+func topicOf(cfg *config.Config, l events.Log) string {
+	topic := cfg.Streams[l.Stream].Topic
+	if l.Origin.Region == cfg.Region {
+		return topic
+	}
+	return l.Origin.MirrorTopic(topic)
+}
+
+// topicsPollInterval is how often a cluster is asked whether new topics have
+// leaders yet.
+const topicsPollInterval = 50 * time.Millisecond
+
+// ensureTopics creates the topics that are missing, refuses those that have
+// another number of partitions, and waits until all can be used.
+func (r *Region) ensureTopics(ctx context.Context) error {
+	// A client of its own that remembers little: others would not believe for
+	// seconds that topics that were missing are there now.
+	admin, err := r.adminOf(r.cfg.Region, kgo.MetadataMinAge(topicsPollInterval/2))
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	want := slices.Sorted(maps.Keys(routes(r.cfg)))
+	missing, err := r.checkTopics(ctx, admin, want)
+	if err != nil {
+		return err
+	}
+	if err := r.createTopics(ctx, admin, missing); err != nil {
+		return err
+	}
+	tick := time.NewTicker(topicsPollInterval)
+	defer tick.Stop()
+	for len(missing) > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("topics of %s were created but cannot be used yet: %v: %w", r.cfg.Region, missing, ctx.Err())
+		case <-tick.C:
+		}
+		if missing, err = r.checkTopics(ctx, admin, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkTopics tells which topics are missing or have no leaders yet, and
+// refuses those that do not fit.
+func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []string) (missing []string, err error) {
+	found, err := admin.Metadata(ctx, want...)
+	if err != nil {
+		return nil, events.Errorf(events.KindNotReady, "kafka of %s at %s cannot be reached: %w; check regions.%s.kafka",
+			r.cfg.Region, strings.Join(r.cfg.Own().Kafka.Seeds, ", "), err, r.cfg.Region)
+	}
+	var wrong []error
+	for _, topic := range want {
+		t, ok := found.Topics[topic]
+		switch {
+		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition) || errors.Is(t.Err, kerr.LeaderNotAvailable):
+			missing = append(missing, topic)
+		case t.Err != nil:
+			wrong = append(wrong, fmt.Errorf("topic %s of %s: %w", topic, r.cfg.Region, t.Err))
+		case len(t.Partitions) != int(r.cfg.Partitions):
+			wrong = append(wrong, events.Errorf(events.KindRefused,
+				"topic %s of %s has %d partitions, the configuration says %d: keys would be looked for in the wrong shard; "+
+					"set partitions to %d, or point the stream at another topic",
+				topic, r.cfg.Region, len(t.Partitions), r.cfg.Partitions, len(t.Partitions)))
+		}
+	}
+	return missing, errors.Join(wrong...)
+}
+
+// createTopics creates topics with the cluster's default replication. What
+// another node creates at the same time is as good.
+func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []string) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	const clusterDefault = -1
+	created, err := admin.CreateTopics(ctx, r.cfg.Partitions, clusterDefault, nil, topics...)
+	if err != nil {
+		return fmt.Errorf("create topics in %s: %w", r.cfg.Region, err)
+	}
+	var errs []error
+	for _, topic := range topics {
+		switch err := created[topic].Err; {
+		case err == nil:
+			r.log.Info("topic created", "topic", topic, "partitions", r.cfg.Partitions)
+		case !errors.Is(err, kerr.TopicAlreadyExists):
+			errs = append(errs, fmt.Errorf("create topic %s in %s: %w", topic, r.cfg.Region, err))
+		}
+	}
+	return errors.Join(errs...)
+}

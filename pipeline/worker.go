@@ -1,0 +1,256 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+const (
+	workerPollRecords = 10_000 // folded in one batch per shard
+	commitInterval    = 5 * time.Second
+	commitTimeout     = 3 * time.Second
+	diskFullPause     = 2 * time.Second
+)
+
+// worker reads the region's logs and mirrors as a member of its consumer group
+// and has the shards fold them.
+type worker struct {
+	cfg     *config.Config
+	client  *kgo.Client
+	shards  *shardSet
+	routes  map[string]route
+	metrics *metrics
+	clock   *events.Clock
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	assigned map[string]int // topic → partitions that this member has
+	paused   map[events.Log]bool
+	waiting  error // why folding waits, nil if it does not
+	trouble  error // the last fetch error; nil once a fetch went well
+}
+
+func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *events.Clock, log *slog.Logger) (*worker, error) {
+	w := &worker{
+		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, log: log,
+		assigned: map[string]int{}, paused: map[events.Log]bool{},
+	}
+	var err error
+	w.client, err = kgo.NewClient(append(slices.Clone(opts),
+		kgo.ConsumerGroup(cfg.Group),
+		kgo.ConsumeTopics(slices.Sorted(maps.Keys(w.routes))...),
+		// All topics have the same number of partitions, so the range
+		// assignor gives partition i of all of them to one member.
+		kgo.Balancers(kgo.RangeBalancer()),
+		kgo.AdjustFetchOffsetsFn(w.startOffsets),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, +1) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, -1) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, -1) }),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxBytes(16<<20),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
+	}
+	return w, nil
+}
+
+// startOffsets lets the shards' vectors decide where reading begins: they
+// changed in one step with the state, the group's offsets did not.
+func (w *worker) startOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	for topic, partitions := range offsets {
+		for p := range partitions {
+			partitions[p] = kgo.NewOffset().At(w.shards.all[p].Next(w.routes[topic].log(p)))
+		}
+	}
+	return offsets, nil
+}
+
+func (w *worker) assign(topics map[string][]int32, sign int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for topic, partitions := range topics {
+		w.assigned[topic] += sign * len(partitions)
+	}
+}
+
+// run reads and folds until the context ends. An error means that the state
+// cannot be written or is corrupt.
+func (w *worker) run(ctx context.Context) error {
+	lastCommit := time.Now()
+	for {
+		fetches := w.client.PollRecords(ctx, workerPollRecords)
+		if ctx.Err() != nil {
+			w.client.AllowRebalance()
+			w.commit()
+			return nil
+		}
+		w.checkFetchErrors(fetches)
+		err := w.fold(ctx, w.runs(fetches))
+		w.client.AllowRebalance()
+		if err != nil {
+			return err
+		}
+		if time.Since(lastCommit) >= commitInterval {
+			w.commit()
+			lastCommit = time.Now()
+		}
+	}
+}
+
+// runs sorts fetched records by shard.
+func (w *worker) runs(fetches kgo.Fetches) map[int32][]projections.Run {
+	runs := map[int32][]projections.Run{}
+	fetches.EachPartition(func(ftp kgo.FetchTopicPartition) {
+		rt, known := w.routes[ftp.Topic]
+		if known && len(ftp.Records) > 0 {
+			runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records})
+		}
+	})
+	return runs
+}
+
+func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for p, shardRuns := range runs {
+		g.Go(func() error { return w.foldShard(ctx, w.shards.all[p], shardRuns) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	w.pauseBlocked()
+	return nil
+}
+
+// foldShard applies runs to one shard; while the disk is full it waits.
+func (w *worker) foldShard(ctx context.Context, shard *projections.Shard, runs []projections.Run) error {
+	for {
+		done, err := shard.Apply(runs)
+		var full *projections.DiskFullError
+		if !errors.As(err, &full) {
+			if err == nil {
+				w.clock.Observe(done.MaxClock)
+				w.metrics.applied(done)
+			}
+			w.setWaiting(nil)
+			return err
+		}
+		w.setWaiting(full)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(diskFullPause):
+		}
+	}
+}
+
+// pauseBlocked stops reading logs whose fold has stopped.
+func (w *worker) pauseBlocked() {
+	for _, shard := range w.shards.all {
+		for l := range shard.Blocked() {
+			w.mu.Lock()
+			paused := w.paused[l]
+			w.paused[l] = true
+			w.mu.Unlock()
+			if !paused {
+				w.client.PauseFetchPartitions(map[string][]int32{topicOf(w.cfg, l): {l.Partition}})
+			}
+		}
+	}
+}
+
+// checkFetchErrors blocks the logs of which records are gone. Everything else
+// is tried again by the client.
+func (w *worker) checkFetchErrors(fetches kgo.Fetches) {
+	var trouble error
+	for _, fe := range fetches.Errors() {
+		rt, known := w.routes[fe.Topic]
+		var loss *kgo.ErrDataLoss
+		switch {
+		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
+			shard, l := w.shards.all[fe.Partition], rt.log(fe.Partition)
+			shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
+				l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
+		default:
+			trouble = fmt.Errorf("read topic %s, partition %d of %s: %w", fe.Topic, fe.Partition, w.cfg.Region, fe.Err)
+		}
+	}
+	w.mu.Lock()
+	was := w.trouble
+	w.trouble = trouble
+	w.mu.Unlock()
+	if trouble != nil && was == nil {
+		w.log.Warn("logs cannot be read and are tried again", "error", trouble)
+	}
+}
+
+// commit stores the shards' vectors as the group's offsets, for tools that show
+// lag. Nothing depends on it.
+func (w *worker) commit() {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	for _, st := range w.shards.states() {
+		topic := topicOf(w.cfg, st.Log)
+		if offsets[topic] == nil {
+			offsets[topic] = map[int32]kgo.EpochOffset{}
+		}
+		offsets[topic][st.Log.Partition] = kgo.EpochOffset{Epoch: -1, Offset: st.Next}
+	}
+	w.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			w.log.Debug("group offsets were not committed", "error", err)
+		}
+	})
+}
+
+func (w *worker) setWaiting(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && w.waiting == nil {
+		w.log.Error("folding waits", "error", err)
+	}
+	w.waiting = err
+}
+
+// problem says why the worker does not fold everything at present.
+func (w *worker) problem() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting != nil {
+		return w.waiting
+	}
+	if w.trouble != nil {
+		return w.trouble
+	}
+	for topic := range w.routes {
+		if n := w.assigned[topic]; n != int(w.cfg.Partitions) {
+			return fmt.Errorf("group %s has assigned %d of %d partitions of topic %s to this node", w.cfg.Group, n, w.cfg.Partitions, topic)
+		}
+	}
+	return nil
+}
+
+func (w *worker) close() {
+	w.client.CloseAllowingRebalance()
+}

@@ -1,0 +1,104 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage"
+	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// Cut is a shard frozen at one vector: applies go on, the cut does not change.
+// It pins disk space until it is closed.
+type Cut struct {
+	partition int32
+	lineage   Lineage
+	snapshot  *pebble.Snapshot
+	states    []events.LogState
+}
+
+// Freeze takes a cut. It costs next to nothing.
+func (s *Shard) Freeze() (*Cut, error) {
+	snapshot := s.db.NewSnapshot()
+	logs, err := readLogs(snapshot)
+	if err != nil {
+		return nil, errors.Join(err, snapshot.Close())
+	}
+	return &Cut{partition: s.cfg.Partition, lineage: s.lineage, snapshot: snapshot, states: sortedStates(logs)}, nil
+}
+
+// Close lets go of the cut.
+func (c *Cut) Close() error { return c.snapshot.Close() }
+
+// Partition is the shard's number.
+func (c *Cut) Partition() int32 { return c.partition }
+
+// Lineage is the line of descent of the shard's state.
+func (c *Cut) Lineage() Lineage { return c.lineage }
+
+// States is the state of every log at the cut, in order.
+func (c *Cut) States() []events.LogState { return c.states }
+
+// WriteTables writes the cut as sorted tables in Pebble's format, in order and
+// disjoint, each of about tableBytes (before compression, rounded up to a whole
+// entry). For each table it calls create once and closes the writer that it got.
+func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) (err error) {
+	it, err := c.snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixLog}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var w *sstable.Writer
+	var written int64
+	for it.First(); it.Valid(); it.Next() {
+		if it.Key()[0] == prefixFact {
+			continue
+		}
+		if w == nil {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			out, err := create()
+			if err != nil {
+				return err
+			}
+			w, written = sstable.NewWriter(&tableWriter{out}, tableOptions()), 0
+		}
+		if err := w.Set(it.Key(), it.Value()); err != nil {
+			return errors.Join(err, w.Close())
+		}
+		written += int64(len(it.Key()) + len(it.Value()))
+		if written >= tableBytes {
+			if err := w.Close(); err != nil {
+				return err
+			}
+			w = nil
+		}
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("shard %d: %w", c.partition, err)
+	}
+	if w != nil {
+		return w.Close()
+	}
+	return nil
+}
+
+// tableWriter lets Pebble write a table to any writer.
+type tableWriter struct{ io.WriteCloser }
+
+var _ objstorage.Writable = (*tableWriter)(nil)
+
+func (t *tableWriter) Write(p []byte) error {
+	_, err := t.WriteCloser.Write(p)
+	return err
+}
+
+func (t *tableWriter) Finish() error { return t.Close() }
+
+func (t *tableWriter) Abort() { _ = t.Close() } // the caller gets the error that led here

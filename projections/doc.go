@@ -1,0 +1,39 @@
+// Package projections folds logs into the state that readers see, and keeps it
+// in Pebble.
+//
+// # Shards and slices
+//
+// A Shard is partition i of every stream from every origin, in one Pebble
+// database. For each log and key it holds a slice: the fold of that one log for
+// that one key, by the stream's merge rule (package merge). A slice is a pure
+// function of a prefix of one log. A view, what a reader sees of a key, is the
+// join of the key's slices; it is computed on reading and stored nowhere.
+//
+// The road of an event: Shard.Apply (apply.go) decodes its record, merge.Rule's
+// Fold makes the new slice, and one Pebble batch takes slices, vector and
+// digests together. So any Pebble snapshot is an exact, self-describing cut:
+// Freeze returns one, for backups.
+//
+// # Guarantees
+//
+//   - Each record of a log is folded exactly once and in order, whatever is
+//     killed when: the vector in the database says what comes next. A record
+//     below it is skipped, a gap blocks that log with a named error (GapError)
+//     and leaves the others running.
+//   - A record that is no event is parked: set aside with position and reason in
+//     the same batch, counted, and never in the way of the others.
+//   - Batches are not synced to disk one by one: after a crash the shard may
+//     stand at an earlier exact cut and is replayed from the log.
+//
+// # Goroutines
+//
+// Apply and Close belong to one goroutine, the shard's worker. Everything else
+// may be called from any goroutine until Close returns.
+//
+// # Layout of the database
+//
+//	'M' name                                  database's own facts (format, lineage); not part of a backup
+//	'L' log                                   LogState of the log, and the name of its rule
+//	'P' log 0x00 offset                       parked record
+//	'S' stream 0x00 key 0x00 0x01 origin      slice; 0x00 in the key is written 0x00 0xff
+package projections

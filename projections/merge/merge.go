@@ -1,0 +1,58 @@
+// Package merge says what a merge rule is: how one origin's events fold into a
+// slice, and how the slices of all origins join into the view that a reader
+// sees. Each rule is a package below this one; package projections registers
+// them, one line each.
+//
+// A rule is pure: it reads no clock, no randomness, no map order and nothing
+// local. Fold depends on a prefix of one log alone, so that every region that
+// has the prefix has the same slice, byte for byte. Join is commutative,
+// associative and idempotent over the slices of a key. A Rule is safe for
+// concurrent use.
+package merge
+
+import "github.com/evenkeel/evenkeel/events"
+
+// Rule folds and joins the slices of a stream. What a slice holds is the rule's
+// own affair; it must be canonical: equal states have equal bytes.
+type Rule interface {
+	// Name is how configuration calls the rule, e.g. "lww".
+	Name() string
+
+	// Fold applies event e, found at offset of its log, to the slice of its
+	// key (nil if there is none yet) and appends the new slice to dst. It
+	// leaves prev as it is. A *NoMeaningError is about the event: its record
+	// is then parked. Any other error is about prev: the state is corrupt.
+	Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error)
+
+	// Live reports whether the slice holds anything; a slice that does not is
+	// a tombstone and adds nothing to digests and counts.
+	Live(slice []byte) bool
+
+	// Join merges the slices of one key, in any order, into its view. An
+	// error means that a slice is corrupt.
+	Join(slices []Slice) (View, error)
+}
+
+// Slice is one slice of a key, with the log whose fold it is.
+type Slice struct {
+	Log  events.Log
+	Data []byte
+}
+
+// View is what a reader sees of a key.
+type View struct {
+	Exists      bool
+	Value       []byte
+	ContentType string
+	Type        string          // CloudEvents type of the event that the value is of; empty for a bare record
+	Clock       events.HLC      // of that event, as folded
+	Position    events.Position // of that event
+}
+
+// NoMeaningError says that a rule has no meaning for an event.
+type NoMeaningError struct {
+	Rule   string
+	Reason string
+}
+
+func (e *NoMeaningError) Error() string { return "merge rule " + e.Rule + ": " + e.Reason }

@@ -1,0 +1,71 @@
+package projections
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// Parked is a record that was set aside because it is no event. It is kept
+// whole, so that nothing is lost when its log expires.
+type Parked struct {
+	Position  events.Position `json:"position"`
+	Reason    string          `json:"reason"`
+	Timestamp time.Time       `json:"timestamp"`
+	Record    ParkedRecord    `json:"record"`
+}
+
+// ParkedRecord is the record as it was found. It may hold secrets: status and
+// logs show position and reason only.
+type ParkedRecord struct {
+	Key     []byte         `json:"key"`
+	Value   []byte         `json:"value"`
+	Headers []ParkedHeader `json:"headers,omitempty"`
+}
+
+// ParkedHeader is one header of a parked record.
+type ParkedHeader struct {
+	Key   string `json:"key"`
+	Value []byte `json:"value"`
+}
+
+func park(batch *pebble.Batch, p events.Position, r *kgo.Record, reason error) error {
+	parked := Parked{
+		Position:  p,
+		Reason:    reason.Error(),
+		Timestamp: r.Timestamp.UTC(),
+		Record:    ParkedRecord{Key: r.Key, Value: r.Value},
+	}
+	for _, h := range r.Headers {
+		parked.Record.Headers = append(parked.Record.Headers, ParkedHeader{Key: h.Key, Value: h.Value})
+	}
+	text, err := json.Marshal(parked)
+	if err != nil {
+		return fmt.Errorf("park %s: %w", p, err)
+	}
+	return batch.Set(parkedKey(p), text, nil)
+}
+
+// Parked lists parked records in the order of their positions, most at the
+// most.
+func (s *Shard) Parked(most int) (list []Parked, err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixParked}, UpperBound: []byte{prefixParked + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for it.First(); it.Valid() && len(list) < most; it.Next() {
+		var p Parked
+		if err := json.Unmarshal(it.Value(), &p); err != nil {
+			return nil, fmt.Errorf("parked record %q: %w", it.Key(), err)
+		}
+		list = append(list, p)
+	}
+	return list, it.Error()
+}

@@ -1,0 +1,66 @@
+package projections
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// formatVersion is the version of the on-disk format that databases are made
+// with. Raising it is one-way: an older binary cannot open them any more.
+const formatVersion = pebble.FormatValueSeparation
+
+// filterBitsPerKey: 10 bits keep false positives near 1 %, and most keys that
+// an apply looks up are either in the memtable or nowhere.
+const filterBitsPerKey = 10
+
+func pebbleOptions(fs vfs.FS, cache *pebble.Cache, log *slog.Logger) *pebble.Options {
+	opts := &pebble.Options{
+		FS:                          fs,
+		Cache:                       cache,
+		FormatMajorVersion:          formatVersion,
+		Logger:                      pebbleLogger{log},
+		MemTableSize:                16 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       100,
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBitsPerKey)
+	}
+	return opts
+}
+
+// tableOptions are those of sorted tables written outside a database, for
+// backups; a database of formatVersion can ingest them.
+func tableOptions() sstable.WriterOptions {
+	return sstable.WriterOptions{
+		TableFormat:  formatVersion.MaxTableFormat(),
+		FilterPolicy: bloom.FilterPolicy(filterBitsPerKey),
+	}
+}
+
+// pebbleLogger passes what Pebble says to slog. Pebble's informational lines
+// are for its developers, so they go to the debug level.
+type pebbleLogger struct{ log *slog.Logger }
+
+func (l pebbleLogger) Infof(format string, args ...any) {
+	l.log.Debug("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf is called when Pebble can no longer write its log (disk full or
+// broken). It must not return: what follows would be built on sand. The state
+// on disk stays an exact cut and is continued on the next start.
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
+	l.log.Error("pebble cannot go on; check the disk of the data directory, then start again", "message", message)
+	panic("pebble cannot go on: " + message)
+}

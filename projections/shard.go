@@ -1,0 +1,185 @@
+package projections
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/digest"
+	"github.com/evenkeel/evenkeel/projections/merge"
+)
+
+// Config is how a shard is opened.
+type Config struct {
+	Partition int32                        // the shard's number
+	Dir       string                       // the database's directory; made if missing
+	FS        vfs.FS                       // nil: the real file system
+	Cache     *pebble.Cache                // shared by shards; nil: a small one of its own
+	Rules     map[events.Stream]merge.Rule // the streams that the shard folds
+	Lineage   Lineage                      // given to a database that is made; ignored if there is one
+	Log       *slog.Logger                 // nil: silent
+
+	// MinFreeBytes is the free disk space below which Apply refuses with a
+	// *DiskFullError, so that the disk never fills up under Pebble. 0: no check.
+	MinFreeBytes uint64
+}
+
+// Lineage identifies a line of descent of state. A restore starts a new one.
+type Lineage struct {
+	ID      string    `json:"id"`               // unique
+	Parent  string    `json:"parent,omitempty"` // the backup it was restored from; empty if made empty
+	Started time.Time `json:"started"`
+}
+
+// Shard is partition i of every stream from every origin, folded.
+type Shard struct {
+	cfg     Config
+	db      *pebble.DB
+	lineage Lineage
+	apply   applier
+
+	mu      sync.RWMutex // guards what follows; Apply alone writes
+	logs    map[events.Log]*logMeta
+	blocked map[events.Log]error
+}
+
+const factLineage = "lineage"
+
+// Open opens the shard's database, or makes it.
+func Open(cfg Config) (*Shard, error) {
+	if cfg.FS == nil {
+		cfg.FS = vfs.Default
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory %s: %w", cfg.Dir, err)
+	}
+	db, err := pebble.Open(cfg.Dir, pebbleOptions(cfg.FS, cfg.Cache, cfg.Log))
+	if err != nil {
+		return nil, fmt.Errorf("state in %s cannot be opened: %w", cfg.Dir, err)
+	}
+	s := &Shard{cfg: cfg, db: db, blocked: map[events.Log]error{}}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("state in %s: %w", cfg.Dir, err), db.Close())
+	}
+	return s, nil
+}
+
+func (s *Shard) load() (err error) {
+	if s.logs, err = readLogs(s.db); err != nil {
+		return err
+	}
+	for _, m := range s.logs {
+		rule, ok := s.cfg.Rules[m.log.Stream]
+		if ok && rule.Name() != m.rule {
+			return events.Errorf(events.KindRefused,
+				"stream %s was folded by %s, the configuration says %s; go back to %s, or delete the state and let it be rebuilt",
+				m.log.Stream, m.rule, rule.Name(), m.rule)
+		}
+	}
+	return s.loadLineage()
+}
+
+func (s *Shard) loadLineage() error {
+	value, closer, err := s.db.Get(factKey(factLineage))
+	if errors.Is(err, pebble.ErrNotFound) {
+		s.lineage = s.cfg.Lineage
+		text, err := json.Marshal(s.lineage)
+		if err != nil {
+			return err
+		}
+		return s.db.Set(factKey(factLineage), text, pebble.Sync)
+	}
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	return json.Unmarshal(value, &s.lineage)
+}
+
+// readLogs reads the state of every log from a database or a snapshot of one.
+func readLogs(r pebble.Reader) (logs map[events.Log]*logMeta, err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixLog}, UpperBound: []byte{prefixLog + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	logs = map[events.Log]*logMeta{}
+	for it.First(); it.Valid(); it.Next() {
+		m, err := decodeLogMeta(it.Key(), it.Value())
+		if err != nil {
+			return nil, err
+		}
+		logs[m.log] = m
+	}
+	return logs, it.Error()
+}
+
+// Close flushes everything and releases the database.
+func (s *Shard) Close() error {
+	return errors.Join(s.db.Flush(), s.db.Close())
+}
+
+// Lineage is the line of descent of the shard's state.
+func (s *Shard) Lineage() Lineage { return s.lineage }
+
+// Logs is the state of every log folded so far, in order.
+func (s *Shard) Logs() []events.LogState {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return sortedStates(s.logs)
+}
+
+func sortedStates(logs map[events.Log]*logMeta) []events.LogState {
+	states := make([]events.LogState, 0, len(logs))
+	for _, m := range logs {
+		states = append(states, m.state())
+	}
+	slices.SortFunc(states, func(a, b events.LogState) int { return a.Log.Compare(b.Log) })
+	return states
+}
+
+// Next is the next offset of the log to fold.
+func (s *Shard) Next(l events.Log) int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if m, ok := s.logs[l]; ok {
+		return m.next
+	}
+	return 0
+}
+
+// Block stops the fold of one log, for a reason that its status shows, until
+// the shard is opened again.
+func (s *Shard) Block(l events.Log, reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, is := s.blocked[l]; !is {
+		s.blocked[l] = reason
+		s.cfg.Log.Error("fold of a log has stopped", "log", l.String(), "error", reason)
+	}
+}
+
+// Blocked tells which logs have stopped, and why.
+func (s *Shard) Blocked() map[events.Log]error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := make(map[events.Log]error, len(s.blocked))
+	for l, err := range s.blocked {
+		b[l] = err
+	}
+	return b
+}
+
+// Digest is the digest over all logs of the shard.
+func (s *Shard) Digest() events.Digest { return digest.Total(s.Logs()) }

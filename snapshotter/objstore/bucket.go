@@ -1,0 +1,102 @@
+package objstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+)
+
+// MaxObjectBytes is the size limit of one object. Callers split what is larger;
+// the limit keeps an upload one request, held in memory and verified as a whole.
+const MaxObjectBytes = 256 << 20
+
+// Info describes an object.
+type Info struct {
+	// Name is relative to the bucket it was asked of, without that bucket's prefix.
+	Name string
+	// Size is the length of the body in bytes.
+	Size int64
+	// Modified is when the store says that it got the object, by the store's
+	// clock. For people to read; nothing may be decided by it.
+	Modified time.Time
+}
+
+// Reader reads objects. The caller closes every body it gets.
+type Reader interface {
+	// Get opens a whole object. Read returns [ErrCorrupt] instead of io.EOF if
+	// the body is not as long as Info.Size, or does not have the checksum that
+	// the store keeps for it.
+	Get(ctx context.Context, name string) (io.ReadCloser, Info, error)
+
+	// GetRange opens exactly length bytes from offset on. A range that is not
+	// wholly inside the object is [ErrInvalid]; a length of 0 is allowed up to
+	// and including the object's end. Only the length of the body is verified.
+	GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error)
+
+	// Stat says how large an object is, or [ErrNotFound].
+	Stat(ctx context.Context, name string) (Info, error)
+
+	// List yields every object whose name starts with prefix (any string of name
+	// characters; it need not end at a "/"), in ascending byte order, fetching
+	// pages as it goes. An error is yielded once and ends it.
+	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
+}
+
+// Creator adds objects.
+type Creator interface {
+	// Create stores a new object and never overwrites. [ErrExists] if the name
+	// holds other bytes; success if it holds exactly these. On any other error
+	// the object may or may not be stored: call again with the same bytes, or
+	// leave it to a collector. The body is not kept or changed.
+	Create(ctx context.Context, name string, body []byte) error
+}
+
+// Deleter removes objects.
+type Deleter interface {
+	// Delete removes an object; no error if there is none. The name must never
+	// be used again.
+	Delete(ctx context.Context, name string) error
+}
+
+// Bucket is everything that can be done with one bucket.
+type Bucket interface {
+	Reader
+	Creator
+	Deleter
+
+	// Check proves with one cheap request that the bucket exists and may be
+	// listed. It tells apart [ErrNoBucket], [ErrAccess] and [ErrUnavailable], and
+	// gives up within seconds.
+	Check(ctx context.Context) error
+
+	// String names the bucket for messages, without secrets.
+	String() string
+}
+
+// ReadAll reads a whole object of at most maxBytes bytes, so that a damaged or
+// foreign object cannot fill the memory. A larger one is [ErrInvalid].
+func ReadAll(ctx context.Context, r Reader, name string, maxBytes int64) (body []byte, err error) {
+	rc, info, err := r.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	if info.Size > maxBytes {
+		return nil, &Error{Op: OpGet, Object: name, Kind: ErrInvalid,
+			Err: fmt.Errorf("object has %d bytes, at most %d expected", info.Size, maxBytes)}
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(info.Size) + bytes.MinRead)
+	if _, err := buf.ReadFrom(rc); err != nil {
+		return nil, err
+	}
+	if int64(buf.Len()) != info.Size {
+		return nil, &Error{Op: OpGet, Object: name, Kind: ErrCorrupt,
+			Err: fmt.Errorf("body ended after %d of %d bytes", buf.Len(), info.Size)}
+	}
+	return buf.Bytes(), nil
+}

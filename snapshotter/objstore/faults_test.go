@@ -1,0 +1,207 @@
+package objstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestFaultyFailures(t *testing.T) {
+	for _, test := range []struct {
+		rule   Rule
+		kind   error
+		stored bool
+	}{
+		{Rule{Effect: FailBefore}, ErrUnavailable, false},
+		{Rule{Effect: FailAfter}, ErrUnavailable, true},
+		{Rule{Effect: FailAfter, Err: ErrAccess}, ErrAccess, true},
+		{Rule{Effect: Conflict}, ErrUnavailable, false},
+		{Rule{Effect: Deny}, ErrAccess, false},
+		{Rule{Effect: Late}, ErrUnavailable, false},
+		{Rule{Effect: Wait}, nil, true},
+	} {
+		m := NewMemory("m")
+		err := Faulty(m, test.rule).Create(t.Context(), "n", []byte("body"))
+		if !errors.Is(err, test.kind) || IsTemporary(err) != (test.kind == ErrUnavailable) {
+			t.Errorf("%s: %v, want %v", test.rule.Effect, err, test.kind)
+		}
+		if _, err := m.Stat(t.Context(), "n"); (err == nil) != test.stored {
+			t.Errorf("%s: stored %t", test.rule.Effect, err == nil)
+		}
+	}
+}
+
+// Every method goes through the rules, and what a lost answer hid was done.
+func TestFaultyEveryOp(t *testing.T) {
+	for _, effect := range []Effect{FailBefore, FailAfter} {
+		m := NewMemory("m")
+		mustCreate(t, m, "n", "body")
+		f := Faulty(m, Rule{Effect: effect})
+		_, _, get := f.Get(t.Context(), "n")
+		_, getRange := f.GetRange(t.Context(), "n", 0, 1)
+		_, stat := f.Stat(t.Context(), "n")
+		var list error
+		for _, err := range f.List(t.Context(), "") {
+			list = err
+		}
+		for i, err := range []error{get, getRange, stat, list, f.Create(t.Context(), "n2", nil), f.Check(t.Context()), f.Delete(t.Context(), "n")} {
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s, method %d: %v", effect, i, err)
+			}
+		}
+		if _, err := m.Stat(t.Context(), "n"); errors.Is(err, ErrNotFound) != (effect == FailAfter) {
+			t.Errorf("%s: after Delete: %v", effect, err)
+		}
+		if n := len(f.Log()); n != 7 {
+			t.Errorf("%s: %d entries in the log", effect, n)
+		}
+	}
+}
+
+func TestFaultyListBreaksInTheMiddle(t *testing.T) {
+	m := NewMemory("m")
+	for i := range 40 {
+		mustCreate(t, m, fmt.Sprintf("%02d", i), "")
+	}
+	seen, broke := 0, error(nil)
+	for _, err := range Faulty(m, Rule{Effect: FailAfter}).List(t.Context(), "") {
+		if err != nil {
+			broke = err
+		} else {
+			seen++
+		}
+	}
+	if seen >= 16 || !errors.Is(broke, ErrUnavailable) {
+		t.Errorf("%d entries, then %v", seen, broke)
+	}
+}
+
+func TestFaultyLateCreateLands(t *testing.T) {
+	m := NewMemory("m")
+	f := Faulty(m, Rule{Effect: Late, Times: 2})
+	body := []byte("first")
+	if err := f.Create(t.Context(), "n", body); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	copy(body, "later")
+	if err := f.Create(t.Context(), "other", nil); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	mustCreate(t, f, "n", "second") // the writer gave up and another one came
+	errs := f.Land(t.Context())
+	if len(errs) != 2 || !errors.Is(errs[0], ErrExists) || errs[1] != nil {
+		t.Errorf("Land: %v", errs)
+	}
+	if again := f.Land(t.Context()); len(again) != 0 {
+		t.Errorf("landed twice: %v", again)
+	}
+	if got, err := ReadAll(t.Context(), m, "n", 10); err != nil || string(got) != "second" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestFaultyReads(t *testing.T) {
+	m := NewMemory("m")
+	body := bytes.Repeat([]byte("0123456789"), 100)
+	mustCreate(t, m, "n", string(body))
+	mustCreate(t, m, "empty", "")
+	read := func(effect Effect) ([]byte, error) {
+		f := Faulty(m, Rule{Effect: effect})
+		if got, err := ReadAll(t.Context(), f, "empty", 1); err != nil || len(got) != 0 {
+			t.Errorf("%s of an empty object: %q, %v", effect, got, err)
+		}
+		rc, err := f.GetRange(t.Context(), "n", 0, int64(len(body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rc.Close()
+		return io.ReadAll(rc)
+	}
+	if got, err := read(TearBody); !errors.Is(err, ErrCorrupt) || len(got) >= len(body) || !bytes.HasPrefix(body, got) {
+		t.Errorf("torn: %d bytes, %v", len(got), err)
+	}
+	if got, err := read(TruncateBody); err != nil || len(got) >= len(body) || !bytes.HasPrefix(body, got) {
+		t.Errorf("truncated: %d bytes, %v", len(got), err)
+	}
+	got, err := read(FlipBit)
+	if err != nil || len(got) != len(body) {
+		t.Fatalf("flipped: %d bytes, %v", len(got), err)
+	}
+	flipped := 0
+	for i := range got {
+		flipped += bits.OnesCount8(got[i] ^ body[i])
+	}
+	if flipped != 1 {
+		t.Errorf("%d bits flipped, want 1", flipped)
+	}
+	if _, err := ReadAll(t.Context(), Faulty(m, Rule{Effect: TruncateBody}), "n", 1000); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("ReadAll of a truncated body: %v", err)
+	}
+}
+
+func TestFaultyConditions(t *testing.T) {
+	m := NewMemory("m")
+	f := Faulty(m,
+		Rule{Ops: []string{OpCreate}, Name: "manifests/*", Nth: 2, Effect: FailBefore},
+		Rule{Ops: []string{OpCreate}, Name: "*/last", Times: 1, Effect: Deny},
+		Rule{Effect: TearBody}, // must not count as a fault of a create
+	)
+	var failed []string
+	for _, name := range []string{"data/1", "manifests/1", "manifests/2", "manifests/3", "a/b/last", "c/last"} {
+		if err := f.Create(t.Context(), name, nil); err != nil {
+			failed = append(failed, name)
+		}
+	}
+	if want := []string{"manifests/2", "a/b/last"}; !slices.Equal(failed, want) {
+		t.Errorf("failed: %q, want %q", failed, want)
+	}
+	want := []string{`call 3: create "manifests/2": fail before (rule 0)`, `call 5: create "a/b/last": deny (rule 1)`}
+	var got []string
+	for _, i := range f.Log() {
+		got = append(got, i.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("log:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	f.SetRules()
+	mustCreate(t, f, "manifests/2", "")
+}
+
+func TestFaultySeeds(t *testing.T) {
+	run := func(seed uint64) []Injected {
+		f := FaultySeed(NewMemory("m"), seed, Rule{Probability: 0.3, Effect: FailBefore}, Rule{Probability: 0.5, Effect: FailAfter})
+		for i := range 200 {
+			_ = f.Create(t.Context(), fmt.Sprint(i), nil) // the log tells
+		}
+		return f.Log()
+	}
+	if !slices.Equal(run(7), run(7)) {
+		t.Error("one seed, two stories")
+	}
+	if slices.Equal(run(7), run(8)) {
+		t.Error("two seeds, one story")
+	}
+	if n := len(run(7)); n < 90 || n > 170 { // 65 % of 200
+		t.Errorf("%d faults in 200 calls", n)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	for _, test := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"a", "a", true}, {"a", "ab", false}, {"a*", "ab/c", true}, {"*b", "a/b", true}, {"*b", "a/bc", false},
+		{"a*c", "abc", true}, {"a*c", "ac", true}, {"a*a", "a", false}, {"a*b*c", "a--b--c", true}, {"a*b*c", "a--c--b", false}, {"*", "", true},
+		{"ab*ba", "aba", false}, {"*x*", "axb", true}, {"*x*", "ab", false},
+	} {
+		if got := match(test.pattern, test.name); got != test.want {
+			t.Errorf("match(%q, %q) = %t", test.pattern, test.name, got)
+		}
+	}
+}
