@@ -10,6 +10,7 @@ import (
 // numbers are the exit codes and never change; kinds are only appended.
 type Kind int
 
+// The kinds of errors.
 const (
 	KindFailed       Kind = 1 // anything else
 	KindInvalid      Kind = 2 // the caller's input is wrong

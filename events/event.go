@@ -10,6 +10,7 @@ import (
 // event means which operation is part of the wire contract.
 type Op = schemas.Op
 
+// The operations.
 const (
 	OpPut    = schemas.OpPut    // the value replaces what was there
 	OpDelete = schemas.OpDelete // nothing is there any more

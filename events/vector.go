@@ -14,6 +14,7 @@ type Vector map[Log]int64
 // Order is how two vectors relate. They are only partially ordered.
 type Order int
 
+// How two vectors relate.
 const (
 	Equal      Order = iota
 	Before           // the first is a proper prefix of the second

@@ -28,7 +28,7 @@ type Node struct {
 // the configured address. The address is taken first, so that a port in use is
 // found before anything else happens.
 func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, error) {
-	listener, err := net.Listen("tcp", cfg.API.Listen)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api of %s cannot listen (api.listen): %w", cfg.Region, err)
 	}
@@ -59,6 +59,8 @@ func (n *Node) Stop() error {
 		n.log.Warn("calls under way are cut off")
 		err = n.server.Close()
 	}
-	<-n.served
+	if served := <-n.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return errors.Join(err, n.handler.Close(), n.Region.Stop())
 }

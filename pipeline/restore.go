@@ -24,13 +24,15 @@ import (
 
 // RestoreJob says what to restore to where.
 type RestoreJob struct {
-	Config  *config.Config
-	Bucket  objstore.Reader
-	FS      vfs.FS // nil: the real one
-	Log     *slog.Logger
-	Backup  string // id; empty: the newest
-	Dir     string // state directory to make; must not exist or be empty
-	Fetched func(done, total int64)
+	Config *config.Config
+	Bucket objstore.Reader
+	FS     vfs.FS // nil: the real one
+	Log    *slog.Logger
+	Backup string // id; empty: the newest
+	Dir    string // state directory to make; must not exist or be empty
+
+	Planned func(bytes int64) // told once how much will be fetched; may be nil
+	Fetched func(bytes int64) // told of every table that was fetched; may be nil
 }
 
 // Restore restores a backup into a new state directory and proves it. The
@@ -54,7 +56,10 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	if err := t.FS().MkdirAll(t.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("restore directory: %w", err)
 	}
-	report, err := restore.Run(ctx, job.Bucket, m, t, t.progress(m.Bytes()))
+	if job.Planned != nil {
+		job.Planned(m.Bytes())
+	}
+	report, err := restore.Run(ctx, job.Bucket, m, t, job.Fetched)
 	if err != nil {
 		return nil, errors.Join(err, t.FS().RemoveAll(t.dir))
 	}
@@ -144,13 +149,6 @@ func (t *stateTarget) publish() error {
 		return err
 	}
 	return errors.Join(parent.Sync(), parent.Close())
-}
-
-func (t *stateTarget) progress(total int64) func(int64) {
-	if t.job.Fetched == nil {
-		return nil
-	}
-	return func(n int64) { t.job.Fetched(n, total) }
 }
 
 // Restore implements api.Node: it restores beside the running state.

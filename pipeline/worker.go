@@ -99,7 +99,7 @@ func (w *worker) run(ctx context.Context) error {
 	lastCommit := time.Now()
 	for {
 		fetches := w.client.PollRecords(ctx, workerPollRecords)
-		if ctx.Err() != nil {
+		if stopped := ctx.Err() != nil; stopped {
 			w.client.AllowRebalance()
 			w.commit()
 			return nil

@@ -26,18 +26,6 @@ func parkedKey(p events.Position) []byte {
 	return binary.BigEndian.AppendUint64(k, uint64(p.Offset))
 }
 
-func parseParkedKey(k []byte) (events.Position, error) {
-	i := bytes.IndexByte(k, 0)
-	if i < 1 || len(k) != i+9 {
-		return events.Position{}, fmt.Errorf("key %q is no parked record's", k)
-	}
-	log, err := events.ParseLog(string(k[1:i]))
-	if err != nil {
-		return events.Position{}, err
-	}
-	return log.At(int64(binary.BigEndian.Uint64(k[i+1:]))), nil
-}
-
 // appendEntityKey appends the part of a slice's key that all slices of one
 // entity share. Keys of one stream sort as their entities' keys do.
 func appendEntityKey(b []byte, stream events.Stream, key string) []byte {

@@ -108,7 +108,7 @@ func parseYAML(text []byte) (*yaml.Node, *syntaxError) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var document, next yaml.Node
 	err := d.Decode(&document)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}
 	if err != nil {
@@ -117,7 +117,7 @@ func parseYAML(text []byte) (*yaml.Node, *syntaxError) {
 	switch err := d.Decode(&next); {
 	case err == nil:
 		return nil, &syntaxError{line: next.Line, message: "a second document begins here; want one"}
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		return nil, newSyntaxError(err)
 	}
 	return document.Content[0], nil

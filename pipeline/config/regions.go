@@ -14,6 +14,7 @@ func (c *Config) checkRegions(p *problems) {
 	}
 	if len(c.Regions) > events.MaxContextOrigins {
 		p.add("regions", "%d regions: want at most %d", len(c.Regions), events.MaxContextOrigins)
+		return
 	}
 	apis := map[string]events.Region{}
 	seeds := map[string]events.Region{}

@@ -62,7 +62,7 @@ func Up(ctx context.Context, cfg Config, log *slog.Logger) (l *Lab, err error) {
 	for _, rs := range l.settings.Regions {
 		l.regions[rs.Name] = &region{settings: rs, cfg: l.settings.nodeConfig(dir, rs), dir: filepath.Join(dir, rs.Name.String()), log: log}
 	}
-	if err := l.startServers(); err != nil {
+	if err := l.startServers(ctx); err != nil {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -85,8 +85,8 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // startServers starts what the regions share: the control page and S3.
-func (l *Lab) startServers() error {
-	listener, err := net.Listen("tcp", loopback(l.settings.Control))
+func (l *Lab) startServers(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback(l.settings.Control))
 	if err != nil {
 		return fmt.Errorf("control page of the lab cannot listen: %w; is another lab running? Choose other ports with --base-port and another --dir", err)
 	}

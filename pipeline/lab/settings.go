@@ -126,7 +126,7 @@ func choosePorts(base, n int) ([]int, error) {
 			continue
 		}
 		// All are held until all are chosen, so that none is chosen twice.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
 			return nil, err
 		}

@@ -58,5 +58,5 @@ func (l kafkaLogger) Log(level kgo.LogLevel, message string, keyvals ...any) {
 	if level == kgo.LogLevelError {
 		to = slog.LevelWarn
 	}
-	l.log.Log(context.Background(), to, "kafka client: "+message, keyvals...)
+	l.log.Log(context.Background(), to, "kafka client", append([]any{"message", message}, keyvals...)...)
 }

@@ -85,9 +85,15 @@ func ReadAll(ctx context.Context, r Reader, name string, maxBytes int64) (body [
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
+	fail := func(kind error, format string, args ...any) error {
+		e := &Error{Op: OpGet, Object: name, Kind: kind, Err: fmt.Errorf(format, args...)}
+		if s, ok := r.(fmt.Stringer); ok {
+			e.Bucket = s.String()
+		}
+		return e
+	}
 	if info.Size > maxBytes {
-		return nil, &Error{Op: OpGet, Object: name, Kind: ErrInvalid,
-			Err: fmt.Errorf("object has %d bytes, at most %d expected", info.Size, maxBytes)}
+		return nil, fail(ErrInvalid, "object has %d bytes, at most %d expected", info.Size, maxBytes)
 	}
 	var buf bytes.Buffer
 	buf.Grow(int(info.Size) + bytes.MinRead)
@@ -95,8 +101,7 @@ func ReadAll(ctx context.Context, r Reader, name string, maxBytes int64) (body [
 		return nil, err
 	}
 	if int64(buf.Len()) != info.Size {
-		return nil, &Error{Op: OpGet, Object: name, Kind: ErrCorrupt,
-			Err: fmt.Errorf("body ended after %d of %d bytes", buf.Len(), info.Size)}
+		return nil, fail(ErrCorrupt, "body ended after %d of %d bytes", buf.Len(), info.Size)
 	}
 	return buf.Bytes(), nil
 }

@@ -38,8 +38,7 @@
 //
 // # Errors
 //
-// Every error of a Bucket is an [*Error], matched by kind with errors.Is, or the
-// context's own error when the caller gave up:
+// Every error of a Bucket is an [*Error], matched by kind with errors.Is:
 //
 //	kind             temporary  meaning
 //	ErrNotFound      no         no object of this name
@@ -51,8 +50,11 @@
 //	ErrCorrupt       reads      bytes missing or changed; one more read may help,
 //	                            a repeated Create does not
 //
-// An [*Error] without a kind is a permanent fault that fits none of these, such
-// as a wrong region. [IsTemporary] is the one classification: true means that the
+// When the caller gave up, the error has no kind and matches context.Canceled or
+// context.DeadlineExceeded. Any other [*Error] without a kind is a permanent fault
+// that fits none of these, such as a wrong region.
+//
+// [IsTemporary] is the one classification: true means that the
 // same call may succeed later without anybody doing anything; callers retry a
 // bounded number of times. Errors never contain keys, signatures or query
 // strings.

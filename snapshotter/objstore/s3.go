@@ -18,7 +18,9 @@ import (
 // S3 is a bucket of AWS S3 or a compatible store.
 //
 // The store must be strongly consistent and honour If-None-Match: * atomically
-// ([Probe] finds out). Requests are tried several times; what comes back as
+// ([Probe] finds out). The credentials need to read, put and delete objects and
+// to list the bucket: without the right to list, a store answers "refused" where
+// an object is missing. Requests are tried several times; what comes back as
 // [ErrUnavailable] has failed every time.
 type S3 struct {
 	cfg       S3Config

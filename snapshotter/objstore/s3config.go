@@ -19,7 +19,8 @@ type S3Config struct {
 	// Prefix is the folder in the bucket that names are relative to; empty: none.
 	Prefix string
 	// Endpoint is the URL of the store, such as https://s3.example.com:9000;
-	// empty: AWS in Region.
+	// empty: AWS in Region. Certificates are checked against the system's
+	// authorities.
 	Endpoint string
 	// Region; empty: what the environment or the shared AWS config says, else
 	// us-east-1 if there is an Endpoint.

@@ -15,6 +15,7 @@ import (
 // s3Codes maps the error codes of S3 that say more than the HTTP status.
 var s3Codes = map[string]error{
 	"NoSuchBucket":          ErrNoBucket,
+	"InvalidBucketName":     ErrNoBucket,
 	"NoSuchKey":             ErrNotFound,
 	"AccessDenied":          ErrAccess,
 	"AccountProblem":        ErrAccess,

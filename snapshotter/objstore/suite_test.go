@@ -53,7 +53,7 @@ func s3Config() objstore.S3Config {
 	}
 }
 
-func openS3(t *testing.T, cfg objstore.S3Config) *objstore.S3 {
+func openS3(t testing.TB, cfg objstore.S3Config) *objstore.S3 {
 	t.Helper()
 	b, err := objstore.NewS3(t.Context(), cfg)
 	if err != nil {

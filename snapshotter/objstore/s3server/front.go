@@ -19,12 +19,12 @@ type front struct {
 	conns  map[net.Conn]struct{}
 }
 
-// newFront takes over listener until close.
+// newFront takes over listener until close. Clients wait until open.
 func newFront(listener net.Listener, socket string) *front {
-	f := &front{listener: listener, socket: socket, conns: make(map[net.Conn]struct{})}
-	f.wg.Go(f.accept)
-	return f
+	return &front{listener: listener, socket: socket, conns: make(map[net.Conn]struct{})}
 }
+
+func (f *front) open() { f.wg.Go(f.accept) }
 
 func (f *front) addr() string { return f.listener.Addr().String() }
 

@@ -101,8 +101,8 @@ func start(cfg Config) (*Server, error) {
 		backend.Shutdown()
 		return nil, errors.Join(err, listener.Close())
 	}
-	s := &Server{cfg: cfg, sock: sock, done: make(chan struct{})}
 	socket := filepath.Join(sock, "s")
+	s := &Server{cfg: cfg, sock: sock, front: newFront(listener, socket), done: make(chan struct{})}
 
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -127,10 +127,10 @@ func start(cfg Config) (*Server, error) {
 		})
 	}()
 
-	s.front = newFront(listener, socket)
 	if err := s.ready(bound); err != nil {
 		return nil, errors.Join(err, s.shutDown())
 	}
+	s.front.open()
 	return s, nil
 }
 
@@ -145,7 +145,7 @@ func (s *Server) ready(bound <-chan struct{}) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the gateway did not start within %s", startTimeout)
 	}
-	return makeBuckets(ctx, s.URL(), s.cfg)
+	return makeBuckets(ctx, s)
 }
 
 // URL is the endpoint to give to clients. They need path style.

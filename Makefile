@@ -1,0 +1,59 @@
+# Evenkeel. `make` lists the targets; each line says what a target does.
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+KAFKA := deploy/kafka/kafka.sh
+T ?= 30s
+N ?= 200
+SEED ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' Makefile
+
+build: ## build both commands into build/
+	go build -o build/ ./cmd/...
+
+demo: build ## three regions, real events, a lost region restored; ARGS=--keep leaves the lab running
+	build/evenkeel-lab demo $(ARGS)
+
+check: build ## build, vet, lint, and the quick tests, layer test included: under a minute
+	go vet ./...
+	go run $(GOLANGCI_LINT) run ./...
+	go test -short ./...
+
+test: build ## all tests that need Go alone
+	go vet ./...
+	go test ./...
+
+race: ## all tests under the race detector
+	go test -race ./...
+
+sim: ## simulated regions under faults: SEED= one seed, N= so many seeds
+	go test ./pipeline/sim -run Sim -count=1 -sim.seed=$(SEED) -sim.n=$(N)
+
+fuzz: ## every fuzz target for T= each
+	deploy/scripts/fuzz.sh $(T)
+
+bench: bench-load ## all benchmarks
+
+bench-load: ## events a second into the lab, beside bare produces to the same clusters
+	go test ./pipeline/lab -run '^$$' -bench Load -benchtime 1x -count 3
+
+generate: ## Go from the protobuf files
+	go generate ./schemas
+
+golden: ## add golden files that are missing; never changes one that is there
+	go test ./schemas ./snapshotter/format -update
+
+kafka-up: ## start three real Kafka clusters on loopback (needs Java 17 and Maven); KAFKA_VERSION=3.9.2 for another
+	$(KAFKA) up
+
+kafka-down: ## stop them
+	$(KAFKA) down
+
+test-kafka: build ## the flow and its checks on real Kafka, with kcat as an independent client
+	deploy/kafka/test.sh
+
+.PHONY: help build demo check test race sim fuzz bench bench-load generate golden kafka-up kafka-down test-kafka

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/telemetry"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+)
+
+func (t *tool) runCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run one node of one region until it is told to stop",
+		Long: `Run one node of one region. SIGTERM or Ctrl-C stops it gracefully: calls under way are
+answered, what was acknowledged is in the logs, what was folded is flushed.`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path, os.Environ())
+			if err != nil {
+				return err
+			}
+			return run(c.Context(), cfg)
+		},
+	}
+	configFlag(c, &path)
+	return c
+}
+
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "config", os.Getenv("EVENKEEL_CONFIG"), "configuration file of the node; also EVENKEEL_CONFIG")
+}
+
+func newLogger(cfg *config.Config) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Log.Level)) // validated with the configuration
+	return telemetry.NewLogger(os.Stderr, level, cfg.Log.Format == "json")
+}
+
+// openBucket opens the bucket for backups, nil if none is configured.
+func openBucket(ctx context.Context, cfg *config.Config) (objstore.Bucket, error) {
+	b := cfg.Backup
+	if b == nil {
+		return nil, nil
+	}
+	return objstore.NewS3(ctx, objstore.S3Config{
+		Bucket: b.Bucket, Prefix: b.Prefix, Endpoint: b.Endpoint, Region: b.Region, PathStyle: b.PathStyle,
+	})
+}
+
+func run(ctx context.Context, cfg *config.Config) error {
+	log := newLogger(cfg)
+	bucket, err := openBucket(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	node, err := pipeline.StartNode(ctx, cfg, pipeline.Parts{Bucket: bucket, Log: log})
+	if err != nil {
+		return err
+	}
+	log.Info("node runs", "region", cfg.Region.String(), "api", "http://"+node.Address())
+	select {
+	case <-ctx.Done():
+		log.Info("node stops")
+		return node.Stop()
+	case <-node.Failed():
+		return errors.Join(node.Failure(), node.Stop())
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/term"
+)
+
+func (t *tool) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what a node is and does, and what needs an eye",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if err := t.out.Show(c.OutOrStdout(), s, func(w io.Writer) error { return statusTable(w, s) }); err != nil {
+				return err
+			}
+			if !s.Ready {
+				return events.Errorf(events.KindNotReady, "%s is not ready", s.Region)
+			}
+			return nil
+		},
+	}
+}
+
+func statusTable(w io.Writer, s *api.Status) error {
+	ready := "no"
+	if s.Ready {
+		ready = "yes"
+	}
+	fmt.Fprintf(w, "Region %s, %s, up for %s\n\n", s.Region, s.Software, ago(s.Started))
+	err := term.Table(w, []string{"READY", "EVENTS", "SLICES", "PARKED", "DIGEST"}, [][]string{
+		{ready, term.Count(s.Events), term.Count(s.Keys), term.Count(s.Parked), s.Digest.String()},
+	})
+	if err != nil {
+		return err
+	}
+	if len(s.Links) > 0 {
+		fmt.Fprintln(w)
+		var rows [][]string
+		for _, l := range s.Links {
+			state := "running"
+			if !l.Running {
+				state = "interrupted"
+			}
+			rows = append(rows, []string{l.Origin.String() + " → " + l.Destination.String(), state, ago(l.Since), strconv.Itoa(len(l.Stopped))})
+		}
+		if err := term.Table(w, []string{"LINK", "STATE", "FOR", "STOPPED PARTITIONS"}, rows); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "\n! %s", p)
+	}
+	if len(s.Problems) > 0 {
+		fmt.Fprintln(w)
+	}
+	return parkedTable(w, s)
+}
+
+func parkedTable(w io.Writer, s *api.Status) error {
+	if len(s.Examples) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, p := range s.Examples {
+		rows = append(rows, []string{p.Position.String(), p.Reason})
+	}
+	return term.Table(w, []string{"PARKED RECORD", "REASON"}, rows)
+}
+
+func (t *tool) shardsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "shards",
+		Short: "Show a node's shards and how far each has folded every log",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			result := struct {
+				Shards []api.ShardStatus `json:"shards"`
+				Logs   []events.LogState `json:"logs"`
+			}{s.Shards, s.Logs}
+			return t.out.Show(c.OutOrStdout(), result, func(w io.Writer) error { return shardsTable(w, s) })
+		},
+	}
+}
+
+func shardsTable(w io.Writer, s *api.Status) error {
+	var rows [][]string
+	for _, sh := range s.Shards {
+		rows = append(rows, []string{
+			strconv.Itoa(int(sh.Partition)), term.Count(sh.Events), term.Count(sh.Keys), term.Count(sh.Parked),
+			strconv.Itoa(len(sh.Blocked)), sh.Digest.String(), sh.Lineage,
+		})
+	}
+	if err := term.Table(w, []string{"SHARD", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "DIGEST", "LINEAGE"}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	rows = nil
+	for _, l := range s.Logs {
+		rows = append(rows, []string{l.Log.String(), term.Count(l.Next), term.Count(l.Keys), l.Digest.String()})
+	}
+	return term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "DIGEST"}, rows)
+}

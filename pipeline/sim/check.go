@@ -1,0 +1,216 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+)
+
+// ledger is what was acknowledged to writers.
+type ledger struct {
+	mu    sync.Mutex
+	acked map[events.Position]entry
+}
+
+type entry struct{ key, value string }
+
+func (l *ledger) add(p events.Position, key, value string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.acked == nil {
+		l.acked = map[events.Position]entry{}
+	}
+	l.acked[p] = entry{key, value}
+}
+
+// Acked is the number of acknowledged writes.
+func (w *World) Acked() int {
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	return len(w.ledger.acked)
+}
+
+// Settle waits until every region has folded every log to its end. All regions
+// must be up and nobody may write.
+func (w *World) Settle() {
+	w.t.Helper()
+	logs := w.readLogs()
+	for _, r := range w.Regions {
+		r.await("settled", func() error {
+			s, err := r.node.Status(context.Background())
+			if err != nil {
+				return err
+			}
+			vector := s.Vector()
+			for log, records := range logs {
+				if next := vector[log]; next != int64(len(records)) {
+					return fmt.Errorf("%s is folded up to %d of %d; problems: %v", log, next, len(records), s.Problems)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// Check runs every checker on a settled world.
+func (w *World) Check() {
+	w.t.Helper()
+	logs := w.readLogs()
+	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews()} {
+		if err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// checkAcked: everything acknowledged stands where the writer was told.
+func (w *World) checkAcked(logs map[events.Log][]*kgo.Record) error {
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	for p, e := range w.ledger.acked {
+		records := logs[p.Log]
+		if p.Offset >= int64(len(records)) {
+			return fmt.Errorf("lost: %s (key %s) was acknowledged; its log ends at %d", p, e.key, len(records))
+		}
+		if r := records[p.Offset]; string(r.Key) != e.key || string(r.Value) != e.value {
+			return fmt.Errorf("%s was acknowledged with key %q, value %q; there is key %q, value %q", p, e.key, e.value, r.Key, r.Value)
+		}
+	}
+	return nil
+}
+
+// checkMirrors: every mirror is its log, record for record.
+func (w *World) checkMirrors(logs map[events.Log][]*kgo.Record) error {
+	for _, r := range w.Regions {
+		for log, want := range logs {
+			if log.Origin.Region == r.Name {
+				continue
+			}
+			got := w.readTopic(r, log.Origin.MirrorTopic(string(log.Stream)), log.Partition)
+			if len(got) != len(want) {
+				return fmt.Errorf("%s: mirror of %s has %d records, the log %d", r.Name, log, len(got), len(want))
+			}
+			for i := range got {
+				if err := sameRecord(want[i], got[i]); err != nil {
+					return fmt.Errorf("%s: mirror of %s, offset %d: %w", r.Name, log, i, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func sameRecord(want, got *kgo.Record) error {
+	same := want.Offset == got.Offset && bytes.Equal(want.Key, got.Key) && bytes.Equal(want.Value, got.Value) &&
+		(want.Value == nil) == (got.Value == nil) && want.Timestamp.Equal(got.Timestamp) && len(want.Headers) == len(got.Headers)
+	for i := 0; same && i < len(want.Headers); i++ {
+		same = want.Headers[i].Key == got.Headers[i].Key && bytes.Equal(want.Headers[i].Value, got.Headers[i].Value)
+	}
+	if !same {
+		return errors.New("the records differ")
+	}
+	return nil
+}
+
+// checkStates: every record was folded exactly once, and regions at the same
+// vector have the same digest.
+func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
+	total := 0
+	for _, records := range logs {
+		total += len(records)
+	}
+	var first *api.Status
+	for _, r := range w.Regions {
+		s, err := r.node.Status(context.Background())
+		if err != nil {
+			return err
+		}
+		if s.Events != int64(total) || s.Parked != 0 {
+			return fmt.Errorf("%s has folded %d events and parked %d, there are %d", r.Name, s.Events, s.Parked, total)
+		}
+		if first == nil {
+			first = s
+		}
+		if s.Vector().Compare(first.Vector()) == events.Equal && s.Digest != first.Digest {
+			return fmt.Errorf("%s and %s stand at the same vector with digests %s and %s", first.Region, s.Region, first.Digest, s.Digest)
+		}
+	}
+	return nil
+}
+
+// checkViews: every reader sees the same, whichever region is asked.
+func (w *World) checkViews() error {
+	var first map[string]string
+	for _, r := range w.Regions {
+		view := map[string]string{}
+		params := api.ScanParams{Stream: "session", Limit: api.MaxScanEntries}
+		page, err := r.node.Scan(context.Background(), params)
+		if err != nil || page.More {
+			return fmt.Errorf("%s: scan: %w, more: %v", r.Name, err, page != nil && page.More)
+		}
+		for _, e := range page.Entries {
+			view[string(e.Key)] = string(e.Value)
+		}
+		if first == nil {
+			first = view
+		}
+		if len(view) != len(first) {
+			return fmt.Errorf("%s sees %d keys, %s %d", r.Name, len(view), w.Regions[0].Name, len(first))
+		}
+		for key, value := range first {
+			if view[key] != value {
+				return fmt.Errorf("key %s: %s sees %q, %s %q", key, w.Regions[0].Name, value, r.Name, view[key])
+			}
+		}
+	}
+	return nil
+}
+
+// readLogs reads every log at its origin.
+func (w *World) readLogs() map[events.Log][]*kgo.Record {
+	w.t.Helper()
+	logs := map[events.Log][]*kgo.Record{}
+	for _, r := range w.Regions {
+		for p := range int32(partitions) {
+			log := events.Log{Origin: events.FirstOrigin(r.Name), Stream: "session", Partition: p}
+			logs[log] = w.readTopic(r, "session", p)
+		}
+	}
+	return logs
+}
+
+// readTopic reads a partition from the beginning to the end with a client that
+// has nothing to do with the pipeline.
+func (w *World) readTopic(r *Region, topic string, partition int32) (records []*kgo.Record) {
+	w.t.Helper()
+	ctx := context.Background()
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(w.net.DialContext),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}),
+	)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		w.t.Fatalf("%s, topic %s: %v", r.Name, topic, err)
+	}
+	end, _ := ends.Lookup(topic, partition)
+	for int64(len(records)) < end.Offset {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			w.t.Fatalf("%s, topic %s: %v", r.Name, topic, err)
+		}
+		records = append(records, fetches.Records()...)
+	}
+	return records
+}

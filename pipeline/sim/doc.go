@@ -1,0 +1,16 @@
+// Package sim runs whole regions in simulated time, for tests: inside a
+// testing/synctest bubble, Kafka is kfake behind a virtual network, Pebble writes
+// to crashable memory, and the bucket is in memory and asserts its contract. Ten
+// simulated minutes take a few seconds.
+//
+// A World is made of one to three regions. Scenarios do things to it (Put,
+// PowerLoss, Start); checkers, in check.go, stand apart from them and hold for
+// every scenario: nothing acknowledged is lost, nothing is folded twice, mirrors
+// equal their logs, and regions at equal vectors have equal digests.
+//
+// Every random choice comes from the World's seed. Goroutine scheduling does
+// not, so a seed narrows a failure down rather than replaying it instruction by
+// instruction.
+//
+// Only tests import this package.
+package sim

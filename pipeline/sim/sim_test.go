@@ -1,0 +1,110 @@
+package sim_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/evenkeel/evenkeel/pipeline/sim"
+)
+
+var (
+	seedFlag = flag.String("sim.seed", "", "run this seed alone")
+	manyFlag = flag.Int("sim.n", 0, "run so many seeds (default 3, or 1 with -short)")
+)
+
+// seeds lists the seeds to run. A failure names the command that runs its seed.
+func seeds(t *testing.T) []uint64 {
+	t.Helper()
+	if *seedFlag != "" {
+		seed, err := strconv.ParseUint(*seedFlag, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []uint64{seed}
+	}
+	n := *manyFlag
+	if n == 0 {
+		n = 3
+		if testing.Short() {
+			n = 1
+		}
+	}
+	list := make([]uint64, n)
+	for i := range list {
+		list[i] = uint64(i + 1)
+	}
+	return list
+}
+
+func forSeeds(t *testing.T, scenario func(t *testing.T, seed uint64)) {
+	for _, seed := range seeds(t) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("again: make sim SEED=%d", seed)
+				}
+			})
+			synctest.Test(t, func(t *testing.T) { scenario(t, seed) })
+		})
+	}
+}
+
+// Ten minutes of writes in three regions; at a random moment one of them loses
+// power, and comes back after a while.
+func TestSimPowerLoss(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		w := sim.New(t, seed, "us-east-1", "us-west-1", "eu-central-1")
+		defer w.Close()
+		victim := w.Regions[w.Rand.IntN(len(w.Regions))]
+		lossAfter := time.Duration(1+w.Rand.IntN(480)) * time.Second
+		darkFor := time.Duration(1+w.Rand.IntN(60_000)) * time.Millisecond
+
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer stop()
+		var writers sync.WaitGroup
+		for i, r := range w.Regions {
+			pause := time.Duration(50+w.Rand.IntN(200)) * time.Millisecond
+			if r == victim {
+				continue // its writer is below, and ends with its power
+			}
+			writers.Go(func() { write(ctx, r, i, pause) })
+		}
+		before, lose := context.WithTimeout(ctx, lossAfter)
+		defer lose()
+		var local sync.WaitGroup
+		local.Go(func() { write(before, victim, 9, 70*time.Millisecond) })
+		<-before.Done()
+		local.Wait()
+		victim.PowerLoss()
+		time.Sleep(darkFor)
+		victim.Start()
+		writers.Go(func() { write(ctx, victim, 10, 70*time.Millisecond) })
+		writers.Wait()
+
+		w.Settle()
+		w.Check()
+		if acked := w.Acked(); acked < 1_000 {
+			t.Errorf("only %d writes were acknowledged in ten minutes", acked)
+		}
+	})
+}
+
+// write puts values under a few keys that all regions share, until the context
+// ends.
+func write(ctx context.Context, r *sim.Region, writer int, pause time.Duration) {
+	for n := 0; ctx.Err() == nil; n++ {
+		// An error is no failure: the write may or may not be in the log, and
+		// the ledger holds only what was acknowledged.
+		_ = r.Put(ctx, fmt.Sprintf("key-%d", n*7%50), fmt.Sprintf("value-%d-%d", writer, n))
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
