@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,7 +120,12 @@ func (r *Region) run() error {
 	if err != nil {
 		return err
 	}
-	if r.worker, err = newWorker(own, r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
+	own = slices.Clip(own) // each client appends its own
+	member, err := nodeID(r.parts.FS, r.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if r.worker, err = newWorker(append(own, memberOpts(member)...), r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
 		return err
 	}
 	r.running.Go(func() {
@@ -181,13 +187,17 @@ func (r *Region) Stop() error {
 	return err
 }
 
+// metadataMinAge is how soon a client asks again where partitions are when it
+// was told wrong: after a broker's restart every such wait is time without data.
+const metadataMinAge = 250 * time.Millisecond
+
 // kafkaOpts are the options of a client of a region's cluster.
 func (r *Region) kafkaOpts(region events.Region) ([]kgo.Opt, error) {
 	opts, err := r.cfg.Regions[region].Kafka.ClientOpts()
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", region, err)
 	}
-	opts = append(opts, kgo.ClientID("evenkeel"), kgo.WithLogger(telemetry.KafkaLogger(r.log.With("cluster", region.String()))))
+	opts = append(opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge), kgo.WithLogger(telemetry.KafkaLogger(r.log.With("cluster", region.String()))))
 	return append(opts, r.parts.KafkaOpts...), nil
 }
 

@@ -26,7 +26,17 @@ const (
 	commitInterval    = 5 * time.Second
 	commitTimeout     = 3 * time.Second
 	diskFullPause     = 2 * time.Second
+
+	// A node that is gone for longer than this loses its place in the group.
+	sessionTimeout    = 10 * time.Second
+	heartbeatInterval = 1 * time.Second
 )
+
+// memberOpts make a node keep its place in the group over a restart: killed and
+// started again it goes on at once, rather than after the session timeout.
+func memberOpts(id string) []kgo.Opt {
+	return []kgo.Opt{kgo.InstanceID(id), kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(heartbeatInterval)}
+}
 
 // worker reads the region's logs and mirrors as a member of its consumer group
 // and has the shards fold them.

@@ -17,19 +17,21 @@ import (
 
 func demoCommand() *cobra.Command {
 	var keep bool
+	var kafka map[string]string
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Load real events into a lab, check every region, lose one region's state and restore it",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runDemo(c.Context(), c.OutOrStdout(), keep)
+			return runDemo(c.Context(), c.OutOrStdout(), lab.Config{Kafka: external(kafka)}, keep)
 		},
 	}
+	kafkaFlag(c, &kafka)
 	c.Flags().BoolVar(&keep, "keep", false, "leave the lab running afterwards, until Ctrl-C")
 	return c
 }
 
-func runDemo(ctx context.Context, w io.Writer, keep bool) (err error) {
+func runDemo(ctx context.Context, w io.Writer, cfg lab.Config, keep bool) (err error) {
 	dir, err := tempDir()
 	if err != nil {
 		return err
@@ -38,7 +40,8 @@ func runDemo(ctx context.Context, w io.Writer, keep bool) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	begun := time.Now()
-	l, err := lab.Up(ctx, lab.Config{Dir: dir}, logger(false))
+	cfg.Dir = dir
+	l, err := lab.Up(ctx, cfg, logger(false))
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 func upCommand(out *cli.Output) *cobra.Command {
 	var cfg lab.Config
 	var regions []string
+	var kafka map[string]string
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "up",
@@ -30,6 +31,7 @@ func upCommand(out *cli.Output) *cobra.Command {
 			for _, r := range regions {
 				cfg.Regions = append(cfg.Regions, events.Region(r))
 			}
+			cfg.Kafka = external(kafka)
 			return up(c.Context(), c.OutOrStdout(), cfg, out, logger(verbose))
 		},
 	}
@@ -37,8 +39,21 @@ func upCommand(out *cli.Output) *cobra.Command {
 	c.Flags().StringSliceVar(&regions, "regions", nil, "names of the regions (default us-east-1,us-west-1,eu-central-1)")
 	c.Flags().Int32Var(&cfg.Partitions, "partitions", 0, fmt.Sprintf("partitions of every stream (default %d)", lab.DefaultPartitions))
 	c.Flags().IntVar(&cfg.BasePort, "base-port", lab.DefaultBasePort, "first of the row of ports of a new lab; 0: any that are free")
+	kafkaFlag(c, &kafka)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more than warnings")
 	return c
+}
+
+func kafkaFlag(c *cobra.Command, kafka *map[string]string) {
+	c.Flags().StringToStringVar(kafka, "kafka", nil, "use Kafka clusters that are there already: REGION=HOST:PORT,… (default embedded ones)")
+}
+
+func external(kafka map[string]string) map[events.Region]string {
+	clusters := map[events.Region]string{}
+	for region, address := range kafka {
+		clusters[events.Region(region)] = address
+	}
+	return clusters
 }
 
 func logger(verbose bool) *slog.Logger {

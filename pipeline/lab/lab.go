@@ -38,38 +38,42 @@ const readyTimeout = 30 * time.Second
 
 // Up starts the lab in a directory, or makes one there. It returns once all
 // regions serve.
-func Up(ctx context.Context, cfg Config, log *slog.Logger) (l *Lab, err error) {
+func Up(ctx context.Context, cfg Config, log *slog.Logger) (*Lab, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Dir = dir
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("lab directory: %w", err)
+	l := &Lab{dir: dir, log: log, regions: map[events.Region]*region{}}
+	if err := l.up(ctx, cfg); err != nil {
+		return nil, errors.Join(err, l.Down())
 	}
-	l = &Lab{dir: dir, log: log, regions: map[events.Region]*region{}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.Down())
-		}
-	}()
-	if l.lock, err = lockDir(dir); err != nil {
-		return nil, err
+	return l, nil
+}
+
+func (l *Lab) up(ctx context.Context, cfg Config) (err error) {
+	if err := os.MkdirAll(l.dir, 0o755); err != nil {
+		return fmt.Errorf("lab directory: %w", err)
+	}
+	if l.lock, err = lockDir(l.dir); err != nil {
+		return err
 	}
 	if l.settings, err = loadSettings(cfg); err != nil {
-		return nil, err
+		return err
 	}
 	for _, rs := range l.settings.Regions {
-		l.regions[rs.Name] = &region{settings: rs, cfg: l.settings.nodeConfig(dir, rs), dir: filepath.Join(dir, rs.Name.String()), log: log}
+		l.regions[rs.Name] = &region{
+			settings: rs, cfg: l.settings.nodeConfig(l.dir, rs), dir: filepath.Join(l.dir, rs.Name.String()), log: l.log,
+		}
 	}
 	if err := l.startServers(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range l.regions {
 		g.Go(func() error { return r.start(ctx) })
 	}
-	return l, g.Wait()
+	return g.Wait()
 }
 
 // lockDir keeps a second process out of the lab.
@@ -105,7 +109,7 @@ func (l *Lab) startServers(ctx context.Context) error {
 	return nil
 }
 
-// Down stops everything. It is safe on a lab that is half up.
+// Down stops everything. It is safe on a lab that is half up, and twice.
 func (l *Lab) Down() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,6 +127,7 @@ func (l *Lab) Down() error {
 	if l.lock != nil {
 		err = errors.Join(err, l.lock.Close())
 	}
+	l.control, l.s3, l.lock = nil, nil, nil
 	return err
 }
 
@@ -157,7 +162,7 @@ func (l *Lab) Addresses() (rows []Address) {
 	for _, rs := range l.settings.Regions {
 		rows = append(rows, Address{
 			Region: rs.Name, State: l.regions[rs.Name].state(), API: "http://" + loopback(rs.API),
-			Kafka: loopback(rs.Kafka), Bucket: bucketName(rs.Name),
+			Kafka: rs.Kafka, Bucket: bucketName(rs.Name),
 		})
 	}
 	return rows

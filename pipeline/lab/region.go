@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -64,15 +66,26 @@ func (r *region) start(ctx context.Context) (err error) {
 }
 
 func (r *region) openKafka() error {
+	if r.settings.External {
+		return nil
+	}
+	_, portText, err := net.SplitHostPort(r.settings.Kafka)
+	if err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return err
+	}
 	kafka, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.Ports(r.settings.Kafka),
+		kfake.Ports(port),
 		kfake.ClusterID("evenkeel-lab-"+r.settings.Name.String()),
 		kfake.DefaultNumPartitions(int(r.cfg.Partitions)),
 		kfake.DataDir(filepath.Join(r.dir, "kafka")),
 	)
 	if err != nil {
-		return fmt.Errorf("embedded Kafka at %s: %w", loopback(r.settings.Kafka), err)
+		return fmt.Errorf("embedded Kafka at %s: %w", r.settings.Kafka, err)
 	}
 	r.kafka = kafka
 	return nil

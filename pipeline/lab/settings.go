@@ -20,6 +20,11 @@ type Config struct {
 	Regions    []events.Region // empty: DefaultRegions
 	Partitions int32           // 0: DefaultPartitions
 	BasePort   int             // first of a row of ports; 0: any that are free
+
+	// Kafka are clusters that are there already, by region (host:port of a
+	// broker). A region without one gets an embedded cluster. The lab does not
+	// start or stop them.
+	Kafka map[events.Region]string
 }
 
 // Defaults of a lab.
@@ -44,7 +49,10 @@ type settings struct {
 type regionSettings struct {
 	Name  events.Region `json:"name"`
 	API   int           `json:"api_port"`
-	Kafka int           `json:"kafka_port"`
+	Kafka string        `json:"kafka"` // host:port
+
+	// External clusters are not the lab's to start and stop.
+	External bool `json:"kafka_external,omitempty"`
 }
 
 const settingsFile = "lab.json"
@@ -108,7 +116,11 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 		s.Partitions = DefaultPartitions
 	}
 	for i, r := range regions {
-		s.Regions = append(s.Regions, regionSettings{Name: r, API: ports[2+2*i], Kafka: ports[3+2*i]})
+		rs := regionSettings{Name: r, API: ports[2+2*i], Kafka: loopback(ports[3+2*i])}
+		if address, ok := cfg.Kafka[r]; ok {
+			rs.Kafka, rs.External = address, true
+		}
+		s.Regions = append(s.Regions, rs)
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -150,7 +162,7 @@ func (s *settings) nodeConfig(dir string, region regionSettings) *config.Config 
 		c.Regions[r.Name] = config.Region{
 			Incarnation: 1,
 			API:         "http://" + loopback(r.API),
-			Kafka:       config.Kafka{Seeds: []string{loopback(r.Kafka)}},
+			Kafka:       config.Kafka{Seeds: []string{r.Kafka}},
 		}
 	}
 	c.Backup = &config.Backup{

@@ -143,6 +143,29 @@ func (r *Region) PowerLoss() {
 	r.disk = crashed
 }
 
+// DiskLoss is a loss of power after which the node's disk is empty.
+func (r *Region) DiskLoss() {
+	r.stop()
+	r.disk = vfs.NewCrashableMem()
+}
+
+// Restore brings the newest backup onto the empty disk of a region without
+// power; Start then replays the rest.
+func (r *Region) Restore() {
+	t := r.world.t
+	t.Helper()
+	cfg := r.config()
+	if err := r.disk.MkdirAll(cfg.DataDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := pipeline.Restore(context.Background(), pipeline.RestoreJob{
+		Config: cfg, Bucket: r.Bucket, FS: r.disk, Log: slog.New(slog.DiscardHandler), Dir: pipeline.StateDir(cfg),
+	})
+	if err != nil {
+		t.Fatalf("%s: restore: %v", r.Name, err)
+	}
+}
+
 func (r *Region) stop() {
 	if r.node == nil {
 		return

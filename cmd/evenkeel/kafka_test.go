@@ -1,0 +1,512 @@
+//go:build kafka
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
+)
+
+// kafkaRegions are the regions of deploy/kafka/kafka.sh.
+var kafkaRegions = []events.Region{"us-east-1", "us-west-1", "eu-central-1"}
+
+const kafkaPartitions = 3
+
+// deployment is three nodes as real processes on real clusters, with streams of
+// their own in them.
+type deployment struct {
+	t       *testing.T
+	dir     string
+	binary  string
+	topic   string
+	s3      *s3server.Server
+	kafka   map[events.Region]string
+	apis    map[events.Region]int
+	nodes   map[events.Region]*exec.Cmd
+	clients map[events.Region]*api.Client
+}
+
+func newDeployment(t *testing.T) *deployment {
+	t.Helper()
+	d := &deployment{
+		t: t, dir: t.TempDir(), topic: "session-" + strconv.FormatInt(time.Now().UnixNano(), 36),
+		kafka: map[events.Region]string{}, apis: map[events.Region]int{},
+		nodes: map[events.Region]*exec.Cmd{}, clients: map[events.Region]*api.Client{},
+	}
+	d.binary = filepath.Join(d.dir, "evenkeel")
+	if out, err := exec.Command("go", "build", "-o", d.binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	var buckets []string
+	for _, r := range kafkaRegions {
+		name := "EVENKEEL_KAFKA_" + strings.ToUpper(strings.ReplaceAll(r.String(), "-", "_"))
+		if d.kafka[r] = os.Getenv(name); d.kafka[r] == "" {
+			t.Fatalf("%s is not set; run this by: make test-kafka", name)
+		}
+		d.apis[r] = freePort(t)
+		buckets = append(buckets, "evenkeel-"+r.String())
+		client, err := api.NewClient(d.url(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.clients[r] = client
+	}
+	var err error
+	if d.s3, err = s3server.Start(s3server.Config{Dir: filepath.Join(d.dir, "s3"), Buckets: buckets}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for r := range d.nodes {
+			d.kill(r)
+		}
+		if err := d.s3.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, r := range kafkaRegions {
+		d.writeConfig(r)
+		d.start(r)
+	}
+	return d
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (d *deployment) url(r events.Region) string {
+	return fmt.Sprintf("http://127.0.0.1:%d", d.apis[r])
+}
+
+func (d *deployment) configPath(r events.Region) string {
+	return filepath.Join(d.dir, r.String()+".yaml")
+}
+
+func (d *deployment) dataDir(r events.Region) string { return filepath.Join(d.dir, r.String()) }
+
+func (d *deployment) writeConfig(r events.Region) {
+	d.t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "region: %s\ndata_dir: %s\npartitions: %d\ngroup: %s\n", r, d.dataDir(r), kafkaPartitions, d.topic)
+	fmt.Fprintf(&b, "api: {listen: \"127.0.0.1:%d\"}\n", d.apis[r])
+	fmt.Fprintf(&b, "streams: {session: {topic: %s}}\nregions:\n", d.topic)
+	for _, o := range kafkaRegions {
+		fmt.Fprintf(&b, "  %s: {api: %q, kafka: {seeds: [%q]}}\n", o, d.url(o), d.kafka[o])
+	}
+	fmt.Fprintf(&b, "backup: {bucket: evenkeel-%s, endpoint: %q, path_style: true, region: %s}\n", r, d.s3.URL(), s3server.Region)
+	if err := os.WriteFile(d.configPath(r), []byte(b.String()), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// environ is that of the commands: with the keys of the S3 server.
+func (d *deployment) environ() []string {
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "EVENKEEL_") {
+			env = append(env, e)
+		}
+	}
+	accessKey, secretKey := d.s3.Credentials()
+	return append(env, "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey)
+}
+
+// start runs a node's process and waits until it serves.
+func (d *deployment) start(r events.Region) {
+	d.t.Helper()
+	log, err := os.OpenFile(filepath.Join(d.dir, r.String()+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	node := exec.Command(d.binary, "run", "--config", d.configPath(r))
+	node.Env, node.Stderr = d.environ(), log
+	if err := node.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.nodes[r] = node
+	d.await(r.String()+" serves", func() error {
+		s, err := d.clients[r].Status(d.t.Context())
+		if err == nil && !s.Ready {
+			err = fmt.Errorf("problems: %v", s.Problems)
+		}
+		return err
+	})
+}
+
+func (d *deployment) kill(r events.Region) {
+	if node := d.nodes[r]; node != nil {
+		_ = node.Process.Kill()
+		_ = node.Wait() // says that it was killed
+		delete(d.nodes, r)
+	}
+}
+
+// stop ends a node by SIGTERM; it has ten seconds.
+func (d *deployment) stop(r events.Region) {
+	d.t.Helper()
+	node := d.nodes[r]
+	delete(d.nodes, r)
+	begun := time.Now()
+	if err := node.Process.Signal(syscall.SIGTERM); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := node.Wait(); err != nil {
+		d.t.Errorf("%s: graceful stop: %v\n%s", r, err, d.logOf(r))
+	}
+	d.t.Logf("%s stopped gracefully in %s", r, time.Since(begun).Round(time.Millisecond))
+}
+
+func (d *deployment) logOf(r events.Region) []byte {
+	text, _ := os.ReadFile(filepath.Join(d.dir, r.String()+".log")) // for a message only
+	return text[max(0, len(text)-4000):]
+}
+
+// await polls a condition on other processes.
+func (d *deployment) await(what string, condition func() error) {
+	d.t.Helper()
+	deadline := time.Now().Add(90 * time.Second)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("%s: not within 90 s: %v", what, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// evenkeel runs a command to its end.
+func (d *deployment) evenkeel(r events.Region, args ...string) (stdout string, code int) {
+	d.t.Helper()
+	c := exec.Command(d.binary, append([]string{"--server", d.url(r)}, args...)...)
+	c.Env = d.environ()
+	var out, errOut bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errOut
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		d.t.Fatal(err)
+	}
+	if errOut.Len() > 0 {
+		d.t.Logf("evenkeel %v: %s", args, errOut.String())
+	}
+	return out.String(), c.ProcessState.ExitCode()
+}
+
+func (d *deployment) broker(args ...string) {
+	d.t.Helper()
+	if out, err := exec.Command("../../deploy/kafka/kafka.sh", args...).CombinedOutput(); err != nil {
+		d.t.Fatalf("kafka.sh %v: %v\n%s", args, err, out)
+	}
+}
+
+// consume reads a topic with kcat: everything that must be the same in a mirror.
+func (d *deployment) consume(r events.Region, topic string) []string {
+	d.t.Helper()
+	out, err := exec.Command("kcat", "-C", "-e", "-q", "-b", d.kafka[r], "-t", topic, "-o", "beginning",
+		"-f", "%p %o %T %K:%k %S:%s %h\n").Output()
+	if err != nil {
+		d.t.Fatalf("kcat: topic %s of %s: %v", topic, r, err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	perPartition := make([][]string, kafkaPartitions)
+	for _, line := range lines {
+		p, err := strconv.Atoi(strings.SplitN(line, " ", 2)[0])
+		if err != nil {
+			d.t.Fatalf("kcat printed %q", line)
+		}
+		perPartition[p] = append(perPartition[p], line)
+	}
+	var all []string
+	for _, part := range perPartition {
+		all = append(all, part...)
+	}
+	return all
+}
+
+// settle waits until all regions stand at the ends of all logs with one digest.
+func (d *deployment) settle(want int) {
+	d.t.Helper()
+	d.await("all regions at the same vector", func() error {
+		var first *api.Status
+		for _, r := range kafkaRegions {
+			s, err := d.clients[r].Status(d.t.Context())
+			if err != nil {
+				return err
+			}
+			lag, err := d.clients[r].Lag(d.t.Context())
+			if err != nil {
+				return err
+			}
+			if lag.Behind() != "0" || s.Events+s.Parked < int64(want) {
+				return fmt.Errorf("%s has %d events and %d parked of %d, lag %s, problems %v", r, s.Events, s.Parked, want, lag.Behind(), s.Problems)
+			}
+			if first == nil {
+				first = s
+			}
+			if s.Vector().Compare(first.Vector()) != events.Equal {
+				return fmt.Errorf("%s and %s are at different vectors", first.Region, r)
+			}
+			if s.Digest != first.Digest {
+				d.t.Fatalf("%s and %s stand at the same vector with digests %s and %s", first.Region, r, first.Digest, s.Digest)
+			}
+		}
+		return nil
+	})
+}
+
+// checkMirrors compares, with kcat, every mirror with its log.
+func (d *deployment) checkMirrors() (records int) {
+	d.t.Helper()
+	for _, origin := range kafkaRegions {
+		log := d.consume(origin, d.topic)
+		records += len(log)
+		for _, r := range kafkaRegions {
+			if r == origin {
+				continue
+			}
+			mirror := d.consume(r, events.FirstOrigin(origin).MirrorTopic(d.topic))
+			if len(mirror) != len(log) {
+				d.t.Errorf("mirror of %s in %s has %d records, the log %d", origin, r, len(mirror), len(log))
+				continue
+			}
+			for i := range log {
+				if log[i] != mirror[i] {
+					d.t.Errorf("mirror of %s in %s differs:\nlog    %s\nmirror %s", origin, r, log[i], mirror[i])
+					break
+				}
+			}
+		}
+	}
+	return records
+}
+
+// kcat produces keyed records until its input ends, as a foreign producer.
+func (d *deployment) kcat(ctx context.Context, r events.Region, input io.Reader) error {
+	c := exec.CommandContext(ctx, "kcat", "-P", "-b", d.kafka[r], "-t", d.topic, "-K", "\t", "-X", "acks=all",
+		"-X", "enable.idempotence=true", "-X", "message.timeout.ms=60000", "-H", "who=kcat")
+	c.Stdin = input
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("kcat: %w: %s", err, out)
+	}
+	return nil
+}
+
+// acked are the writes that a node has acknowledged.
+type acked struct {
+	mu     sync.Mutex
+	writes map[events.Position]string
+}
+
+func (a *acked) write(ctx context.Context, client *api.Client, key, value string) {
+	res, err := client.Put(ctx, api.PutParams{Stream: "session", Key: []byte(key), Value: []byte(value)})
+	if err != nil {
+		return // it may or may not be there
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.writes[res.Position] = value
+}
+
+// Nodes and brokers are killed by -9 while kcat and the API write; afterwards
+// nothing acknowledged is missing, every mirror is its log, and every region has
+// the same state.
+func TestKafkaKills(t *testing.T) {
+	d := newDeployment(t)
+	const kcatRecords = 3_000
+	ctx, stopWriting := context.WithCancel(t.Context())
+	defer stopWriting()
+	var writers sync.WaitGroup
+	ledger := acked{writes: map[events.Position]string{}}
+	for _, r := range []events.Region{"us-west-1", "eu-central-1"} {
+		writers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				ledger.write(ctx, d.clients[r], fmt.Sprintf("key-%d", n%100), fmt.Sprintf("%s-%d", r, n))
+				time.Sleep(5 * time.Millisecond) // a writer's pace
+			}
+		})
+	}
+	kcatDone := make(chan error, 1)
+	go func() {
+		input, w := io.Pipe()
+		go func() {
+			for n := range kcatRecords {
+				fmt.Fprintf(w, "kcat-%d\t{\"n\":%d}\n", n%200, n)
+				time.Sleep(time.Millisecond) // a producer's pace: the kills are to fall into its work
+			}
+			w.Close()
+		}()
+		kcatDone <- d.kcat(t.Context(), "us-east-1", input)
+	}()
+
+	d.kill("us-west-1")
+	d.start("us-west-1")
+	d.broker("kill", "eu-central-1")
+	d.broker("up", "eu-central-1")
+	d.kill("eu-central-1")
+	d.start("eu-central-1")
+	d.kill("us-east-1")
+	d.start("us-east-1")
+
+	if err := <-kcatDone; err != nil {
+		t.Fatal(err)
+	}
+	stopWriting()
+	writers.Wait()
+	d.settle(kcatRecords)
+	if records := d.checkMirrors(); records < kcatRecords {
+		t.Errorf("the logs hold %d records, kcat alone wrote %d", records, kcatRecords)
+	}
+	d.checkLedger(&ledger)
+}
+
+// checkLedger looks up every acknowledged write in its log.
+func (d *deployment) checkLedger(a *acked) {
+	d.t.Helper()
+	found := map[string]string{} // "region partition offset" → value
+	for _, r := range kafkaRegions {
+		out, err := exec.Command("kcat", "-C", "-e", "-q", "-b", d.kafka[r], "-t", d.topic, "-o", "beginning", "-f", "%p %o %s\n").Output()
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+			part := strings.SplitN(lines.Text(), " ", 3)
+			found[r.String()+" "+part[0]+" "+part[1]] = part[2]
+		}
+	}
+	for p, value := range a.writes {
+		where := fmt.Sprintf("%s %d %d", p.Origin, p.Partition, p.Offset)
+		if found[where] != value {
+			d.t.Errorf("acknowledged at %s: %q; there is %q", p, value, found[where])
+		}
+	}
+	d.t.Logf("%d acknowledged writes checked", len(a.writes))
+	if len(a.writes) == 0 {
+		d.t.Error("nothing was acknowledged")
+	}
+}
+
+// A region loses its disk; the command line restores it from its bucket and the
+// rest is replayed.
+func TestKafkaRestore(t *testing.T) {
+	d := newDeployment(t)
+	const victim = events.Region("us-west-1")
+	for n := range 50 {
+		if _, code := d.evenkeel(kafkaRegions[n%3], "put", "session", fmt.Sprintf("s-%d", n), fmt.Sprintf(`{"n":%d}`, n)); code != 0 {
+			t.Fatalf("put: exit %d", code)
+		}
+	}
+	d.settle(50)
+	if out, code := d.evenkeel(victim, "backup", "create"); code != 0 {
+		t.Fatalf("backup: exit %d: %s", code, out)
+	}
+	if _, code := d.evenkeel("us-east-1", "delete", "session", "s-7"); code != 0 {
+		t.Fatalf("delete: exit %d", code)
+	}
+	d.settle(51)
+	want, err := d.clients[victim].Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	d.stop(victim)
+	if _, code := d.evenkeel(victim, "restore", "run", "--config", d.configPath(victim)); code != int(events.KindRefused) {
+		t.Errorf("restore over live state: exit %d, want %d", code, events.KindRefused)
+	}
+	if err := os.RemoveAll(d.dataDir(victim)); err != nil {
+		t.Fatal(err)
+	}
+	out, code := d.evenkeel(victim, "restore", "run", "--config", d.configPath(victim), "-o", "json")
+	var restored api.Restored
+	if err := json.Unmarshal([]byte(out), &restored); code != 0 || err != nil || len(restored.States) == 0 {
+		t.Fatalf("restore: exit %d, %v: %s", code, err, out)
+	}
+	d.start(victim)
+	d.settle(51)
+	got, err := d.clients[victim].Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Digest != want.Digest || got.Shards[0].Lineage == want.Shards[0].Lineage {
+		t.Errorf("digest %s, lineage %s; before %s, %s: want the same digest, another lineage",
+			got.Digest, got.Shards[0].Lineage, want.Digest, want.Shards[0].Lineage)
+	}
+	if out, code := d.evenkeel(victim, "get", "session", "s-8"); code != 0 || out != "{\"n\":8}\n" {
+		t.Errorf("get: exit %d: %q", code, out)
+	}
+	if _, code := d.evenkeel(victim, "get", "session", "s-7"); code != int(events.KindNotFound) {
+		t.Errorf("get of a deleted key: exit %d, want %d", code, events.KindNotFound)
+	}
+}
+
+// A record that is no event is parked with position and reason, and the others
+// go on; a topic with another number of partitions is refused.
+func TestKafkaBadInput(t *testing.T) {
+	d := newDeployment(t)
+	bad := exec.Command("kcat", "-P", "-b", d.kafka["us-east-1"], "-t", d.topic, "-p", "0", "-k", "k", "-H", "ce_id=1")
+	bad.Stdin = strings.NewReader("no event\n")
+	if out, err := bad.CombinedOutput(); err != nil {
+		t.Fatalf("kcat: %v: %s", err, out)
+	}
+	if err := d.kcat(t.Context(), "us-east-1", strings.NewReader("good\tvalue\n")); err != nil {
+		t.Fatal(err)
+	}
+	d.settle(2)
+	for _, r := range kafkaRegions {
+		s, err := d.clients[r].Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Parked != 1 || len(s.Examples) != 1 || !strings.Contains(s.Examples[0].Reason, "ce_specversion") || s.Examples[0].Position.String() != "us-east-1/session/0@0" {
+			t.Errorf("%s: parked %d: %v", r, s.Parked, s.Examples)
+		}
+		if out, code := d.evenkeel(r, "get", "session", "good"); code != 0 || out != "value\n" {
+			t.Errorf("%s: get: exit %d: %q", r, code, out)
+		}
+	}
+
+	d.stop("us-east-1")
+	text, err := os.ReadFile(d.configPath("us-east-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := filepath.Join(d.dir, "wrong.yaml")
+	if err := os.WriteFile(wrong, bytes.Replace(text, []byte("partitions: 3"), []byte("partitions: 5"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(d.binary, "run", "--config", wrong)
+	c.Env = d.environ()
+	out, _ := c.CombinedOutput() // the exit code is looked at below
+	if c.ProcessState.ExitCode() != int(events.KindRefused) || !strings.Contains(string(out), d.topic+" of us-east-1 has 3 partitions, the configuration says 5") {
+		t.Errorf("exit %d: %s", c.ProcessState.ExitCode(), out)
+	}
+}

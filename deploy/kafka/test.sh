@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the suite on real Kafka: three fresh clusters, then the tests that carry
+# the build tag "kafka". Only what it started is stopped.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+kafka=deploy/kafka/kafka.sh
+
+if ! command -v kcat >/dev/null 2>&1; then
+  echo "kcat is missing: the suite uses it as an independent producer and consumer; apt-get install kcat" >&2
+  exit 7
+fi
+trap '$kafka clean' EXIT
+$kafka clean
+$kafka up
+# shellcheck disable=SC2046 # one NAME=value a word
+env $($kafka env) go test -tags kafka -run Kafka -count=1 -timeout 20m -v ./pipeline/lab ./cmd/evenkeel "$@"
