@@ -59,40 +59,58 @@ func forSeeds(t *testing.T, scenario func(t *testing.T, seed uint64)) {
 // power, and comes back after a while.
 func TestSimPowerLoss(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
-		w := sim.New(t, seed, "us-east-1", "us-west-1", "eu-central-1")
-		defer w.Close()
-		victim := w.Regions[w.Rand.IntN(len(w.Regions))]
-		lossAfter := time.Duration(1+w.Rand.IntN(480)) * time.Second
-		darkFor := time.Duration(1+w.Rand.IntN(60_000)) * time.Millisecond
-
-		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
-		defer stop()
-		var writers sync.WaitGroup
-		for i, r := range w.Regions {
-			pause := time.Duration(50+w.Rand.IntN(200)) * time.Millisecond
-			if r == victim {
-				continue // its writer is below, and ends with its power
-			}
-			writers.Go(func() { write(ctx, r, i, pause) })
-		}
-		before, lose := context.WithTimeout(ctx, lossAfter)
-		defer lose()
-		var local sync.WaitGroup
-		local.Go(func() { write(before, victim, 9, 70*time.Millisecond) })
-		<-before.Done()
-		local.Wait()
-		victim.PowerLoss()
-		time.Sleep(darkFor)
-		victim.Start()
-		writers.Go(func() { write(ctx, victim, 10, 70*time.Millisecond) })
-		writers.Wait()
-
-		w.Settle()
-		w.Check()
-		if acked := w.Acked(); acked < 1_000 {
-			t.Errorf("only %d writes were acknowledged in ten minutes", acked)
-		}
+		outage(t, seed, (*sim.Region).PowerLoss, (*sim.Region).Start)
 	})
+}
+
+// The same, but the region's disk is gone too: it is restored from a backup that
+// was made at a random moment before, under load, and replays the rest.
+func TestSimDiskLoss(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		outage(t, seed, (*sim.Region).DiskLoss, func(r *sim.Region) {
+			r.Restore()
+			r.Start()
+		})
+	})
+}
+
+// outage has three regions written to for ten minutes. At a random moment one
+// of them is lost and after a while recovered.
+func outage(t *testing.T, seed uint64, lose, restart func(*sim.Region)) {
+	w := sim.New(t, seed, "us-east-1", "us-west-1", "eu-central-1")
+	defer w.Close()
+	victim := w.Regions[w.Rand.IntN(len(w.Regions))]
+	darkFor := time.Duration(1+w.Rand.IntN(60_000)) * time.Millisecond
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer stop()
+	before, end := context.WithTimeout(ctx, time.Duration(60+w.Rand.IntN(420))*time.Second)
+	defer end()
+
+	var others, own sync.WaitGroup
+	for i, r := range w.Regions {
+		pause := time.Duration(50+w.Rand.IntN(200)) * time.Millisecond
+		if r == victim {
+			own.Go(func() { write(before, r, i, pause) })
+			continue
+		}
+		others.Go(func() { write(ctx, r, i, pause) })
+	}
+	time.Sleep(time.Duration(1+w.Rand.IntN(59)) * time.Second)
+	if _, err := victim.Node().CreateBackup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	own.Wait()
+	lose(victim)
+	time.Sleep(darkFor)
+	restart(victim)
+	others.Go(func() { write(ctx, victim, len(w.Regions), 70*time.Millisecond) })
+	others.Wait()
+
+	w.Settle()
+	w.Check()
+	if acked := w.Acked(); acked < 1_000 {
+		t.Errorf("only %d writes were acknowledged in ten minutes", acked)
+	}
 }
 
 // write puts values under a few keys that all regions share, until the context
