@@ -38,8 +38,8 @@ fuzz: ## every fuzz target for T= each
 
 bench: bench-load ## all benchmarks
 
-bench-load: ## events a second into the lab, beside bare produces to the same clusters
-	go test ./pipeline/lab -run '^$$' -bench Load -benchtime 1x -count 3
+bench-load: build ## events a second into the lab, beside bare producers on the same clusters
+	build/evenkeel-lab bench --json build/bench/load.json
 
 generate: ## Go from the protobuf files
 	go generate ./schemas

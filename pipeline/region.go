@@ -125,7 +125,7 @@ func (r *Region) run() error {
 	if err != nil {
 		return err
 	}
-	if r.worker, err = newWorker(append(own, memberOpts(member)...), r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
+	if r.worker, err = newWorker(own, member, r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
 		return err
 	}
 	r.running.Go(func() {

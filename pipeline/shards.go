@@ -19,7 +19,7 @@ import (
 )
 
 // blockCacheBytes is shared by all shards of a node.
-const blockCacheBytes = 64 << 20
+const blockCacheBytes = 128 << 20
 
 // shardSet are the open shards of a node, by partition.
 type shardSet struct {

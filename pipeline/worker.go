@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -24,7 +25,7 @@ import (
 const (
 	workerPollRecords = 10_000 // folded in one batch per shard
 	commitInterval    = 5 * time.Second
-	commitTimeout     = 3 * time.Second
+	commitTimeout     = 1 * time.Second
 	diskFullPause     = 2 * time.Second
 
 	// A node that is gone for longer than this loses its place in the group.
@@ -32,17 +33,12 @@ const (
 	heartbeatInterval = 1 * time.Second
 )
 
-// memberOpts make a node keep its place in the group over a restart: killed and
-// started again it goes on at once, rather than after the session timeout.
-func memberOpts(id string) []kgo.Opt {
-	return []kgo.Opt{kgo.InstanceID(id), kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(heartbeatInterval)}
-}
-
 // worker reads the region's logs and mirrors as a member of its consumer group
 // and has the shards fold them.
 type worker struct {
 	cfg     *config.Config
 	client  *kgo.Client
+	member  string // name in the group
 	shards  *shardSet
 	routes  map[string]route
 	metrics *metrics
@@ -56,14 +52,19 @@ type worker struct {
 	trouble  error // the last fetch error; nil once a fetch went well
 }
 
-func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *events.Clock, log *slog.Logger) (*worker, error) {
+func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *events.Clock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, log: log,
+		cfg: cfg, member: member, shards: shards, routes: routes(cfg), metrics: m, clock: clock, log: log,
 		assigned: map[string]int{}, paused: map[events.Log]bool{},
 	}
 	var err error
 	w.client, err = kgo.NewClient(append(slices.Clone(opts),
 		kgo.ConsumerGroup(cfg.Group),
+		// Killed and started again, a node goes on at once, rather than after
+		// the session timeout.
+		kgo.InstanceID(member),
+		kgo.SessionTimeout(sessionTimeout),
+		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.ConsumeTopics(slices.Sorted(maps.Keys(w.routes))...),
 		// All topics have the same number of partitions, so the range
 		// assignor gives partition i of all of them to one member.
@@ -261,6 +262,15 @@ func (w *worker) problem() error {
 	return nil
 }
 
+// close ends the membership. A static member keeps its place when it goes
+// silent, so that a restart after a crash is quick; one that stops on purpose says
+// so, and nobody waits for it.
 func (w *worker) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	_, err := kadm.NewClient(w.client).LeaveGroup(ctx, kadm.LeaveGroup(w.cfg.Group).InstanceIDs(w.member).Reason("node stops"))
+	if err != nil {
+		w.log.Debug("group was not told that the node stops", "error", err)
+	}
 	w.client.CloseAllowingRebalance()
 }

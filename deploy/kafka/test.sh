@@ -12,5 +12,6 @@ fi
 trap '$kafka clean' EXIT
 $kafka clean
 $kafka up
+# One package after the other (-p 1): the second kills brokers.
 # shellcheck disable=SC2046 # one NAME=value a word
-env $($kafka env) go test -tags kafka -run Kafka -count=1 -timeout 20m -v ./pipeline/lab ./cmd/evenkeel "$@"
+env $($kafka env) go test -p 1 -tags kafka -run Kafka -count=1 -timeout 20m -v ./pipeline/lab ./cmd/evenkeel "$@"
