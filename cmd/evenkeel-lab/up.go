@@ -38,7 +38,7 @@ func upCommand(out *cli.Output) *cobra.Command {
 	c.Flags().StringVar(&cfg.Dir, "dir", "evenkeel-lab.data", "directory of the lab; made if missing")
 	c.Flags().StringSliceVar(&regions, "regions", nil, "names of the regions (default us-east-1,us-west-1,eu-central-1)")
 	c.Flags().Int32Var(&cfg.Partitions, "partitions", 0, fmt.Sprintf("partitions of every stream (default %d)", lab.DefaultPartitions))
-	c.Flags().IntVar(&cfg.BasePort, "base-port", lab.DefaultBasePort, "first of the row of ports of a new lab; 0: any that are free")
+	c.Flags().IntVar(&cfg.BasePort, "base-port", lab.DefaultBasePort, "first port of a new lab; 0: any ports that are free")
 	kafkaFlag(c, &kafka)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more than warnings")
 	return c
@@ -97,7 +97,7 @@ S3 at %s, access key %s, secret key %s; control page at %s
 The keys are those of a lab and guard nothing. Ctrl-C stops the lab; nothing is lost.
 
 Try, in another terminal:
-  export EVENKEEL_SERVER=%s EVENKEEL_LAB=%s
+  export EVENKEEL_SERVER=%s EVENKEEL_LAB=%s   # not needed with the default ports
   evenkeel put session s-1 '{"user":"ada"}'
   evenkeel get session s-1
   evenkeel status
@@ -121,7 +121,7 @@ func defaultControl() string {
 	if address := os.Getenv("EVENKEEL_LAB"); address != "" {
 		return strings.TrimSuffix(address, "/")
 	}
-	return fmt.Sprintf("http://127.0.0.1:%d", lab.DefaultBasePort)
+	return fmt.Sprintf("http://127.0.0.1:%d", lab.DefaultBasePort+lab.ControlOffset)
 }
 
 // tempDir makes a directory for a demo; its name tells what made it.

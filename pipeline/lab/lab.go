@@ -94,8 +94,9 @@ func (l *Lab) startServers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("control page of the lab cannot listen: %w; is another lab running? Choose other ports with --base-port and another --dir", err)
 	}
-	l.control = &http.Server{Handler: l.controlHandler(), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = l.control.Serve(listener) }() // ends when Down closes the server
+	control := &http.Server{Handler: l.controlHandler(), ReadHeaderTimeout: 10 * time.Second}
+	l.control = control
+	go func() { _ = control.Serve(listener) }() // ends when Down closes the server
 	var buckets []string
 	for _, r := range l.settings.Regions {
 		buckets = append(buckets, bucketName(r.Name))

@@ -145,8 +145,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
-	// The row is: control page, S3, then API and Kafka of each region.
-	for offset, what := range map[int]string{0: "control page", 1: "S3", 2: "api of a", 3: "embedded Kafka"} {
+	for offset, what := range map[int]string{0: "api of a", 1: "embedded Kafka", lab.ControlOffset: "control page", lab.ControlOffset + 1: "S3"} {
 		cfg := lab.Config{Dir: t.TempDir(), Regions: []events.Region{"a"}, BasePort: port - offset}
 		l, err := lab.Up(t.Context(), cfg, slog.New(slog.DiscardHandler))
 		if err == nil {

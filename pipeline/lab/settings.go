@@ -19,7 +19,7 @@ type Config struct {
 	Dir        string
 	Regions    []events.Region // empty: DefaultRegions
 	Partitions int32           // 0: DefaultPartitions
-	BasePort   int             // first of a row of ports; 0: any that are free
+	BasePort   int             // of the first region; 0: any ports that are free
 
 	// Kafka are clusters that are there already, by region (host:port of a
 	// broker). A region without one gets an embedded cluster. The lab does not
@@ -27,10 +27,14 @@ type Config struct {
 	Kafka map[events.Region]string
 }
 
-// Defaults of a lab.
+// Defaults of a lab. Regions take two ports each from the base port on (API,
+// Kafka), so that the first region's API is where the command line looks for it.
 const (
 	DefaultPartitions = 4
 	DefaultBasePort   = 7400
+	ControlOffset     = 90 // of the control page, from the base port
+	s3Offset          = 91
+	maxRegions        = ControlOffset / 2
 )
 
 // DefaultRegions are the three that a lab has unless told otherwise.
@@ -107,16 +111,19 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 		}
 		seen[r] = true
 	}
-	ports, err := choosePorts(cfg.BasePort, 2+2*len(regions))
+	if len(regions) > maxRegions {
+		return nil, events.Errorf(events.KindInvalid, "%d regions: a lab has at most %d", len(regions), maxRegions)
+	}
+	ports, err := choosePorts(cfg.BasePort, len(regions))
 	if err != nil {
 		return nil, err
 	}
-	s := &settings{Partitions: cfg.Partitions, Control: ports[0], S3: ports[1]}
+	s := &settings{Partitions: cfg.Partitions, Control: ports.control, S3: ports.s3}
 	if s.Partitions == 0 {
 		s.Partitions = DefaultPartitions
 	}
 	for i, r := range regions {
-		rs := regionSettings{Name: r, API: ports[2+2*i], Kafka: loopback(ports[3+2*i])}
+		rs := regionSettings{Name: r, API: ports.regions[2*i], Kafka: loopback(ports.regions[2*i+1])}
 		if address, ok := cfg.Kafka[r]; ok {
 			rs.Kafka, rs.External = address, true
 		}
@@ -129,23 +136,39 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 	return s, os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// choosePorts takes n ports in a row from base on, or n free ones.
-func choosePorts(base, n int) ([]int, error) {
-	var ports []int
-	for i := range n {
-		if base != 0 {
-			ports = append(ports, base+i)
-			continue
+// ports are those of a lab; a region takes two.
+type ports struct {
+	control, s3 int
+	regions     []int
+}
+
+func choosePorts(base, regions int) (ports, error) {
+	if base == 0 {
+		free, err := freePorts(2 + 2*regions)
+		if err != nil {
+			return ports{}, err
 		}
-		// All are held until all are chosen, so that none is chosen twice.
+		return ports{control: free[0], s3: free[1], regions: free[2:]}, nil
+	}
+	p := ports{control: base + ControlOffset, s3: base + s3Offset}
+	for i := range 2 * regions {
+		p.regions = append(p.regions, base+i)
+	}
+	return p, nil
+}
+
+// freePorts finds n ports that nobody listens on.
+func freePorts(n int) (free []int, err error) {
+	for range n {
+		// All are held until all are found, so that none is found twice.
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
 			return nil, err
 		}
 		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		free = append(free, l.Addr().(*net.TCPAddr).Port)
 	}
-	return ports, nil
+	return free, nil
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
