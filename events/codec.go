@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,9 +58,6 @@ func Encode(e Event) (*kgo.Record, error) {
 		return nil, err
 	}
 	r := &kgo.Record{Key: []byte(e.Key), Value: e.Value}
-	if got := opOf(e.Type, e.Value); got != e.Op {
-		return nil, Errorf(KindInvalid, "event: a %s of type %q with a value of %d bytes would be read as a %s", e.Op, e.Type, len(e.Value), got)
-	}
 	add := func(name, value string) {
 		if value != "" {
 			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
@@ -67,9 +65,6 @@ func Encode(e Event) (*kgo.Record, error) {
 	}
 	if e.IsBare() {
 		r.Timestamp = e.Clock.Time()
-		if HLCFromMillis(e.Clock.Millis()) != e.Clock {
-			return nil, Errorf(KindInvalid, "event: clock %s: without CloudEvents attributes only whole milliseconds can be written", e.Clock)
-		}
 		add(headerContentType, e.ContentType)
 		return r, nil
 	}
@@ -192,16 +187,12 @@ func (d *decoder) header(h *kgo.RecordHeader) error {
 		bit, e.Subject = seenSubject, string(h.Value)
 	case headerContentType:
 		bit, e.ContentType = seenContentType, string(h.Value)
-		if strings.HasPrefix(e.ContentType, "application/cloudevents") {
-			return decodeErrorf(h.Key, "structured content mode is not understood; use binary mode")
+		if isStructured(e.ContentType) {
+			return decodeErrorf(h.Key, noStructuredMode)
 		}
 	case headerTime:
 		bit = seenTime
-		e.Time, err = time.Parse(time.RFC3339Nano, string(h.Value))
-		e.Time = e.Time.UTC()
-		if err != nil {
-			err = decodeErrorf(h.Key, "no RFC 3339 time")
-		}
+		e.Time, err = parseTime(string(h.Value))
 	case headerHLC:
 		bit = seenHLC
 		e.Clock, err = ParseHLC(string(h.Value))
@@ -216,6 +207,23 @@ func (d *decoder) header(h *kgo.RecordHeader) error {
 	}
 	return d.taken(h, bit, err)
 }
+
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}, errors.New("no RFC 3339 time")
+	}
+	return t.UTC(), checkTime(t)
+}
+
+// isStructured tells a whole event in one value, with its attributes inside,
+// from a payload; case does not matter in media types.
+func isStructured(contentType string) bool {
+	const prefix = "application/cloudevents"
+	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
+}
+
+const noStructuredMode = "structured content mode is not understood; use binary mode"
 
 // taken applies the rules that all known headers share.
 func (d *decoder) taken(h *kgo.RecordHeader, bit uint16, err error) error {

@@ -56,7 +56,10 @@ func ParseContext(s string) (Context, error) {
 		}
 		c = append(c, Seen{Origin: origin, Next: next})
 	}
-	return c, c.Validate()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c Context) String() string {

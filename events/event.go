@@ -1,6 +1,7 @@
 package events
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/evenkeel/evenkeel/schemas"
@@ -49,7 +50,8 @@ type Event struct {
 func (e Event) IsBare() bool { return e.ID == "" && e.Source == "" && e.Type == "" }
 
 // Validate reports whether the event may be written: Encode accepts exactly
-// the valid events.
+// the valid events, and Decode reads them back as they are. It does not look
+// into the payload; that of a type in package schemas is checked by Decode.
 func (e Event) Validate() error {
 	if err := checkSize("key", len(e.Key), 1, MaxKeyBytes); err != nil {
 		return err
@@ -63,12 +65,21 @@ func (e Event) Validate() error {
 	if e.Op == OpPut && e.Value == nil {
 		return Errorf(KindInvalid, "event: a put needs a value, if only an empty one")
 	}
+	if got := opOf(e.Type, e.Value); got != e.Op {
+		return Errorf(KindInvalid, "event: a %s of type %q with a value of %d bytes would be read as a %s", e.Op, clip(e.Type), len(e.Value), got)
+	}
 	for _, a := range []struct{ name, value string }{
 		{"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"subject", e.Subject}, {"content type", e.ContentType},
 	} {
 		if err := checkText(a.name, a.value); err != nil {
 			return err
 		}
+	}
+	if isStructured(e.ContentType) {
+		return Errorf(KindInvalid, "event: content type: %s", noStructuredMode)
+	}
+	if err := checkTime(e.Time); err != nil {
+		return Errorf(KindInvalid, "event: %w", err)
 	}
 	if err := e.Deps.Validate(); err != nil {
 		return err
@@ -77,11 +88,15 @@ func (e Event) Validate() error {
 }
 
 // validateAttributes holds the rules between attributes: CloudEvents wants
-// id, source and type together, and a bare record can say nothing of context.
+// id, source and type together, and a bare record can say nothing of context
+// and no more of the clock than its timestamp holds.
 func (e Event) validateAttributes() error {
 	if e.IsBare() {
 		if len(e.Deps) > 0 || e.Epoch != 0 || e.Subject != "" || !e.Time.IsZero() {
 			return Errorf(KindInvalid, "event: context, epoch, subject and time need a CloudEvents id, source and type")
+		}
+		if HLCFromMillis(e.Clock.Millis()) != e.Clock {
+			return Errorf(KindInvalid, "event: clock %s: without CloudEvents attributes only whole milliseconds can be written", e.Clock)
 		}
 		return nil
 	}
@@ -94,6 +109,14 @@ func (e Event) validateAttributes() error {
 func checkSize(what string, n, least, most int) error {
 	if n < least || n > most {
 		return Errorf(KindInvalid, "event: %s of %d bytes: want %d to %d", what, n, least, most)
+	}
+	return nil
+}
+
+// checkTime keeps to the years that RFC 3339 can write.
+func checkTime(t time.Time) error {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("time in the year %d: want 0 to 9999", y)
 	}
 	return nil
 }

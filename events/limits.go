@@ -5,7 +5,7 @@ package events
 // a hostile or broken record costs bounded memory.
 const (
 	MaxNameBytes      = 63       // region and stream names, like DNS labels
-	MaxTopicBytes     = 180      // a log's topic; leaves room for "<origin>." within Kafka's 249
+	MaxTopicBytes     = 174      // a log's topic; leaves room for the longest "<origin>." within Kafka's 249
 	MaxKeyBytes       = 32 << 10 // entity key
 	MaxValueBytes     = 16 << 20 // payload
 	MaxAttributeBytes = 1 << 10  // each of id, source, type, subject, content type

@@ -15,7 +15,10 @@ type Region string
 // ParseRegion validates s as a region's name.
 func ParseRegion(s string) (Region, error) {
 	r := Region(s)
-	return r, r.Validate()
+	if err := r.Validate(); err != nil {
+		return "", err
+	}
+	return r, nil
 }
 
 func (r Region) String() string { return string(r) }
@@ -36,7 +39,10 @@ type Stream string
 // ParseStream validates s as a stream's name.
 func ParseStream(s string) (Stream, error) {
 	st := Stream(s)
-	return st, st.Validate()
+	if err := st.Validate(); err != nil {
+		return "", err
+	}
+	return st, nil
 }
 
 func (s Stream) String() string { return string(s) }

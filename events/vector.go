@@ -34,15 +34,15 @@ func ParseVector(s string) (Vector, error) {
 		return v, nil
 	}
 	var last Log
-	for i, text := range strings.Split(s, ",") {
-		if i >= MaxVectorLogs {
+	for text := range strings.SplitSeq(s, ",") {
+		if len(v) == MaxVectorLogs {
 			return nil, Errorf(KindInvalid, "vector: more than %d logs", MaxVectorLogs)
 		}
 		p, err := ParsePosition(text)
 		if err != nil {
 			return nil, Errorf(KindInvalid, "vector: %w", err)
 		}
-		if i > 0 && last.Compare(p.Log) >= 0 {
+		if len(v) > 0 && last.Compare(p.Log) >= 0 {
 			return nil, Errorf(KindInvalid, "vector: %s after %s: want ascending logs, each once", p.Log, last)
 		}
 		if p.Offset == 0 {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,7 +27,7 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	for topic, rt := range routes(r.cfg) {
 		local[topic] = rt
 	}
-	ends := r.endsOf(ctx, r.admin, local)
+	ends := r.endsOf(ctx, r.cfg.Region, local)
 	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LagRow{}}
 	for _, rt := range local {
 		for p := range r.cfg.Partitions {
@@ -84,13 +85,7 @@ func (r *Region) sourceEnds(ctx context.Context) map[events.Log]offset {
 			for name, s := range r.cfg.Streams {
 				topics[s.Topic] = route{r.cfg.Origin(peer), name}
 			}
-			admin, err := r.adminOf(peer)
-			if err != nil {
-				found[i] = r.unknown(topics, err)
-				return nil
-			}
-			defer admin.Close()
-			found[i] = r.endsOf(ctx, admin, topics)
+			found[i] = r.endsOf(ctx, peer, topics)
 			return nil
 		})
 	}
@@ -104,25 +99,28 @@ func (r *Region) sourceEnds(ctx context.Context) map[events.Log]offset {
 	return all
 }
 
-func (r *Region) adminOf(region events.Region, extra ...kgo.Opt) (*kadm.Client, error) {
+// adminOf makes a client of a region's cluster that works as long as the context.
+// (Requests alone do not heed theirs while the client connects.)
+func (r *Region) adminOf(ctx context.Context, region events.Region, extra ...kgo.Opt) (*kadm.Client, error) {
 	opts, err := r.kafkaOpts(region)
 	if err != nil {
 		return nil, err
 	}
-	client, err := kgo.NewClient(append(opts, extra...)...)
+	client, err := kgo.NewClient(append(append(opts, kgo.WithContext(ctx)), extra...)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("kafka client of %s: %w", region, err)
 	}
 	return kadm.NewClient(client), nil
 }
 
-// endsOf asks one cluster where topics end.
-func (r *Region) endsOf(ctx context.Context, admin *kadm.Client, topics map[string]route) map[events.Log]offset {
-	var names []string
-	for topic := range topics {
-		names = append(names, topic)
+// endsOf asks a region's cluster where topics end.
+func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]route) map[events.Log]offset {
+	admin, err := r.adminOf(ctx, region)
+	if err != nil {
+		return r.unknown(topics, err)
 	}
-	listed, err := admin.ListEndOffsets(ctx, names...)
+	defer admin.Close()
+	listed, err := admin.ListEndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
 	if err != nil {
 		return r.unknown(topics, err)
 	}

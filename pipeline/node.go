@@ -39,7 +39,7 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 		return nil, errors.Join(err, listener.Close())
 	}
 	n := &Node{Region: region, listener: listener, served: make(chan error, 1)}
-	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes)
+	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes, region.log)
 	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
 	n.server = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	go func() { n.served <- n.server.Serve(listener) }()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -45,17 +44,19 @@ type Region struct {
 	log     *slog.Logger
 	metrics *metrics
 	clock   events.Clock
-	loads   sourceLocks
+	sources sources
 
 	producer *kgo.Client // writes to the region's own logs
-	admin    *kadm.Client
 	shards   *shardSet
 	worker   *worker
 	links    []*replicator.Link
 
-	started time.Time
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	started  time.Time
+	cancel   context.CancelFunc // ends what goes on in the background
+	kill     context.CancelFunc // ends its Kafka clients, whatever they wait for
+	running  sync.WaitGroup
+	writes   sync.WaitGroup // of the producer; they end when it is closed, at the latest
+	stopOnce func() error
 
 	failed  chan struct{} // closed once failure is set
 	failure error
@@ -63,15 +64,17 @@ type Region struct {
 
 var _ api.Node = (*Region)(nil)
 
-// startTimeout bounds how long Start tries to reach the region's own parts.
-const startTimeout = 30 * time.Second
+const (
+	startTimeout = 30 * time.Second // how long Start tries to reach the region's own parts
+	stopPatience = 3 * time.Second  // how long Stop waits for a cluster that does not answer
+)
 
 // NewRegion prepares a region; Start starts it. A Region is started once.
 func NewRegion(cfg *config.Config, parts Parts) *Region {
 	if parts.FS == nil {
 		parts.FS = vfs.Default
 	}
-	return &Region{
+	r := &Region{
 		cfg:     cfg,
 		parts:   parts,
 		origin:  cfg.Origin(cfg.Region),
@@ -79,6 +82,8 @@ func NewRegion(cfg *config.Config, parts Parts) *Region {
 		metrics: newMetrics(parts.Registry),
 		failed:  make(chan struct{}),
 	}
+	r.stopOnce = sync.OnceValue(r.stop)
+	return r
 }
 
 // Start brings the region up. On error everything that was started is stopped
@@ -105,7 +110,6 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	if r.producer, err = kgo.NewClient(append(opts, producerOpts(r.cfg)...)...); err != nil {
 		return fmt.Errorf("kafka client of %s: %w", r.cfg.Region, err)
 	}
-	r.admin = kadm.NewClient(r.producer)
 	if r.shards, err = openShards(r.cfg, r.parts.FS, r.log); err != nil {
 		return err
 	}
@@ -115,12 +119,13 @@ func (r *Region) Start(ctx context.Context) (err error) {
 // run starts what goes on in the background.
 func (r *Region) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
+	life, kill := context.WithCancel(context.Background())
+	r.cancel, r.kill = cancel, kill
 	own, err := r.kafkaOpts(r.cfg.Region)
 	if err != nil {
 		return err
 	}
-	own = slices.Clip(own) // each client appends its own
+	own = slices.Clip(append(own, kgo.WithContext(life))) // each client appends its own
 	member, err := nodeID(r.parts.FS, r.cfg.DataDir)
 	if err != nil {
 		return err
@@ -142,6 +147,7 @@ func (r *Region) run() error {
 		if err != nil {
 			return err
 		}
+		sourceOpts = slices.Clip(append(sourceOpts, kgo.WithContext(life)))
 		link := replicator.NewLink(sourceOpts, own, replicator.Config{
 			Origin:      r.cfg.Origin(source),
 			Destination: r.cfg.Region,
@@ -167,11 +173,15 @@ func (r *Region) Failure() error {
 	}
 }
 
-// Stop ends everything in order and flushes the state. It may be called once,
-// also on a region that did not start.
-func (r *Region) Stop() error {
+// Stop ends everything in order and flushes the state. Nothing else may be
+// called any more. It may be called again, and on a region that did not start.
+func (r *Region) Stop() error { return r.stopOnce() }
+
+func (r *Region) stop() error {
 	if r.cancel != nil {
 		r.cancel()
+		defer r.kill()
+		defer time.AfterFunc(stopPatience, r.kill).Stop()
 	}
 	r.running.Wait()
 	var err error
@@ -181,6 +191,7 @@ func (r *Region) Stop() error {
 	if r.producer != nil {
 		r.producer.Close()
 	}
+	r.writes.Wait()
 	if r.shards != nil {
 		err = errors.Join(err, r.shards.close())
 	}
@@ -205,14 +216,16 @@ func producerOpts(cfg *config.Config) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Kafka's own: murmur2
-		kgo.ProducerBatchMaxBytes(int32(min(cfg.Limits.MaxValueBytes+batchOverheadBytes, kafkaBatchMaxBytes))),
+		kgo.ProducerBatchMaxBytes(int32(max(cfg.Limits.MaxValueBytes+batchOverheadBytes, batchLeastBytes))),
 		kgo.ProducerLinger(0),
 	}
 }
 
 const (
-	batchOverheadBytes = 64 << 10  // key, headers, framing
-	kafkaBatchMaxBytes = 1_000_000 // brokers take 1,048,588 by default
+	// With the default limit of a value a batch stays below the 1,048,588 bytes
+	// that brokers take by default.
+	batchOverheadBytes = 48_000 // largest key, headers, framing
+	batchLeastBytes    = 1_000_000
 )
 
 func (r *Region) checkBucket(ctx context.Context) error {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -30,11 +32,16 @@ type shardSet struct {
 // StateDir is where a node's shards are.
 func StateDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "state") }
 
+const shardName = "shard-%04d"
+
 func shardDir(stateDir string, partition int32) string {
-	return filepath.Join(stateDir, fmt.Sprintf("shard-%04d", partition))
+	return filepath.Join(stateDir, fmt.Sprintf(shardName, partition))
 }
 
 func openShards(cfg *config.Config, fs vfs.FS, log *slog.Logger) (*shardSet, error) {
+	if err := checkShards(cfg, fs); err != nil {
+		return nil, err
+	}
 	s := &shardSet{cache: pebble.NewCache(blockCacheBytes)}
 	lineage := newLineage("")
 	for p := range cfg.Partitions {
@@ -44,12 +51,35 @@ func openShards(cfg *config.Config, fs vfs.FS, log *slog.Logger) (*shardSet, err
 		}
 		sc.Cache, sc.Lineage = s.cache, lineage
 		shard, err := projections.Open(sc)
+		if errors.Is(err, syscall.EAGAIN) { // of the lock
+			err = events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
+		}
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 		s.all = append(s.all, shard)
 	}
 	return s, nil
+}
+
+// checkShards refuses a state that was folded with more partitions: what is in
+// the rest of its shards would not be looked at any more.
+func checkShards(cfg *config.Config, fs vfs.FS) error {
+	names, err := fs.List(StateDir(cfg))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("state directory %s: %w", StateDir(cfg), err)
+	}
+	for _, name := range names {
+		var p int32
+		if n, _ := fmt.Sscanf(name, shardName, &p); n == 1 && p >= cfg.Partitions {
+			return events.Errorf(events.KindRefused, "state in %s has %s, the configuration says %d partitions: keys would be looked for in the wrong shard; "+
+				"set partitions as before, or delete the state and let it be rebuilt", StateDir(cfg), name, cfg.Partitions)
+		}
+	}
+	return nil
 }
 
 // shardConfig is how a node opens a shard below a directory.

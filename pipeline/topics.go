@@ -68,7 +68,7 @@ const topicsPollInterval = 50 * time.Millisecond
 func (r *Region) ensureTopics(ctx context.Context) error {
 	// A client of its own that remembers little: others would not believe for
 	// seconds that topics that were missing are there now.
-	admin, err := r.adminOf(r.cfg.Region, kgo.MetadataMinAge(topicsPollInterval/2))
+	admin, err := r.adminOf(ctx, r.cfg.Region, kgo.MetadataMinAge(topicsPollInterval/2))
 	if err != nil {
 		return err
 	}
@@ -100,6 +100,9 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 // refuses those that do not fit.
 func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []string) (missing []string, err error) {
 	found, err := admin.Metadata(ctx, want...)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, events.Errorf(events.KindNotReady, "kafka of %s at %s cannot be reached: %w; check regions.%s.kafka",
 			r.cfg.Region, strings.Join(r.cfg.Own().Kafka.Seeds, ", "), err, r.cfg.Region)

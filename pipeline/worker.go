@@ -112,7 +112,6 @@ func (w *worker) run(ctx context.Context) error {
 		fetches := w.client.PollRecords(ctx, workerPollRecords)
 		if stopped := ctx.Err() != nil; stopped {
 			w.client.AllowRebalance()
-			w.commit()
 			return nil
 		}
 		w.checkFetchErrors(fetches)
@@ -266,6 +265,7 @@ func (w *worker) problem() error {
 // silent, so that a restart after a crash is quick; one that stops on purpose says
 // so, and nobody waits for it.
 func (w *worker) close() {
+	w.commit()
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	_, err := kadm.NewClient(w.client).LeaveGroup(ctx, kadm.LeaveGroup(w.cfg.Group).InstanceIDs(w.member).Reason("node stops"))

@@ -4,18 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 )
 
-// maxLoadEvents bounds one batch of a load.
-const maxLoadEvents = 100_000
+const (
+	maxLoadEvents = 100_000 // in one batch of a load
+
+	// writeTimeout bounds how long a caller waits for Kafka.
+	writeTimeout = 30 * time.Second
+)
 
 // Put implements api.Node: it writes one event to the region's own log.
 func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, error) {
@@ -27,13 +32,33 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 	if err != nil {
 		return nil, err
 	}
-	written, err := r.producer.ProduceSync(ctx, record).First()
+	results, err := r.write(ctx, func() kgo.ProduceResults { return r.producer.ProduceSync(ctx, record) })
+	if err == nil {
+		err = results.FirstErr()
+	}
 	if err != nil {
 		return nil, r.notWritten(p.Stream, err)
 	}
+	written := results[0].Record
 	r.metrics.written.Inc()
 	log := events.Log{Origin: r.origin, Stream: p.Stream, Partition: written.Partition}
 	return &api.PutResult{Position: log.At(written.Offset), Clock: e.Clock, ID: e.ID}, nil
+}
+
+// write does a write and waits for the answer, as long as the context and
+// writeTimeout allow: a record that was sent to a cluster that is gone is
+// answered when it is back, or by Stop.
+func (r *Region) write(ctx context.Context, do func() kgo.ProduceResults) (kgo.ProduceResults, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	answer := make(chan kgo.ProduceResults, 1)
+	r.writes.Go(func() { answer <- do() })
+	select {
+	case results := <-answer:
+		return results, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("kafka does not answer: %w", ctx.Err())
+	}
 }
 
 // source is the CloudEvents source of what is written through the API.
@@ -81,7 +106,16 @@ func (r *Region) noStream(stream events.Stream) error {
 	return events.Errorf(events.KindNotFound, "stream %q is not configured; there is %s", stream, joinStreams(r.cfg))
 }
 
+// refusals are the errors of brokers after which nothing is written, whoever
+// asks how often.
+var refusals = []error{
+	kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+}
+
 func (r *Region) notWritten(stream events.Stream, err error) error {
+	if slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) }) {
+		return events.Errorf(events.KindRefused, "stream %s of %s: kafka refuses it: %w", stream, r.cfg.Region, err)
+	}
 	return events.Errorf(events.KindNotReady, "stream %s of %s: not acknowledged, it may or may not have been written: %w", stream, r.cfg.Region, err)
 }
 
@@ -98,14 +132,25 @@ func (r *Region) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, e
 		}
 		records[i] = record
 	}
-	unlock := r.loads.lock(p.Source)
-	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	src, unlock, err := r.sources.lock(ctx, p.Source)
+	if err != nil {
+		return nil, events.Errorf(events.KindNotReady, "load: a batch before this one is still being written: %w", err)
+	}
+	if p.Turn != "" && p.Turn != src.turn {
+		unlock()
+		return nil, events.Errorf(events.KindNotReady, "load: the turn is over; ask first what has landed")
 	}
 	// The caller may go away; what was begun is finished, so that Landed,
 	// which waits for it, tells the truth.
-	results := r.producer.ProduceSync(context.WithoutCancel(ctx), records...)
+	results, err := r.write(ctx, func() kgo.ProduceResults {
+		defer unlock()
+		return r.producer.ProduceSync(context.WithoutCancel(ctx), records...)
+	})
+	if err != nil {
+		return nil, r.notWritten(p.Stream, err)
+	}
 	var errs []error
 	ends := events.Vector{}
 	for _, res := range results {
@@ -132,123 +177,4 @@ func (r *Region) loadRecord(p api.LoadParams, le api.LoadEvent) (*kgo.Record, er
 		return nil, events.Errorf(events.KindRefused, "clock %s is more than %s ahead of this node's", e.Clock, events.MaxClockSkew)
 	}
 	return r.record(p.Stream, e)
-}
-
-// sourceLocks lets one batch of a source be written at a time.
-type sourceLocks struct {
-	mu    sync.Mutex
-	locks map[string]*sourceLock
-}
-
-type sourceLock struct {
-	sync.Mutex
-	users int
-}
-
-// lock waits for its turn; the function that it returns ends it.
-func (s *sourceLocks) lock(source string) (unlock func()) {
-	s.mu.Lock()
-	if s.locks == nil {
-		s.locks = map[string]*sourceLock{}
-	}
-	l, ok := s.locks[source]
-	if !ok {
-		l = &sourceLock{}
-		s.locks[source] = l
-	}
-	l.users++
-	s.mu.Unlock()
-
-	l.Lock()
-	return func() {
-		l.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(s.locks, source)
-		}
-	}
-}
-
-// landedTimeout bounds the search for what a load has written.
-const landedTimeout = 2 * time.Minute
-
-// Landed implements api.Node.
-func (r *Region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedResult, error) {
-	s, ok := r.cfg.Streams[p.Stream]
-	if !ok {
-		return nil, r.noStream(p.Stream)
-	}
-	unlock := r.loads.lock(p.Source)
-	defer unlock()
-	ctx, cancel := context.WithTimeout(ctx, landedTimeout)
-	defer cancel()
-	ends, err := r.logEnds(ctx, p.Stream, s.Topic)
-	if err != nil {
-		return nil, err
-	}
-	result := &api.LandedResult{IDs: []string{}, Ends: ends}
-	if p.After == nil {
-		return result, nil
-	}
-	result.IDs, err = r.findSource(ctx, s.Topic, p.Source, *p.After, ends)
-	return result, err
-}
-
-func (r *Region) logEnds(ctx context.Context, stream events.Stream, topic string) (events.Vector, error) {
-	listed, err := r.admin.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		return nil, events.Errorf(events.KindNotReady, "ends of topic %s of %s: %w", topic, r.cfg.Region, err)
-	}
-	ends := events.Vector{}
-	for p, o := range listed[topic] {
-		if o.Offset > 0 {
-			ends[events.Log{Origin: r.origin, Stream: stream, Partition: p}] = o.Offset
-		}
-	}
-	return ends, nil
-}
-
-// findSource reads a topic between two cuts for events of a source.
-func (r *Region) findSource(ctx context.Context, topic, source string, from, to events.Vector) ([]string, error) {
-	start, left := map[int32]kgo.Offset{}, map[int32]int64{}
-	for log, end := range to {
-		if from[log] < end {
-			start[log.Partition] = kgo.NewOffset().At(from[log])
-			left[log.Partition] = end
-		}
-	}
-	ids := []string{}
-	if len(left) == 0 {
-		return ids, nil
-	}
-	opts, err := r.kafkaOpts(r.cfg.Region)
-	if err != nil {
-		return nil, err
-	}
-	client, err := kgo.NewClient(append(opts,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: start}),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	for len(left) > 0 {
-		fetches := client.PollRecords(ctx, workerPollRecords)
-		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
-			return nil, fmt.Errorf("search topic %s of %s: %w", topic, r.cfg.Region, err)
-		}
-		fetches.EachRecord(func(record *kgo.Record) {
-			if e, err := events.Decode(record); err == nil && e.Source == source {
-				ids = append(ids, e.ID)
-			}
-			if record.Offset+1 >= left[record.Partition] {
-				delete(left, record.Partition)
-			}
-		})
-	}
-	return ids, nil
 }

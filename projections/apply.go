@@ -55,6 +55,7 @@ type applier struct {
 	touched map[string]*touched
 	order   []*touched
 	logs    map[events.Log]*logMeta // changed states, not yet committed
+	blocked map[events.Log]error    // logs that stop once the rest is committed
 	hasher  digest.Hasher
 	key     []byte
 }
@@ -70,13 +71,14 @@ type touched struct {
 
 // Apply folds the runs in one atomic step. A gap or a stream without a rule
 // blocks that run's log and is no error of the others; a returned error means
-// that nothing was applied.
+// that nothing was applied and nothing blocked.
 func (s *Shard) Apply(runs []Run) (Applied, error) {
 	if err := s.checkDisk(); err != nil {
 		return Applied{}, err
 	}
 	a := &s.apply
-	a.touched, a.order, a.logs = map[string]*touched{}, a.order[:0], map[events.Log]*logMeta{}
+	a.touched, a.order = map[string]*touched{}, a.order[:0]
+	a.logs, a.blocked = map[events.Log]*logMeta{}, map[events.Log]error{}
 	batch := s.db.NewBatch()
 	defer batch.Close()
 
@@ -86,8 +88,20 @@ func (s *Shard) Apply(runs []Run) (Applied, error) {
 			return Applied{}, err
 		}
 	}
+	if err := s.commit(batch); err != nil {
+		return Applied{}, err
+	}
+	for l, reason := range a.blocked {
+		s.Block(l, reason)
+	}
+	return done, nil
+}
+
+// commit writes what the runs changed, and then shows it.
+func (s *Shard) commit(batch *pebble.Batch) error {
+	a := &s.apply
 	if len(a.logs) == 0 {
-		return done, nil
+		return nil
 	}
 	for _, t := range a.order {
 		if t.now == nil {
@@ -95,45 +109,57 @@ func (s *Shard) Apply(runs []Run) (Applied, error) {
 		}
 		a.settle(t)
 		if err := batch.Set([]byte(t.dbKey), t.now, nil); err != nil {
-			return Applied{}, err
+			return err
 		}
 	}
 	for _, m := range a.logs {
 		if err := batch.Set(logKey(m.log), m.encode(), nil); err != nil {
-			return Applied{}, err
+			return err
 		}
 	}
 	// Not synced: the log is the durable truth, and the vector in this very
 	// batch says from where to replay.
 	if err := batch.Commit(pebble.NoSync); err != nil {
-		return Applied{}, fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
+		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for l, m := range a.logs {
 		s.logs[l] = m
 	}
-	return done, nil
+	return nil
 }
 
 // fold takes in one run.
 func (s *Shard) fold(batch *pebble.Batch, run Run, done *Applied) error {
+	if err := checkLog(run.Log, s.cfg.Partition); err != nil {
+		return err
+	}
 	rule, ok := s.cfg.Rules[run.Log.Stream]
 	if !ok {
-		s.Block(run.Log, fmt.Errorf("%s: stream %s is not configured", run.Log, run.Log.Stream))
+		s.apply.blocked[run.Log] = fmt.Errorf("%s: stream %s is not configured", run.Log, run.Log.Stream)
 		return nil
 	}
 	if s.isBlocked(run.Log) {
 		return nil
 	}
 	m := s.changing(run.Log, rule)
-	for _, r := range run.Records {
+	was := m.next
+	err := s.foldRecords(batch, m, rule, run.Records, done)
+	if m.next > was {
+		s.apply.logs[run.Log] = m
+	}
+	return err
+}
+
+func (s *Shard) foldRecords(batch *pebble.Batch, m *logMeta, rule merge.Rule, records []*kgo.Record, done *Applied) error {
+	for _, r := range records {
 		switch {
 		case r.Offset < m.next:
 			done.Skipped++
 			continue
 		case r.Offset > m.next:
-			s.Block(run.Log, &GapError{Log: run.Log, Want: m.next, Got: r.Offset})
+			s.apply.blocked[m.log] = &GapError{Log: m.log, Want: m.next, Got: r.Offset}
 			return nil
 		}
 		reason, err := s.foldRecord(m, rule, r, done)
@@ -141,10 +167,9 @@ func (s *Shard) fold(batch *pebble.Batch, run Run, done *Applied) error {
 			return err
 		}
 		if reason != nil {
-			if err := park(batch, m.log.At(r.Offset), r, reason); err != nil {
+			if err := s.apply.park(batch, m, r, reason); err != nil {
 				return err
 			}
-			m.parked++
 			done.Parked++
 		}
 		m.next = r.Offset + 1
@@ -197,18 +222,12 @@ func (s *Shard) touch(m *logMeta, rule merge.Rule, key string) (*touched, error)
 }
 
 // settle moves a changed slice from its old to its new place in the counts and
-// the digest of its log.
+// the digests of its log.
 func (a *applier) settle(t *touched) {
-	if t.old != nil && t.rule.Live(t.old) {
-		t.log.sum = t.log.sum.Sub(a.hasher.Slice(t.log.log.Stream, t.key, t.old))
-		t.log.keys--
-		t.log.bytes -= int64(len(t.key) + len(t.old))
+	if t.old != nil {
+		t.log.remove(&a.hasher, t.key, t.old, t.rule.Live(t.old))
 	}
-	if t.rule.Live(t.now) {
-		t.log.sum = t.log.sum.Add(a.hasher.Slice(t.log.log.Stream, t.key, t.now))
-		t.log.keys++
-		t.log.bytes += int64(len(t.key) + len(t.now))
-	}
+	t.log.add(&a.hasher, t.key, t.now, t.rule.Live(t.now))
 }
 
 // changing is a copy of the log's state that the batch may change.
@@ -222,11 +241,13 @@ func (s *Shard) changing(l events.Log, rule merge.Rule) *logMeta {
 	if was, ok := s.logs[l]; ok {
 		*m = *was
 	}
-	s.apply.logs[l] = m
 	return m
 }
 
 func (s *Shard) isBlocked(l events.Log) bool {
+	if _, is := s.apply.blocked[l]; is {
+		return true
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	_, is := s.blocked[l]

@@ -25,7 +25,7 @@ type Cut struct {
 // Freeze takes a cut. It costs next to nothing.
 func (s *Shard) Freeze() (*Cut, error) {
 	snapshot := s.db.NewSnapshot()
-	logs, err := readLogs(snapshot)
+	logs, err := readLogs(snapshot, s.cfg.Partition)
 	if err != nil {
 		return nil, errors.Join(err, snapshot.Close())
 	}
@@ -80,13 +80,13 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 			w = nil
 		}
 	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("shard %d: %w", c.partition, err)
+	if err = it.Error(); err != nil {
+		err = fmt.Errorf("shard %d: %w", c.partition, err)
 	}
 	if w != nil {
-		return w.Close()
+		err = errors.Join(err, w.Close())
 	}
-	return nil
+	return err
 }
 
 // tableWriter lets Pebble write a table to any writer.

@@ -24,6 +24,12 @@
 //     the same batch, counted, and never in the way of the others.
 //   - Batches are not synced to disk one by one: after a crash the shard may
 //     stand at an earlier exact cut and is replayed from the log.
+//   - What is at rest can be checked against what the applies left behind
+//     (Verify, and at the end of every Restore), tombstones and parked records
+//     included. A corrupt file is an error to whoever reads it.
+//   - A disk that can no longer be written ends the process: Pebble panics.
+//
+// DESIGN.md says why it is made like this.
 //
 // # Goroutines
 //
@@ -33,7 +39,7 @@
 // # Layout of the database
 //
 //	'M' name                                  database's own facts (format, lineage); not part of a backup
-//	'L' log                                   LogState of the log, and the name of its rule
+//	'L' log                                   LogState of the log, a digest of its tombstones and parked records, name of its rule
 //	'P' log 0x00 offset                       parked record
 //	'S' stream 0x00 key 0x00 0x01 origin      slice; 0x00 in the key is written 0x00 0xff
 package projections

@@ -26,6 +26,20 @@ func parkedKey(p events.Position) []byte {
 	return binary.BigEndian.AppendUint64(k, uint64(p.Offset))
 }
 
+// parseParkedKey is the inverse of parkedKey.
+func parseParkedKey(k []byte) (events.Position, error) {
+	i := bytes.IndexByte(k, 0)
+	if i < 1 || len(k) != i+9 || k[0] != prefixParked {
+		return events.Position{}, fmt.Errorf("key %q is no parked record's", k)
+	}
+	log, err := events.ParseLog(string(k[1:i]))
+	if err != nil {
+		return events.Position{}, fmt.Errorf("key %q is no parked record's: %w", k, err)
+	}
+	p := log.At(int64(binary.BigEndian.Uint64(k[i+1:])))
+	return p, p.Validate()
+}
+
 // appendEntityKey appends the part of a slice's key that all slices of one
 // entity share. Keys of one stream sort as their entities' keys do.
 func appendEntityKey(b []byte, stream events.Stream, key string) []byte {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,45 +14,48 @@ import (
 // Parked is a record that was set aside because it is no event. It is kept
 // whole, so that nothing is lost when its log expires.
 type Parked struct {
-	Position  events.Position `json:"position"`
-	Reason    string          `json:"reason"`
-	Timestamp time.Time       `json:"timestamp"`
-	Record    ParkedRecord    `json:"record"`
+	Position events.Position `json:"position"`
+	Reason   string          `json:"reason"`
+	Record   ParkedRecord    `json:"record"`
 }
 
 // ParkedRecord is the record as it was found. It may hold secrets: status and
 // logs show position and reason only.
 type ParkedRecord struct {
-	Key     []byte         `json:"key"`
-	Value   []byte         `json:"value"`
-	Headers []ParkedHeader `json:"headers,omitempty"`
+	TimestampMillis int64          `json:"timestamp_ms"` // since 1970; any number
+	Key             []byte         `json:"key"`
+	Value           []byte         `json:"value"`
+	Headers         []ParkedHeader `json:"headers,omitempty"`
 }
 
-// ParkedHeader is one header of a parked record.
+// ParkedHeader is one header of a parked record. Its key is bytes, because JSON
+// would not keep a text that is not UTF-8.
 type ParkedHeader struct {
-	Key   string `json:"key"`
+	Key   []byte `json:"key"`
 	Value []byte `json:"value"`
 }
 
-func park(batch *pebble.Batch, p events.Position, r *kgo.Record, reason error) error {
+// park sets a record of a log aside.
+func (a *applier) park(batch *pebble.Batch, m *logMeta, r *kgo.Record, reason error) error {
 	parked := Parked{
-		Position:  p,
-		Reason:    reason.Error(),
-		Timestamp: r.Timestamp.UTC(),
-		Record:    ParkedRecord{Key: r.Key, Value: r.Value},
+		Position: m.log.At(r.Offset),
+		Reason:   reason.Error(),
+		Record:   ParkedRecord{TimestampMillis: r.Timestamp.UnixMilli(), Key: r.Key, Value: r.Value},
 	}
 	for _, h := range r.Headers {
-		parked.Record.Headers = append(parked.Record.Headers, ParkedHeader{Key: h.Key, Value: h.Value})
+		parked.Record.Headers = append(parked.Record.Headers, ParkedHeader{Key: []byte(h.Key), Value: h.Value})
 	}
 	text, err := json.Marshal(parked)
 	if err != nil {
-		return fmt.Errorf("park %s: %w", p, err)
+		return fmt.Errorf("park %s: %w", parked.Position, err)
 	}
-	return batch.Set(parkedKey(p), text, nil)
+	key := parkedKey(parked.Position)
+	m.addParked(&a.hasher, key, text)
+	return batch.Set(key, text, nil)
 }
 
-// Parked lists parked records in the order of their positions, most at the
-// most.
+// Parked lists parked records, most at the most: log by log, in the order of
+// their offsets.
 func (s *Shard) Parked(most int) (list []Parked, err error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixParked}, UpperBound: []byte{prefixParked + 1}})
 	if err != nil {

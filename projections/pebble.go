@@ -24,6 +24,7 @@ func pebbleOptions(fs vfs.FS, cache *pebble.Cache, log *slog.Logger) *pebble.Opt
 		Cache:                       cache,
 		FormatMajorVersion:          formatVersion,
 		Logger:                      pebbleLogger{log},
+		EventListener:               &pebble.EventListener{DataCorruption: corruptionLogger(log)},
 		MemTableSize:                16 << 20,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       2,
@@ -54,6 +55,16 @@ func (l pebbleLogger) Infof(format string, args ...any) {
 
 func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.log.Error("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// corruptionLogger reports a corrupt file of the database. Pebble's own way is
+// Fatalf; but whoever reads the file gets the error as well, and a node goes on
+// with what is whole.
+func corruptionLogger(log *slog.Logger) func(pebble.DataCorruptionInfo) {
+	return func(i pebble.DataCorruptionInfo) {
+		log.Error("a file of the state is corrupt; restore this shard from a backup, or delete it and let it be rebuilt",
+			"path", i.Path, "error", i.Details)
+	}
 }
 
 // Fatalf is called when Pebble can no longer write its log (disk full or

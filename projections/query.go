@@ -117,8 +117,8 @@ func nextEntity(cursors []cursor) (e Entry, slices []merge.Slice, err error) {
 		if err := c.it.Error(); err != nil {
 			return e, nil, err
 		}
-		if !c.it.Valid() || smallest != nil && bytes.Compare(c.it.Key(), smallest) > 0 && !bytes.HasPrefix(c.it.Key(), smallest) {
-			continue
+		if !c.it.Valid() || smallest != nil && bytes.Compare(c.it.Key(), smallest) > 0 {
+			continue // at the end, at a later entity, or at the same
 		}
 		stream, key, entity, _, err := splitSliceKey(c.it.Key())
 		if err != nil {

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/evenkeel/evenkeel/events"
 )
 
@@ -29,8 +33,8 @@ func describe(s events.LogState) string {
 // Restore makes a new database at cfg.Dir out of sorted tables written by
 // Cut.WriteTables, and proves it: digests and counts are computed anew from the
 // restored slices and must be those in want. The tables, given by their paths in
-// cfg.FS on the same file system as cfg.Dir, are moved into the database.
-// On error the directory is not to be used.
+// cfg.FS on the same file system as cfg.Dir and synced to disk, are moved into
+// the database. On error the directory is not to be used.
 func Restore(ctx context.Context, cfg Config, tables []string, want []events.LogState) (err error) {
 	s, err := Open(cfg)
 	if err != nil {
@@ -39,6 +43,11 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if len(s.logs) > 0 {
 		return events.Errorf(events.KindRefused, "state directory %s is not empty; a restore needs an empty one", cfg.Dir)
+	}
+	for _, table := range tables {
+		if err := checkTable(ctx, s.cfg.FS, table); err != nil {
+			return fmt.Errorf("shard %d: table %s: %w", cfg.Partition, table, err)
+		}
 	}
 	if len(tables) > 0 {
 		if err := s.db.Ingest(ctx, tables); err != nil {
@@ -50,6 +59,32 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 		return events.Errorf(events.KindInconsistent, "shard %d: %w", cfg.Partition, err)
 	}
 	return compareStates(cfg.Partition, want, found)
+}
+
+// checkTable reads every block of a table against its checksum, also those that
+// the proof does not come by (filters).
+func checkTable(ctx context.Context, fs vfs.FS, path string) (err error) {
+	defer func() {
+		if pebble.IsCorruptionError(err) {
+			err = events.Errorf(events.KindInconsistent, "%w", err)
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f, err := fs.Open(path, vfs.SequentialReadsOption)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	r, err := sstable.NewReader(ctx, readable, sstable.ReaderOptions{})
+	if err != nil {
+		return err // and it has closed the file
+	}
+	return errors.Join(r.ValidateBlockChecksums(), r.Close())
 }
 
 // compareStates joins a ProofError for each log whose states differ.

@@ -61,9 +61,6 @@ func Open(cfg Config) (*Shard, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := cfg.FS.MkdirAll(cfg.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("state directory %s: %w", cfg.Dir, err)
-	}
 	db, err := pebble.Open(cfg.Dir, pebbleOptions(cfg.FS, cfg.Cache, cfg.Log))
 	if err != nil {
 		return nil, fmt.Errorf("state in %s cannot be opened: %w", cfg.Dir, err)
@@ -76,7 +73,7 @@ func Open(cfg Config) (*Shard, error) {
 }
 
 func (s *Shard) load() (err error) {
-	if s.logs, err = readLogs(s.db); err != nil {
+	if s.logs, err = readLogs(s.db, s.cfg.Partition); err != nil {
 		return err
 	}
 	for _, m := range s.logs {
@@ -107,8 +104,20 @@ func (s *Shard) loadLineage() error {
 	return json.Unmarshal(value, &s.lineage)
 }
 
-// readLogs reads the state of every log from a database or a snapshot of one.
-func readLogs(r pebble.Reader) (logs map[events.Log]*logMeta, err error) {
+// checkLog refuses logs that are not a shard's.
+func checkLog(l events.Log, partition int32) error {
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	if l.Partition != partition {
+		return events.Errorf(events.KindInvalid, "%s is a log of another shard; this is shard %d", l, partition)
+	}
+	return nil
+}
+
+// readLogs reads the state of every log from a shard's database or a snapshot
+// of one.
+func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logMeta, err error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixLog}, UpperBound: []byte{prefixLog + 1}})
 	if err != nil {
 		return nil, err
@@ -120,15 +129,17 @@ func readLogs(r pebble.Reader) (logs map[events.Log]*logMeta, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkLog(m.log, partition); err != nil {
+			return nil, err
+		}
 		logs[m.log] = m
 	}
 	return logs, it.Error()
 }
 
-// Close flushes everything and releases the database.
-func (s *Shard) Close() error {
-	return errors.Join(s.db.Flush(), s.db.Close())
-}
+// Close syncs everything to disk and releases the database. It does not flush
+// first: Pebble's flush panics where its Close has an error to return.
+func (s *Shard) Close() error { return s.db.Close() }
 
 // Lineage is the line of descent of the shard's state.
 func (s *Shard) Lineage() Lineage { return s.lineage }

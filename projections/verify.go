@@ -11,18 +11,24 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
-// DriftError says that the slices at rest do not have the digest that the
-// applies left behind: corruption, or a bug in the fold.
+// DriftError says that what is at rest of a log is not what the applies left
+// behind: corruption, or a bug in the fold.
 type DriftError struct {
 	Stored, Found events.LogState
+	Aside         bool // tombstones or parked records differ; the digest leaves them out
 }
 
 func (e *DriftError) Error() string {
-	return fmt.Sprintf("%s at offset %d: digest %s over %d keys and %d bytes is recorded, %s over %d keys and %d bytes is there",
-		e.Stored.Log, e.Stored.Next, e.Stored.Digest, e.Stored.Keys, e.Stored.Bytes, e.Found.Digest, e.Found.Keys, e.Found.Bytes)
+	text := fmt.Sprintf("%s at offset %d: digest %s over %d keys and %d bytes, and %d parked records, are recorded; %s over %d keys and %d bytes, and %d, are there",
+		e.Stored.Log, e.Stored.Next, e.Stored.Digest, e.Stored.Keys, e.Stored.Bytes, e.Stored.Parked,
+		e.Found.Digest, e.Found.Keys, e.Found.Bytes, e.Found.Parked)
+	if e.Aside {
+		text += "; tombstones or parked records differ"
+	}
+	return text
 }
 
-// Verify recomputes what the database says of each log from the slices at rest
+// Verify recomputes what the database says of each log from what is at rest
 // and reports the logs that differ. It reads one snapshot and disturbs nobody.
 func (s *Shard) Verify() ([]events.LogState, error) {
 	snapshot := s.db.NewSnapshot()
@@ -33,7 +39,7 @@ func (s *Shard) Verify() ([]events.LogState, error) {
 // verify recomputes digests and counts and compares them with those recorded.
 // It returns the recorded states; the error joins a DriftError per log.
 func verify(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) ([]events.LogState, error) {
-	stored, err := readLogs(r)
+	stored, err := readLogs(r, partition)
 	if err != nil {
 		return nil, err
 	}
@@ -44,52 +50,80 @@ func verify(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32
 	states := sortedStates(stored)
 	var drift []error
 	for _, st := range states {
-		fs := st
-		fs.Digest, fs.Keys, fs.Bytes = events.Digest{}, 0, 0
-		if m, ok := found[st.Log]; ok {
-			fs.Digest, fs.Keys, fs.Bytes = m.sum.Digest(), m.keys, m.bytes
-			delete(found, st.Log)
+		want, have := stored[st.Log], found.of(st.Log)
+		have.next, have.events = want.next, want.events // these leave no trace
+		if aside := have.aside != want.aside; aside || have.state() != st {
+			drift = append(drift, &DriftError{Stored: st, Found: have.state(), Aside: aside})
 		}
-		if fs != st {
-			drift = append(drift, &DriftError{Stored: st, Found: fs})
-		}
+		delete(found.logs, st.Log)
 	}
-	for _, m := range found {
-		drift = append(drift, &DriftError{Stored: events.LogState{Log: m.log}, Found: m.state()})
+	for _, st := range sortedStates(found.logs) {
+		drift = append(drift, &DriftError{Stored: events.LogState{Log: st.Log}, Found: st})
 	}
 	return states, errors.Join(drift...)
 }
 
-// recount reads every slice.
-func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) (found map[events.Log]*logMeta, err error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixSlice}, UpperBound: []byte{prefixSlice + 1}})
+// recounter adds up slices and parked records by log.
+type recounter struct {
+	rules     map[events.Stream]merge.Rule
+	partition int32
+	logs      map[events.Log]*logMeta
+	hasher    digest.Hasher
+}
+
+// recount reads everything.
+func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) (found *recounter, err error) {
+	it, err := r.NewIter(nil)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	found = map[events.Log]*logMeta{}
-	var hasher digest.Hasher
+	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*logMeta{}}
 	for it.First(); it.Valid(); it.Next() {
-		stream, key, _, origin, err := splitSliceKey(it.Key())
-		if err != nil {
+		if err := found.take(it.Key(), it.Value()); err != nil {
 			return nil, err
 		}
-		rule, ok := rules[stream]
-		if !ok {
-			return nil, events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", stream)
-		}
-		if !rule.Live(it.Value()) {
-			continue
-		}
-		log := events.Log{Origin: origin, Stream: stream, Partition: partition}
-		m, ok := found[log]
-		if !ok {
-			m = &logMeta{log: log}
-			found[log] = m
-		}
-		m.sum = m.sum.Add(hasher.Slice(stream, key, it.Value()))
-		m.keys++
-		m.bytes += int64(len(key) + len(it.Value()))
 	}
 	return found, it.Error()
+}
+
+func (c *recounter) of(l events.Log) *logMeta {
+	m, ok := c.logs[l]
+	if !ok {
+		m = &logMeta{log: l}
+		c.logs[l] = m
+	}
+	return m
+}
+
+// take adds one entry of the database.
+func (c *recounter) take(dbKey, value []byte) error {
+	switch dbKey[0] {
+	case prefixFact, prefixLog:
+		return nil
+	case prefixParked:
+		p, err := parseParkedKey(dbKey)
+		if err != nil {
+			return err
+		}
+		c.of(p.Log).addParked(&c.hasher, dbKey, value)
+		return nil
+	case prefixSlice:
+		return c.slice(dbKey, value)
+	}
+	return fmt.Errorf("key %q is of no known kind", dbKey)
+}
+
+func (c *recounter) slice(dbKey, value []byte) error {
+	stream, key, _, origin, err := splitSliceKey(dbKey)
+	if err != nil {
+		return err
+	}
+	rule, ok := c.rules[stream]
+	if !ok {
+		return events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", stream)
+	}
+	log := events.Log{Origin: origin, Stream: stream, Partition: c.partition}
+	c.of(log).add(&c.hasher, key, value, rule.Live(value))
+	return nil
 }

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// setConnected notes whether the source is being read, and says so in the log
-// when that changes.
+// errEnded is why a link whose Run has returned does not mirror.
+var errEnded = errors.New("ended")
+
+// setConnected notes what keeps the link from mirroring, if anything does, and
+// says so in the log when that changes.
 func (l *Link) setConnected(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -24,8 +24,18 @@ func (l *Link) setConnected(err error) {
 		l.log.Info("link runs")
 	case err != nil && was == nil:
 		l.since = time.Now()
+		if errors.Is(err, errEnded) {
+			l.log.Info("link has ended")
+			return
+		}
 		l.log.Warn("link is interrupted and tries again", "error", err)
 	}
+}
+
+func (l *Link) connectedErr() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected
 }
 
 // stop ends the mirroring of one partition until the link is made anew.
@@ -41,12 +51,6 @@ func (l *Link) stop(p partition, format string, args ...any) {
 	l.log.Error("mirroring of a partition has stopped", "error", err)
 }
 
-// halt is stop for a partition that is being read.
-func (l *Link) halt(consumer *kgo.Client, p partition, format string, args ...any) {
-	l.stop(p, format, args...)
-	consumer.RemoveConsumePartitions(map[string][]int32{p.topic: {p.num}})
-}
-
 func (l *Link) isStopped(p partition) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,13 +58,7 @@ func (l *Link) isStopped(p partition) bool {
 	return is
 }
 
-// isLoss reports whether a fetch error means that records are gone, rather
-// than that a broker is.
-func isLoss(err error) bool {
-	var loss *kgo.ErrDataLoss
-	return errors.As(err, &loss) || errors.Is(err, kerr.OffsetOutOfRange)
-}
-
+// sortedKeys are the partitions in order.
 func sortedKeys[V any](m map[partition]V) []partition {
 	return slices.SortedFunc(maps.Keys(m), partition.compare)
 }

@@ -2,12 +2,15 @@ package snapshotter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,8 +39,8 @@ type Config struct {
 	Merge    map[events.Stream]string // the rule of each stream
 	Software string                   // name and version of the writer
 
-	// Uploaded, if not nil, is told of every table that is in the bucket, with
-	// the sum of bytes so far. It may be called from several goroutines.
+	// Uploaded, if not nil, is told the bytes of every table that is in the
+	// bucket. It may be called from several goroutines.
 	Uploaded func(bytes int64)
 }
 
@@ -47,45 +50,54 @@ const (
 )
 
 // Full backs up the cuts of all shards of a region and publishes the manifest.
+// After an error there is no backup, except that the manifest may have been
+// stored although its answer was lost; then the backup is whole.
 func Full(ctx context.Context, bucket objstore.Bucket, cuts []Cut, cfg Config) (*format.Manifest, error) {
+	now := time.Now().UTC().Truncate(time.Millisecond)
 	m := &format.Manifest{
 		Format:   format.Version,
-		ID:       newID(time.Now()),
+		ID:       newID(now),
 		Region:   cfg.Region,
-		Created:  time.Now().UTC().Truncate(time.Millisecond),
+		Created:  now,
 		Software: cfg.Software,
-		Merge:    cfg.Merge,
+		Merge:    map[events.Stream]string{},
 		Shards:   make([]format.Shard, len(cuts)),
 	}
+	maps.Copy(m.Merge, cfg.Merge)
+	cuts = slices.SortedFunc(slices.Values(cuts), func(a, b Cut) int { return cmp.Compare(a.Partition(), b.Partition()) })
+	for i, cut := range cuts {
+		m.Shards[i] = format.Shard{
+			Partition: cut.Partition(), Lineage: cut.LineageID(),
+			States: append([]events.LogState{}, cut.States()...), Tables: []format.Table{},
+		}
+	}
+	if err := m.Validate(); err != nil { // before anything is uploaded in vain
+		return nil, err
+	}
 	u := uploader{bucket: bucket, manifest: m, uploaded: cfg.Uploaded}
-	g, ctx := errgroup.WithContext(ctx)
+	g, together := errgroup.WithContext(ctx)
 	g.SetLimit(parallelShards)
 	for i, cut := range cuts {
 		g.Go(func() error {
-			shard, err := u.shard(ctx, cut)
-			if err != nil {
+			if err := u.tables(together, cut, &m.Shards[i]); err != nil {
 				return fmt.Errorf("backup of shard %d: %w", cut.Partition(), err)
 			}
-			m.Shards[i] = shard
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(m.Shards, func(a, b format.Shard) int { return int(a.Partition - b.Partition) })
-	if err := catalog.Publish(context.WithoutCancel(ctx), bucket, m); err != nil {
+	if err := catalog.Publish(ctx, bucket, m); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-// newID names a backup. Names sort by time; the random part keeps two backups
-// of one millisecond apart.
 func newID(now time.Time) string {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails, by its contract
-	return now.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(random[:])
+	return format.NewID(now, random)
 }
 
 // uploader copies tables into the bucket.
@@ -95,33 +107,52 @@ type uploader struct {
 	uploaded func(bytes int64)
 }
 
-func (u *uploader) shard(ctx context.Context, cut Cut) (format.Shard, error) {
-	shard := format.Shard{Partition: cut.Partition(), Lineage: cut.LineageID(), States: cut.States()}
+// tables uploads the tables of a cut and adds them to its shard.
+func (u *uploader) tables(ctx context.Context, cut Cut, shard *format.Shard) error {
+	opened := 0
 	err := cut.WriteTables(ctx, tableBytes, func() (io.WriteCloser, error) {
-		return &table{ctx: ctx, up: u, shard: &shard}, nil
+		opened++
+		return &table{ctx: ctx, up: u, shard: shard}, nil
 	})
-	return shard, err
+	if err == nil && len(shard.Tables) != opened {
+		err = fmt.Errorf("%d of %d tables are not in the bucket", opened-len(shard.Tables), opened)
+	}
+	return err
 }
 
 // table collects one table in memory and uploads it on Close.
 type table struct {
-	bytes.Buffer
-	ctx   context.Context // of the one call that the table lives in
-	up    *uploader
-	shard *format.Shard
+	buf    bytes.Buffer
+	ctx    context.Context // of the one call that the table lives in
+	up     *uploader
+	shard  *format.Shard
+	closed bool
+}
+
+var errClosed = errors.New("table is closed already")
+
+func (t *table) Write(p []byte) (int, error) {
+	if t.closed {
+		return 0, errClosed
+	}
+	return t.buf.Write(p)
 }
 
 func (t *table) Close() error {
+	if t.closed {
+		return errClosed
+	}
+	t.closed = true
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	sum := sha256.Sum256(t.Bytes())
+	sum := sha256.Sum256(t.buf.Bytes())
 	tab := format.Table{
 		Name:   t.up.manifest.TableName(t.shard.Partition, len(t.shard.Tables), sum),
-		Size:   int64(t.Len()),
+		Size:   int64(t.buf.Len()),
 		SHA256: hex.EncodeToString(sum[:]),
 	}
-	if err := t.up.bucket.Create(t.ctx, tab.Name, t.Bytes()); err != nil {
+	if err := t.up.bucket.Create(t.ctx, tab.Name, t.buf.Bytes()); err != nil {
 		return err
 	}
 	t.shard.Tables = append(t.shard.Tables, tab)

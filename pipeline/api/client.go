@@ -15,15 +15,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/creachadair/jrpc2"
-
 	"github.com/evenkeel/evenkeel/events"
 )
 
 // Client calls a node. It is safe for concurrent use.
 type Client struct {
-	server string
-	http   *http.Client
+	server           string
+	http             *http.Client
+	maxResponseBytes int64
 }
 
 // maxResponseBytes bounds what is read of an answer.
@@ -40,7 +39,9 @@ func NewClient(server string) (*Client, error) {
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 8,
 	}
-	return &Client{server: strings.TrimSuffix(server, "/"), http: &http.Client{Transport: transport}}, nil
+	return &Client{
+		server: strings.TrimSuffix(server, "/"), http: &http.Client{Transport: transport}, maxResponseBytes: maxResponseBytes,
+	}, nil
 }
 
 // Server is the address that the client calls.
@@ -116,22 +117,10 @@ func (c *Client) Restore(ctx context.Context, p RestoreParams) (*Restored, error
 	return call[Restored](ctx, c, "restore.run", p)
 }
 
-type request struct {
-	Version string `json:"jsonrpc"`
-	ID      int    `json:"id"`
-	Method  string `json:"method"`
-	Params  any    `json:"params,omitempty"`
-}
-
-type response struct {
-	Result json.RawMessage `json:"result"`
-	Error  *jrpc2.Error    `json:"error"`
-}
-
 // call makes one call. The library's own client ends itself when a server
 // cannot be reached; this one can be asked again.
 func call[R any](ctx context.Context, c *Client, name string, params any) (*R, error) {
-	body, err := json.Marshal(request{Version: "2.0", ID: 1, Method: name, Params: params})
+	body, err := encode(request{Version: "2.0", ID: 1, Method: name, Params: params})
 	if err != nil {
 		return nil, err
 	}
@@ -145,23 +134,30 @@ func call[R any](ctx context.Context, c *Client, name string, params any) (*R, e
 		return nil, unreachable(ctx, c.server, err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
+	text, err := io.ReadAll(io.LimitReader(res.Body, c.maxResponseBytes+1))
 	if err != nil {
 		return nil, unreachable(ctx, c.server, err)
+	}
+	if int64(len(text)) > c.maxResponseBytes {
+		return nil, fmt.Errorf("%s at %s: the answer has more than %d bytes", name, c.server, c.maxResponseBytes)
 	}
 	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); res.StatusCode != http.StatusOK || kind != "application/json" {
 		return nil, httpError(c.server, res.StatusCode, text)
 	}
 	var answer response
-	if err := json.Unmarshal(text, &answer); err != nil {
-		return nil, fmt.Errorf("%s at %s: answer is no JSON-RPC: %w", name, c.server, err)
+	err = json.Unmarshal(text, &answer)
+	if isNull := len(answer.Result) == 0 || string(answer.Result) == "null"; err == nil && isNull && answer.Error == nil {
+		err = errors.New("neither result nor error")
+	}
+	if err != nil {
+		return nil, events.Errorf(events.KindFailed, "%s at %s: the answer is no JSON-RPC: %w", name, c.server, err)
 	}
 	if answer.Error != nil {
 		return nil, events.Errorf(kindOf(answer.Error.Code), "%s", answer.Error.Message)
 	}
 	result := new(R)
 	if err := json.Unmarshal(answer.Result, result); err != nil {
-		return nil, fmt.Errorf("%s at %s: result: %w", name, c.server, err)
+		return nil, events.Errorf(events.KindFailed, "%s at %s: result: %w", name, c.server, err)
 	}
 	return result, nil
 }
@@ -179,9 +175,11 @@ func unreachable(ctx context.Context, server string, err error) error {
 
 func httpError(server string, status int, text []byte) error {
 	message := strings.TrimSpace(string(text[:min(len(text), 500)]))
-	kind := events.KindFailed
-	if status == http.StatusRequestEntityTooLarge {
-		kind = events.KindInvalid
+	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return events.Errorf(events.KindInvalid, "%s: HTTP %d: %s", server, status, message)
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return events.Errorf(events.KindNotReady, "node at %s does not serve at present: HTTP %d: %s", server, status, message)
 	}
-	return events.Errorf(kind, "%s is no Evenkeel node, or refused the request: HTTP %d: %s", server, status, message)
+	return events.Errorf(events.KindFailed, "%s is no Evenkeel node, or refused the request: HTTP %d: %s", server, status, message)
 }

@@ -6,6 +6,11 @@
 // Keys and values are Bytes: a JSON string if they are UTF-8, else
 // {"base64": "…"}, so that every byte survives.
 //
+// The requests of a batch are done in order, one after the other; one without an
+// id is done and not answered. When the caller goes away, its calls' contexts
+// end. A node works on a bounded number of calls at one time; status is always
+// answered.
+//
 // Errors carry the kinds of package events in their codes (see codeOf); the
 // client turns them back, so that a caller sees the same kind on both sides.
 //

@@ -6,48 +6,43 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
 
 	"github.com/creachadair/jrpc2"
 	"github.com/creachadair/jrpc2/handler"
-	"github.com/creachadair/jrpc2/jhttp"
 
 	"github.com/evenkeel/evenkeel/events"
 )
 
-// concurrentCalls bounds the calls that a node works on at one time; others
-// wait.
-const concurrentCalls = 32
-
 // Handler serves a node: POST /rpc, GET /healthz, GET /readyz. Close ends the
 // calls under way.
 type Handler struct {
-	mux    *http.ServeMux
-	bridge jhttp.Bridge
+	mux          *http.ServeMux
+	methods      handler.Map
+	calls        *calls
+	maxBodyBytes int64
+	log          *slog.Logger
 }
 
 var _ http.Handler = (*Handler)(nil)
 
 // NewHandler makes a handler that accepts bodies of up to maxBodyBytes.
-func NewHandler(node Node, maxBodyBytes int64) *Handler {
-	methods := handler.Map{
-		"put":           method(node.Put),
-		"load":          method(node.Load),
-		"landed":        method(node.Landed),
-		"get":           method(node.Get),
-		"scan":          method(node.Scan),
-		"status":        plainMethod(node.Status),
-		"lag":           plainMethod(node.Lag),
-		"backup.create": plainMethod(node.CreateBackup),
-		"backup.list":   plainMethod(node.ListBackups),
-		"restore.run":   method(node.Restore),
+func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
+	h := &Handler{mux: http.NewServeMux(), calls: newCalls(), maxBodyBytes: maxBodyBytes, log: log}
+	h.methods = handler.Map{
+		"put":           h.calls.bounded(method(node.Put)),
+		"load":          h.calls.bounded(method(node.Load)),
+		"landed":        h.calls.bounded(method(node.Landed)),
+		"get":           h.calls.bounded(method(node.Get)),
+		"scan":          h.calls.bounded(method(node.Scan)),
+		"status":        plainMethod(node.Status), // answered even if everything else hangs
+		"lag":           h.calls.bounded(plainMethod(node.Lag)),
+		"backup.create": h.calls.bounded(plainMethod(node.CreateBackup)),
+		"backup.list":   h.calls.bounded(plainMethod(node.ListBackups)),
+		"restore.run":   h.calls.bounded(method(node.Restore)),
 	}
-	h := &Handler{mux: http.NewServeMux()}
-	h.bridge = jhttp.NewBridge(methods, &jhttp.BridgeOptions{
-		Server: &jrpc2.ServerOptions{Concurrency: concurrentCalls, DisableBuiltin: true},
-	})
-	h.mux.Handle("POST /rpc", limitBody(h.bridge, maxBodyBytes))
+	h.mux.HandleFunc("POST /rpc", h.serveRPC)
 	h.mux.HandleFunc("/rpc", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "send JSON-RPC 2.0 requests by POST", http.StatusMethodNotAllowed)
 	})
@@ -68,8 +63,11 @@ func (h *Handler) Handle(pattern string, page http.Handler) { h.mux.Handle(patte
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// Close stops serving calls.
-func (h *Handler) Close() error { return h.bridge.Close() }
+// Close ends the calls under way, waits for them and refuses later ones.
+func (h *Handler) Close() error {
+	h.calls.close()
+	return nil
+}
 
 // method makes a JSON-RPC method of a function with parameters.
 func method[P, R any](f func(context.Context, P) (*R, error)) jrpc2.Handler {
@@ -82,7 +80,11 @@ func method[P, R any](f func(context.Context, P) (*R, error)) jrpc2.Handler {
 				return nil, jrpc2.Errorf(jrpc2.InvalidParams, "%s: parameters: %s", req.Method(), err)
 			}
 		}
-		return answer(f(ctx, params))
+		result, err := f(ctx, params)
+		if err != nil {
+			return nil, jrpc2.Errorf(codeOf(kindOfAnswer(err)), "%s", err)
+		}
+		return result, nil
 	}
 }
 
@@ -91,27 +93,12 @@ func plainMethod[R any](f func(context.Context) (*R, error)) jrpc2.Handler {
 	return method(func(ctx context.Context, _ struct{}) (*R, error) { return f(ctx) })
 }
 
-func answer[R any](result *R, err error) (any, error) {
-	if err != nil {
-		return nil, jrpc2.Errorf(codeOf(events.KindOf(err)), "%s", err)
+// kindOfAnswer is events.KindOf for what a node answers: a call that was cut
+// off or took too long may do better next time.
+func kindOfAnswer(err error) events.Kind {
+	kind := events.KindOf(err)
+	if kind == events.KindFailed && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return events.KindNotReady
 	}
-	return result, nil
-}
-
-// limitBody refuses larger bodies before anything looks at them.
-func limitBody(next http.Handler, most int64) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			http.Error(w, fmt.Sprintf("request body is larger than %d bytes (api.max_body_bytes)", most), http.StatusRequestEntityTooLarge)
-			return
-		}
-		if err != nil {
-			http.Error(w, "request body: "+err.Error(), http.StatusBadRequest)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		next.ServeHTTP(w, r)
-	})
+	return kind
 }

@@ -1,14 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator"
@@ -29,47 +24,6 @@ type Node interface {
 
 	// Ready is nil if the node can serve, else says why not.
 	Ready(ctx context.Context) error
-}
-
-// Bytes are arbitrary bytes in JSON: a string if they are valid UTF-8, else an
-// object {"base64": "…"}. JSON null gives nil.
-type Bytes []byte
-
-// MarshalJSON implements json.Marshaler.
-func (b Bytes) MarshalJSON() ([]byte, error) {
-	switch {
-	case b == nil:
-		return []byte("null"), nil
-	case utf8.Valid(b):
-		return json.Marshal(string(b))
-	}
-	return json.Marshal(map[string]string{"base64": base64.StdEncoding.EncodeToString(b)})
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (b *Bytes) UnmarshalJSON(text []byte) error {
-	switch {
-	case bytes.Equal(text, []byte("null")):
-		*b = nil
-		return nil
-	case len(text) > 0 && text[0] == '"':
-		var s string
-		if err := json.Unmarshal(text, &s); err != nil {
-			return err
-		}
-		*b = []byte(s)
-		return nil
-	}
-	var coded struct {
-		Base64 *[]byte `json:"base64"`
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&coded); err != nil || coded.Base64 == nil {
-		return fmt.Errorf(`want a string or {"base64": "…"}`)
-	}
-	*b = *coded.Base64
-	return nil
 }
 
 // PutParams ask for one event to be written. A null value deletes the key.
@@ -95,6 +49,11 @@ type LoadParams struct {
 	Stream events.Stream `json:"stream"`
 	Source string        `json:"source"` // CloudEvents source: the load
 	Events []LoadEvent   `json:"events"`
+
+	// Turn, if not empty, is that of the newest LandedResult of the source. Under
+	// another one the batch is refused as not ready: somebody has asked since what
+	// has landed, and was told that this batch has not.
+	Turn string `json:"turn,omitempty"`
 }
 
 // LoadEvent is one event of a load.
@@ -122,10 +81,12 @@ type LandedParams struct {
 	After  *events.Vector `json:"after"`
 }
 
-// LandedResult are the ids found, and the ends of the logs.
+// LandedResult are the ids found, the ends of the logs, and the turn under which
+// batches can be written from now on.
 type LandedResult struct {
 	IDs  []string      `json:"ids"`
 	Ends events.Vector `json:"ends"`
+	Turn string        `json:"turn"`
 }
 
 // GetParams name a key.

@@ -7,7 +7,8 @@
 // killed when: the id of an event is its place in the input, the source is the
 // hash of the input, and a small file notes up to where each region has
 // answered. After an error or a restart the nodes are asked which of the events
-// behind that point are in their logs already; the rest is sent. (Only a request
+// behind that point are in their logs already, and begin a new turn, in which
+// they refuse what was sent in an earlier one; the rest is sent. (Only a request
 // that a broker still holds when its node was killed, and writes after the new
 // node has looked, could double an event.)
 //

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,6 +42,8 @@ type Config struct {
 	// Checked, if not nil, is told how many events the input has, and how many
 	// of them an earlier run has written.
 	Checked func(total, before int)
+
+	batchEvents int // at most so many in one request; 0: maxBatchEvents
 }
 
 // Result says what a load did.
@@ -50,13 +54,13 @@ type Result struct {
 }
 
 const (
-	batchEvents   = 2_000
-	batchBytes    = 2 << 20 // well below what a node accepts as a body
-	shownFaults   = 20
-	retryLeast    = 100 * time.Millisecond
-	retryMost     = 2 * time.Second
-	sourcePrefix  = "evenkeel-load/"
-	queuedBatches = 2
+	maxBatchEvents = 2_000
+	batchBytes     = 2 << 20 // in JSON; well below what a node accepts as a body
+	shownFaults    = 20
+	retryLeast     = 100 * time.Millisecond
+	retryMost      = 2 * time.Second
+	sourcePrefix   = "evenkeel-load/"
+	queuedBatches  = 2
 )
 
 // loader is one run of a load.
@@ -64,7 +68,7 @@ type loader struct {
 	cfg    Config
 	input  *Input
 	nodes  map[events.Region]Node
-	source string
+	source string // CloudEvents source of the events: what is loaded to where
 
 	mu      sync.Mutex // guards what follows
 	state   *state
@@ -73,7 +77,10 @@ type loader struct {
 
 // Run loads an input into the regions whose nodes are given.
 func Run(ctx context.Context, input *Input, nodes map[events.Region]Node, cfg Config) (*Result, error) {
-	l := &loader{cfg: cfg, input: input, nodes: nodes, source: sourcePrefix + cfg.Stream.String() + "/" + input.ID, written: map[events.Region]int{}}
+	if cfg.batchEvents == 0 {
+		cfg.batchEvents = maxBatchEvents
+	}
+	l := &loader{cfg: cfg, input: input, nodes: nodes, written: map[events.Region]int{}}
 	perRegion, total, err := l.check()
 	if err != nil {
 		return nil, err
@@ -101,45 +108,71 @@ func Run(ctx context.Context, input *Input, nodes map[events.Region]Node, cfg Co
 	return result, l.state.save(cfg.Progress)
 }
 
-// check reads the whole input once and tells all that is wrong with it.
+// check reads the whole input once, tells all that is wrong with it, and names
+// the source.
 func (l *loader) check() (perRegion map[events.Region]int, total int, err error) {
 	perRegion = map[events.Region]int{}
-	var faults []error
-	count := 0
+	var faults faults
+	useDefault := false
 	for item, err := range l.input.Items() {
 		var fault *ItemError
 		if err != nil && !errors.As(err, &fault) {
-			return nil, 0, err
+			faults.add(err)
+			return nil, 0, faults.error(events.KindOf(err))
 		}
 		if err == nil {
 			err = l.checkItem(item)
 		}
 		if err != nil {
-			if count++; count <= shownFaults {
-				faults = append(faults, err)
-			}
+			faults.add(err)
 			continue
 		}
+		useDefault = useDefault || item.Region == ""
 		perRegion[l.regionOf(item)]++
 		total++
 	}
-	if count > shownFaults {
-		faults = append(faults, fmt.Errorf("and %d more", count-shownFaults))
+	l.source = sourcePrefix + l.cfg.Stream.String() + "/" + l.input.ID
+	if useDefault {
+		l.source += "/" + l.cfg.Default.String() // by another default it is another load
 	}
-	if count > 0 {
-		return nil, 0, events.Errorf(events.KindInvalid, "nothing was loaded, the input has %d faults:\n%w", count, errors.Join(faults...))
+	return perRegion, total, faults.error(events.KindInvalid)
+}
+
+// faults collects what is wrong with an input.
+type faults struct {
+	shown []error
+	count int
+}
+
+func (f *faults) add(err error) {
+	if f.count++; f.count <= shownFaults {
+		f.shown = append(f.shown, err)
 	}
-	return perRegion, total, nil
+}
+
+func (f *faults) error(kind events.Kind) error {
+	if f.count == 0 {
+		return nil
+	}
+	if more := f.count - len(f.shown); more > 0 {
+		f.shown = append(f.shown, fmt.Errorf("and %d more", more))
+	}
+	return events.Errorf(kind, "nothing was loaded; faults of the input: %d\n%w", f.count, errors.Join(f.shown...))
 }
 
 func (l *loader) checkItem(item Item) error {
-	region := l.regionOf(item)
-	if _, ok := l.nodes[region]; !ok {
-		known := slices.Sorted(maps.Keys(l.nodes))
-		return &ItemError{Input: l.input.Name, Place: item.Place, Reason: fmt.Sprintf("region %q is unknown; there are %v", region, known)}
+	region, e := l.regionOf(item), item.Event
+	fault := func(format string, args ...any) error {
+		return &ItemError{Input: l.input.Name, Place: item.Place, Reason: fmt.Sprintf(format, args...)}
 	}
-	if len(item.Event.Key) > events.MaxKeyBytes || len(item.Event.Value) > events.MaxValueBytes {
-		return &ItemError{Input: l.input.Name, Place: item.Place, Reason: "key or value is too large"}
+	if _, ok := l.nodes[region]; !ok {
+		return fault("region %q is unknown; there are %v", region, slices.Sorted(maps.Keys(l.nodes)))
+	}
+	if len(e.Key) > events.MaxKeyBytes || len(e.Value) > events.MaxValueBytes {
+		return fault("key of %d and value of %d bytes: at most %d and %d are possible", len(e.Key), len(e.Value), events.MaxKeyBytes, events.MaxValueBytes)
+	}
+	if e.Clock != nil && events.TooFarAhead(*e.Clock) {
+		return fault("clock %s is more than %s ahead", e.Clock, events.MaxClockSkew)
 	}
 	return nil
 }
@@ -157,9 +190,10 @@ func (l *loader) send(ctx context.Context, perRegion map[events.Region]int) erro
 	batches := map[events.Region]*batch{}
 	queues := map[events.Region]chan *batch{}
 	for region := range perRegion {
-		batches[region], queues[region] = &batch{}, make(chan *batch, queuedBatches)
+		queue := make(chan *batch, queuedBatches)
+		batches[region], queues[region] = &batch{}, queue
 		s := &sender{loader: l, region: region, node: l.nodes[region]}
-		g.Go(func() error { return s.run(ctx, queues[region]) })
+		g.Go(func() error { return s.run(ctx, queue) })
 	}
 	g.Go(func() error {
 		defer func() {
@@ -168,21 +202,26 @@ func (l *loader) send(ctx context.Context, perRegion map[events.Region]int) erro
 			}
 		}()
 		for item, err := range l.input.Items() {
+			var fault *ItemError
+			if errors.As(err, &fault) {
+				return fmt.Errorf("%w: %w", errChanged(l.input.Name), err)
+			}
 			if err != nil {
-				return fmt.Errorf("the input has changed since it was checked: %w", err)
+				return err
 			}
 			region := l.regionOf(item)
 			b := batches[region]
 			if b == nil {
-				return fmt.Errorf("the input has changed since it was checked: %s:%d is for region %s", l.input.Name, item.Place, region)
+				return errChanged(l.input.Name)
 			}
-			b.add(item)
-			if b.full() {
-				batches[region] = &batch{}
+			if b.isFull(item, l.cfg.batchEvents) {
 				if err := enqueue(ctx, queues[region], b); err != nil {
 					return err
 				}
+				b = &batch{}
+				batches[region] = b
 			}
+			b.add(item)
 		}
 		for region, b := range batches {
 			if err := enqueue(ctx, queues[region], b); err != nil {
@@ -206,15 +245,40 @@ func enqueue(ctx context.Context, queue chan<- *batch, b *batch) error {
 // batch is a run of one region's items.
 type batch struct {
 	events []api.LoadEvent
-	places []int
-	bytes  int
+	bytes  int // in JSON
 }
 
 func (b *batch) add(item Item) {
 	item.Event.ID = strconv.Itoa(item.Place)
 	b.events = append(b.events, item.Event)
-	b.places = append(b.places, item.Place)
-	b.bytes += len(item.Event.Key) + len(item.Event.Value)
+	b.bytes += jsonSize(item)
 }
 
-func (b *batch) full() bool { return len(b.events) >= batchEvents || b.bytes >= batchBytes }
+// isFull reports whether the batch has no room for the item.
+func (b *batch) isFull(item Item, mostEvents int) bool {
+	return len(b.events) >= mostEvents || len(b.events) > 0 && b.bytes+jsonSize(item) > batchBytes
+}
+
+// jsonSize is an upper bound of what an item takes in a request.
+func jsonSize(item Item) int {
+	const rest = 128 // id, clock, content type and the names of members
+	return rest + textSize(item.Event.Key) + textSize(item.Event.Value)
+}
+
+func textSize(b []byte) int {
+	if !utf8.Valid(b) {
+		return base64.StdEncoding.EncodedLen(len(b))
+	}
+	n := len(b)
+	for _, c := range b {
+		switch {
+		case c < ' ':
+			n += len(`\u0000`) - 1
+		case c == '"' || c == '\\':
+			n++
+		case c == 0xe2: // begins U+2028 and U+2029, which are escaped, and others
+			n += len(`\u2028`) - 3
+		}
+	}
+	return n
+}

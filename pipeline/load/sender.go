@@ -16,7 +16,8 @@ type sender struct {
 	*loader
 	region events.Region
 	node   Node
-	landed map[string]bool // ids behind the noted progress that are in the logs already
+	turn   string          // under which batches are written
+	landed map[string]bool // ids behind the noted progress that were in the logs when the turn began
 }
 
 func (s *sender) run(ctx context.Context, queue <-chan *batch) error {
@@ -37,30 +38,31 @@ func (s *sender) begin(ctx context.Context) error {
 	rs := s.state.Regions[s.region]
 	s.mu.Unlock()
 	if rs != nil {
-		return s.retry(ctx, s.search)
+		return s.retry(ctx, func() error { return s.search(ctx) })
 	}
 	return s.retry(ctx, func() error {
 		res, err := s.node.Landed(ctx, api.LandedParams{Stream: s.cfg.Stream, Source: s.source})
 		if err != nil {
 			return err
 		}
+		s.turn = res.Turn
 		return s.note(func(state *state) {
 			state.Regions[s.region] = &regionsState{Ends: res.Ends}
 		})
 	})
 }
 
-// search asks which events behind the noted progress are in the logs.
-func (s *sender) search() error {
+// search asks which events behind the noted progress are in the logs. No batch
+// that was sent before can land after it.
+func (s *sender) search(ctx context.Context) error {
 	s.mu.Lock()
 	after := s.state.Regions[s.region].Ends.Clone()
 	s.mu.Unlock()
-	ctx := context.Background() // bounded by the node
 	res, err := s.node.Landed(ctx, api.LandedParams{Stream: s.cfg.Stream, Source: s.source, After: &after})
 	if err != nil {
 		return err
 	}
-	s.landed = map[string]bool{}
+	s.turn, s.landed = res.Turn, map[string]bool{}
 	for _, id := range res.IDs {
 		s.landed[id] = true
 	}
@@ -80,7 +82,7 @@ func (s *sender) write(ctx context.Context, b *batch) error {
 	asked := false
 	err := s.retry(ctx, func() error {
 		if asked { // the last try failed: some of it may have been written
-			if err := s.search(); err != nil {
+			if err := s.search(ctx); err != nil {
 				return err
 			}
 		}
@@ -89,7 +91,7 @@ func (s *sender) write(ctx context.Context, b *batch) error {
 			return nil
 		}
 		asked = true
-		res, err := s.node.Load(ctx, api.LoadParams{Stream: s.cfg.Stream, Source: s.source, Events: left})
+		res, err := s.node.Load(ctx, api.LoadParams{Stream: s.cfg.Stream, Source: s.source, Events: left, Turn: s.turn})
 		if err != nil {
 			return err
 		}
@@ -104,7 +106,7 @@ func (s *sender) write(ctx context.Context, b *batch) error {
 	}
 	return s.note(func(state *state) {
 		rs := state.Regions[s.region]
-		rs.Place, rs.Written, rs.Ends = max(place, b.places[len(b.places)-1]), rs.Written+fresh, ends
+		rs.Place, rs.Written, rs.Ends = max(place, placeOf(b.events[len(b.events)-1])), rs.Written+fresh, ends
 		s.written[s.region] += fresh
 	})
 }

@@ -36,16 +36,26 @@ func loadState(path, source, input string) (*state, error) {
 	}
 	s := &state{}
 	if err := json.Unmarshal(text, s); err != nil {
-		return nil, fmt.Errorf("progress of the load in %s is damaged: %w; delete the file to load everything anew", path, err)
+		return nil, damaged(path, err)
 	}
-	if s.Source != source || s.Regions == nil {
-		return nil, fmt.Errorf("progress of the load in %s is that of another load (%s); choose another file", path, s.Input)
+	if s.Source != source {
+		return nil, events.Errorf(events.KindRefused, "progress of the load in %s is that of another load (%s); choose another file", path, s.Input)
+	}
+	if s.Regions == nil {
+		return nil, damaged(path, errors.New("no regions"))
+	}
+	for region, rs := range s.Regions {
+		if rs == nil {
+			return nil, damaged(path, fmt.Errorf("nothing is said of region %s", region))
+		}
 	}
 	return s, nil
 }
 
-// save replaces the file in one step, so that a crash leaves the old or the new
-// one.
+func damaged(path string, err error) error {
+	return events.Errorf(events.KindFailed, "progress of the load in %s is damaged: %w; delete the file to load everything anew", path, err)
+}
+
 func (s *state) save(path string) error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -54,9 +64,32 @@ func (s *state) save(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("progress of the load: %w", err)
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, text, 0o644); err != nil {
+	if err := replaceFile(path, text); err != nil {
 		return fmt.Errorf("progress of the load: %w", err)
 	}
-	return os.Rename(temporary, path)
+	return nil
+}
+
+// replaceFile replaces a file in one step, and has it on disk when it returns:
+// no crash brings the old one back after something has been sent that the new
+// one tells of.
+func replaceFile(path string, content []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -25,7 +25,8 @@ type Rule interface {
 	Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error)
 
 	// Live reports whether the slice holds anything; a slice that does not is
-	// a tombstone and adds nothing to digests and counts.
+	// a tombstone and adds nothing to digests and counts. A corrupt slice
+	// holds nothing.
 	Live(slice []byte) bool
 
 	// Join merges the slices of one key, in any order, into its view. An

@@ -26,7 +26,8 @@ func Publish(ctx context.Context, bucket objstore.Bucket, m *format.Manifest) er
 	return nil
 }
 
-// IDs lists the backups of a region, oldest first.
+// IDs lists the backups of a region, oldest first. Objects that no backup has
+// there are passed over.
 func IDs(ctx context.Context, bucket objstore.Reader, r events.Region) ([]string, error) {
 	var ids []string
 	for info, err := range bucket.List(ctx, format.ManifestPrefix(r)) {
@@ -41,14 +42,20 @@ func IDs(ctx context.Context, bucket objstore.Reader, r events.Region) ([]string
 	return ids, nil
 }
 
-// Load reads one backup's manifest.
+// Load reads one backup's manifest. A backup that there is not is KindNotFound,
+// one whose manifest is damaged KindInconsistent.
 func Load(ctx context.Context, bucket objstore.Reader, r events.Region, id string) (*format.Manifest, error) {
+	if !format.ValidID(id) { // not even a name to ask for
+		return nil, notFound(r, id)
+	}
 	name := format.ManifestName(r, id)
 	text, err := objstore.ReadAll(ctx, bucket, name, format.MaxManifestBytes)
-	if errors.Is(err, objstore.ErrNotFound) {
-		return nil, events.Errorf(events.KindNotFound, "there is no backup %s of %s; list those that exist with: evenkeel backup list", id, r)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil, notFound(r, id)
+	case errors.Is(err, objstore.ErrCorrupt):
+		return nil, events.Errorf(events.KindInconsistent, "manifest of backup %s: %w", id, err)
+	case err != nil:
 		return nil, fmt.Errorf("manifest of backup %s: %w", id, err)
 	}
 	m, err := format.Decode(text)
@@ -59,6 +66,10 @@ func Load(ctx context.Context, bucket objstore.Reader, r events.Region, id strin
 		return nil, events.Errorf(events.KindInconsistent, "manifest %s is that of backup %s of %s", name, m.ID, m.Region)
 	}
 	return m, nil
+}
+
+func notFound(r events.Region, id string) error {
+	return events.Errorf(events.KindNotFound, "there is no backup %q of %s; list those that exist with: evenkeel backup list", id, r)
 }
 
 // Newest reads the manifest of a region's newest backup.

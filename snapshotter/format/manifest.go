@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -25,7 +27,7 @@ const MaxManifestBytes = 64 << 20
 // Manifest makes a backup exist. It is immutable.
 type Manifest struct {
 	Format   int                      `json:"format"`
-	ID       string                   `json:"id"`      // sorts by time
+	ID       string                   `json:"id"`      // sorts by time, see NewID
 	Region   events.Region            `json:"region"`  // whose state it is
 	Created  time.Time                `json:"created"` // UTC
 	Software string                   `json:"software"`
@@ -47,6 +49,17 @@ type Table struct {
 	Size   int64  `json:"size"` // bytes
 	SHA256 string `json:"sha256"`
 }
+
+// NewID names a backup that starts at the given time. Names sort by time; the
+// random part keeps two backups of one millisecond apart.
+func NewID(now time.Time, random [4]byte) string {
+	return now.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(random[:])
+}
+
+var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}$`)
+
+// ValidID reports whether id has the form that NewID gives.
+func ValidID(id string) bool { return idForm.MatchString(id) }
 
 // Bytes is the size of all tables together.
 func (m *Manifest) Bytes() (n int64) {
@@ -82,14 +95,15 @@ func ManifestName(r events.Region, id string) string {
 	return ManifestPrefix(r) + id + manifestSuffix
 }
 
-// ParseManifestName is the inverse of ManifestName for a known region.
+// ParseManifestName is the inverse of ManifestName for a known region. Any other
+// name is that of somebody else's object.
 func ParseManifestName(r events.Region, name string) (id string, ok bool) {
-	id, ok = strings.CutPrefix(name, ManifestPrefix(r))
-	if !ok {
+	id, inside := strings.CutPrefix(name, ManifestPrefix(r))
+	id, suffixed := strings.CutSuffix(id, manifestSuffix)
+	if !inside || !suffixed || !ValidID(id) {
 		return "", false
 	}
-	id, ok = strings.CutSuffix(id, manifestSuffix)
-	return id, ok && id != "" && !strings.Contains(id, "/")
+	return id, true
 }
 
 // Encode writes the manifest as one line of JSON and a line with the SHA-256 of
@@ -103,7 +117,11 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(text)
-	return fmt.Appendf(text, "\nsha256:%x\n", sum), nil
+	text = fmt.Appendf(text, "\nsha256:%x\n", sum)
+	if len(text) > MaxManifestBytes {
+		return nil, events.Errorf(events.KindRefused, "manifest %s: %d bytes, nothing reads more than %d", m.ID, len(text), MaxManifestBytes)
+	}
+	return text, nil
 }
 
 // Decode reads and verifies what Encode wrote.
@@ -128,43 +146,74 @@ func Decode(b []byte) (*Manifest, error) {
 	if err := d.Decode(m); err != nil {
 		return nil, events.Errorf(events.KindInconsistent, "manifest: %w", err)
 	}
-	return m, m.Validate()
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-// Validate reports whether the manifest is well formed.
+// Validate reports whether the manifest is well formed: everything that FORMAT.md
+// says of it, as far as it can be told without the tables.
 func (m *Manifest) Validate() error {
-	if err := m.Region.Validate(); err != nil {
-		return fmt.Errorf("manifest: %w", err)
+	if err := m.validate(); err != nil {
+		return events.Errorf(events.KindInconsistent, "manifest %s: %w", m.ID, err)
 	}
-	if m.Format != Version || m.ID == "" || strings.ContainsAny(m.ID, "/ ") || len(m.Shards) == 0 {
-		return events.Errorf(events.KindInconsistent, "manifest %q of format %d with %d shards: want an id, format %d and shards", m.ID, m.Format, len(m.Shards), Version)
+	return nil
+}
+
+func (m *Manifest) validate() error {
+	switch _, offset := m.Created.Zone(); {
+	case m.Format != Version:
+		return fmt.Errorf("format %d, want %d", m.Format, Version)
+	case !ValidID(m.ID):
+		return fmt.Errorf("id %q is malformed", m.ID)
+	case m.Created.IsZero() || offset != 0:
+		return fmt.Errorf("created at %s, want a time in UTC", m.Created)
+	case m.Merge == nil || len(m.Shards) == 0:
+		return errors.New("merge rules or shards are missing")
+	}
+	if err := m.Region.Validate(); err != nil {
+		return err
+	}
+	for stream, rule := range m.Merge {
+		if err := stream.Validate(); err != nil || rule == "" {
+			return fmt.Errorf("stream %q with merge rule %q: malformed", stream, rule)
+		}
 	}
 	for i, s := range m.Shards {
 		if int(s.Partition) != i {
-			return events.Errorf(events.KindInconsistent, "manifest %s: shard %d stands at place %d: a backup holds every shard of its region, in order", m.ID, s.Partition, i)
+			return fmt.Errorf("shard %d stands at place %d: a backup holds every shard of its region, in order", s.Partition, i)
 		}
-		if err := s.validate(); err != nil {
-			return events.Errorf(events.KindInconsistent, "manifest %s: shard %d: %w", m.ID, s.Partition, err)
+		if err := m.validateShard(s); err != nil {
+			return fmt.Errorf("shard %d: %w", s.Partition, err)
 		}
 	}
 	return nil
 }
 
-func (s Shard) validate() error {
-	if s.Lineage == "" {
-		return fmt.Errorf("no lineage")
+func (m *Manifest) validateShard(s Shard) error {
+	if s.Lineage == "" || s.States == nil || s.Tables == nil {
+		return errors.New("lineage, states or tables are missing")
 	}
-	for _, st := range s.States {
+	for i, st := range s.States {
 		if err := st.Log.Validate(); err != nil {
 			return err
 		}
-		if st.Log.Partition != s.Partition || st.Next < 0 {
+		if st.Log.Partition != s.Partition || min(st.Next, st.Keys, st.Bytes, st.Events, st.Parked) < 0 {
 			return fmt.Errorf("state of %s at %d does not belong here", st.Log, st.Next)
 		}
+		if i > 0 && s.States[i-1].Log.Compare(st.Log) >= 0 {
+			return fmt.Errorf("state of %s stands after that of %s", st.Log, s.States[i-1].Log)
+		}
 	}
-	for _, t := range s.Tables {
-		if sum, err := hex.DecodeString(t.SHA256); err != nil || len(sum) != sha256.Size || t.Name == "" || t.Size <= 0 {
+	for n, t := range s.Tables {
+		var sum [sha256.Size]byte
+		if len(t.SHA256) != hex.EncodedLen(len(sum)) || t.Size <= 0 {
 			return fmt.Errorf("table %q of %d bytes: malformed", t.Name, t.Size)
+		}
+		_, err := hex.Decode(sum[:], []byte(t.SHA256))
+		if err != nil || t.SHA256 != strings.ToLower(t.SHA256) || t.Name != m.TableName(s.Partition, n, sum) {
+			return fmt.Errorf("table %q with SHA-256 %q stands at place %d: malformed", t.Name, t.SHA256, n)
 		}
 	}
 	return nil

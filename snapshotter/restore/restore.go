@@ -22,7 +22,9 @@ import (
 
 // Target is where state is restored to.
 type Target interface {
-	// Create opens a place for the nth table of a shard.
+	// Create opens a place for the nth table of a shard. If fetching the table
+	// broke off, it is called again for the same table: what was written before
+	// is forgotten.
 	Create(partition int32, n int) (io.WriteCloser, error)
 
 	// Finish assembles the shard from the tables, in order, and proves that
@@ -41,7 +43,11 @@ type Report struct {
 	Duration time.Duration     `json:"duration_ns"`
 }
 
-const parallelShards = 2
+const (
+	parallelShards = 2
+	fetchAttempts  = 3 // of one table; damage may be that of one reading
+	fetchPause     = time.Second
+)
 
 // Run restores a backup. fetched, if not nil, is told the bytes of every table
 // that has been fetched and verified; it may be called from several goroutines.
@@ -74,8 +80,34 @@ func Run(ctx context.Context, bucket objstore.Reader, m *format.Manifest, target
 	return report, nil
 }
 
-// fetch copies one table and verifies it on the way.
-func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partition int32, n int, target Target) (err error) {
+// fetch copies one table and verifies it. A reading that failed in a way that
+// may pass is tried again.
+func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partition int32, n int, target Target) error {
+	for attempt := 1; ; attempt++ {
+		err := fetchOnce(ctx, bucket, t, partition, n, target)
+		damaged := errors.Is(err, objstore.ErrCorrupt)
+		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) && pause(ctx) == nil {
+			continue
+		}
+		if damaged {
+			return events.Errorf(events.KindInconsistent, "%w", err)
+		}
+		return err
+	}
+}
+
+func pause(ctx context.Context) error {
+	timer := time.NewTimer(fetchPause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func fetchOnce(ctx context.Context, bucket objstore.Reader, t format.Table, partition int32, n int, target Target) (err error) {
 	body, _, err := bucket.Get(ctx, t.Name)
 	if errors.Is(err, objstore.ErrNotFound) {
 		return events.Errorf(events.KindInconsistent, "missing from the bucket: the backup is not complete: %w", err)
@@ -95,7 +127,7 @@ func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partitio
 		return err
 	}
 	if sum := hex.EncodeToString(hash.Sum(nil)); size != t.Size || sum != t.SHA256 {
-		return events.Errorf(events.KindInconsistent, "damaged: %d bytes with SHA-256 %s are there, the manifest says %d bytes with %s", size, sum, t.Size, t.SHA256)
+		return fmt.Errorf("%w: %d bytes with SHA-256 %s are there, the manifest says %d bytes with %s", objstore.ErrCorrupt, size, sum, t.Size, t.SHA256)
 	}
 	return nil
 }

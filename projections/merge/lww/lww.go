@@ -11,6 +11,7 @@ package lww
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/merge"
@@ -61,7 +62,9 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error
 }
 
 // Live implements merge.Rule.
-func (Rule) Live(slice []byte) bool { return slice[1]&flagTombstone == 0 }
+func (Rule) Live(slice []byte) bool {
+	return checkHeader(slice) == nil && slice[1]&flagTombstone == 0
+}
 
 // Join implements merge.Rule.
 func (Rule) Join(slices []merge.Slice) (merge.View, error) {
@@ -90,6 +93,9 @@ func decode(s merge.Slice) (merge.View, error) {
 	if err != nil {
 		return merge.View{}, err
 	}
+	if offset > math.MaxInt64 {
+		return merge.View{}, fmt.Errorf("lww slice of an event at no offset")
+	}
 	typ, rest, err := text(rest)
 	if err != nil {
 		return merge.View{}, err
@@ -107,12 +113,14 @@ func decode(s merge.Slice) (merge.View, error) {
 	}
 	if view.Exists {
 		view.Value = value
+	} else if len(value) > 0 {
+		return merge.View{}, fmt.Errorf("lww tombstone with a value")
 	}
 	return view, nil
 }
 
 func checkHeader(slice []byte) error {
-	if len(slice) < headerBytes || slice[0] != version {
+	if len(slice) < headerBytes || slice[0] != version || slice[1] > flagTombstone {
 		return fmt.Errorf("no lww slice of version %d", version)
 	}
 	return nil

@@ -1,0 +1,193 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/replicator"
+)
+
+// Samples of everything that is sent, no field left zero.
+var (
+	sampleOrigin   = events.Origin{Region: "us-east-1", Incarnation: 2}
+	sampleLog      = events.Log{Origin: sampleOrigin, Stream: "session", Partition: 3}
+	sampleClock    = events.HLCFromMillis(1_750_774_237_000) + 7
+	sampleTime     = time.Date(2026, 5, 4, 3, 2, 1, 987654321, time.UTC)
+	sampleDigest   = events.Digest{1, 2, 15: 0xff}
+	sampleVector   = events.Vector{sampleLog: 42}
+	sampleLogState = events.LogState{Log: sampleLog, Next: 7, Digest: sampleDigest, Keys: 6, Bytes: 5, Events: 4, Parked: 3}
+	sampleEntry    = api.Entry{
+		Stream: "session", Key: api.Bytes("k\xff"), Value: api.Bytes("<v> \u2028 & \x00"), ContentType: "text/plain",
+		Type: "evenkeel.put.v1", Clock: sampleClock, Position: sampleLog.At(41),
+	}
+	sampleBackup = api.Backup{
+		ID: "20260504T030201.987Z-00112233", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
+		States: []events.LogState{sampleLogState},
+	}
+	sampleCount = int64(1)<<53 + 1 // not to be had in a float
+)
+
+func sampleStatus() *api.Status {
+	return &api.Status{
+		Region: "us-east-1", Software: "evenkeel x", Started: sampleTime, Ready: true, Problems: []string{"one", "two"},
+		Events: sampleCount, Keys: 2, Parked: 3, Digest: sampleDigest, Logs: []events.LogState{sampleLogState},
+		Shards: []api.ShardStatus{{Partition: 3, Lineage: "l", Events: 1, Keys: 2, Parked: 3, Digest: sampleDigest, Blocked: []string{"hole"}}},
+		Links: []replicator.Status{{
+			Origin: sampleOrigin, Destination: "eu-central-1", Running: true, Error: "e", Since: sampleTime, Stopped: []string{"s"},
+		}},
+		Examples: []api.ParkedRecord{{Position: sampleLog.At(1), Reason: "why"}},
+		Regions:  map[events.Region]string{"us-east-1": "http://127.0.0.1:7400"}, Backups: true,
+	}
+}
+
+func TestEveryMethodRoundTrips(t *testing.T) {
+	n := int64(4)
+	for _, c := range []struct {
+		method       string
+		params, want any
+		call         func(context.Context, *api.Client, any) (any, error)
+	}{
+		{
+			"put", api.PutParams{Stream: "session", Key: api.Bytes("k\x80"), Value: api.Bytes(""), ContentType: "a/b", Type: "t.v1"},
+			&api.PutResult{Position: sampleLog.At(sampleCount), Clock: sampleClock, ID: "id"},
+			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Put(ctx, p.(api.PutParams)) },
+		},
+		{
+			"load", api.LoadParams{Stream: "session", Source: "s", Turn: "t", Events: []api.LoadEvent{
+				{ID: "1", Key: api.Bytes("k"), Value: api.Bytes("v"), Clock: &sampleClock, ContentType: "a/b"},
+				{ID: "2", Key: api.Bytes("k")},
+			}},
+			&api.LoadResult{Written: 2, Ends: sampleVector},
+			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Load(ctx, p.(api.LoadParams)) },
+		},
+		{
+			"landed", api.LandedParams{Stream: "session", Source: "s", After: &sampleVector},
+			&api.LandedResult{IDs: []string{"1", "2"}, Ends: sampleVector, Turn: "t"},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.Landed(ctx, p.(api.LandedParams))
+			},
+		},
+		{
+			"get", api.GetParams{Stream: "session", Key: api.Bytes("k")}, &sampleEntry,
+			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Get(ctx, p.(api.GetParams)) },
+		},
+		{
+			"scan", api.ScanParams{Stream: "session", Prefix: api.Bytes("p\xff"), After: api.Bytes("a"), Limit: 9},
+			&api.ScanResult{Entries: []api.Entry{sampleEntry}, More: true},
+			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Scan(ctx, p.(api.ScanParams)) },
+		},
+		{
+			"status", nil, sampleStatus(),
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.Status(ctx) },
+		},
+		{
+			"lag", nil, &api.Lag{
+				Region: "us-east-1", Folds: []api.LagRow{{Log: sampleLog, End: &n, Next: &n, Records: new(int64)}},
+				Links: []api.LagRow{{Log: sampleLog, Error: "gone"}},
+			},
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.Lag(ctx) },
+		},
+		{
+			"backup.create", nil, &sampleBackup,
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.CreateBackup(ctx) },
+		},
+		{
+			"backup.list", nil, &api.BackupList{Backups: []api.Backup{sampleBackup}},
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.ListBackups(ctx) },
+		},
+		{
+			"restore.run", api.RestoreParams{Backup: "b", Name: "n"},
+			&api.Restored{
+				Backup: "b", Created: sampleTime, Dir: "/d", Tables: 1, Bytes: 2, Digest: sampleDigest,
+				States: []events.LogState{sampleLogState}, Duration: 1.5,
+			},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.Restore(ctx, p.(api.RestoreParams))
+			},
+		},
+	} {
+		t.Run(c.method, func(t *testing.T) {
+			var method string
+			var params any
+			s := serve(t, &fakeNode{do: func(_ context.Context, m string, p any) (any, error) {
+				method, params = m, p
+				return c.want, nil
+			}})
+			got, err := c.call(t.Context(), s.Client, c.params)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if method != c.method || !reflect.DeepEqual(params, c.params) {
+				t.Errorf("the node was asked %s %+v, want %s %+v", method, params, c.method, c.params)
+			}
+			if !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got  %+v\nwant %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// Every kind of error is the same kind on the other side, with the same text.
+func TestKindsRoundTrip(t *testing.T) {
+	for kind := events.KindFailed; kind <= events.KindNotReady; kind++ {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := serve(t, &fakeNode{do: func(context.Context, string, any) (any, error) {
+				return nil, fmt.Errorf("outer: %w", events.Errorf(kind, "inner %d%%, <&>", 5))
+			}})
+			_, err := s.Get(t.Context(), api.GetParams{})
+			wantKind(t, err, kind)
+			if want := "outer: inner 5%, <&>"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
+	}
+	t.Run("no kind", func(t *testing.T) {
+		s := serve(t, &fakeNode{do: func(context.Context, string, any) (any, error) { return nil, errors.New("plain") }})
+		_, err := s.Status(t.Context())
+		wantKind(t, err, events.KindFailed, "plain")
+	})
+	t.Run("the node gave up", func(t *testing.T) {
+		s := serve(t, &fakeNode{do: func(context.Context, string, any) (any, error) {
+			return nil, fmt.Errorf("ends of a topic: %w", context.DeadlineExceeded)
+		}})
+		_, err := s.Status(t.Context())
+		wantKind(t, err, events.KindNotReady, "ends of a topic")
+	})
+}
+
+// What the wire looks like is a contract with clients that are not ours.
+func TestWireForm(t *testing.T) {
+	s := serve(t, &fakeNode{do: func(_ context.Context, method string, _ any) (any, error) {
+		if method == "get" {
+			return &sampleEntry, nil
+		}
+		return nil, events.Errorf(events.KindNotFound, "no")
+	}})
+	for request, want := range map[string]string{
+		`{"jsonrpc":"2.0","id":"a","method":"get","params":{"stream":"session","key":{"base64":"a/8="}}}`: `{"jsonrpc":"2.0","id":"a","result":` +
+			`{"stream":"session","key":{"base64":"a/8="},"value":"<v> \u2028 & \u0000","content_type":"text/plain","type":"evenkeel.put.v1",` +
+			`"clock":"1750774237000.7","position":"us-east-1_2/session/3@41"}}`,
+		`{"jsonrpc":"2.0","id":7,"method":"put","params":{}}`: `{"jsonrpc":"2.0","id":7,"error":{"code":-32005,"message":"no"}}`,
+	} {
+		status, got := s.post(request)
+		if status != 200 || !sameJSON(t, got, want) {
+			t.Errorf("%s\ngot  %d %s\nwant %s", request, status, got, want)
+		}
+	}
+}
+
+func sameJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal([]byte(a), &x), json.Unmarshal([]byte(b), &y)); err != nil {
+		t.Fatalf("%v in %s or %s", err, a, b)
+	}
+	return reflect.DeepEqual(x, y)
+}

@@ -1,0 +1,160 @@
+package api_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+)
+
+// fakeNode does what its functions say, and remembers what it was asked. A
+// method without a function fails.
+type fakeNode struct {
+	do    func(ctx context.Context, method string, params any) (any, error)
+	ready func() error
+}
+
+var _ api.Node = (*fakeNode)(nil)
+
+func ask[R any](ctx context.Context, n *fakeNode, method string, params any) (*R, error) {
+	if n.do == nil {
+		return nil, events.Errorf(events.KindFailed, "the test expects no %s", method)
+	}
+	result, err := n.do(ctx, method, params)
+	if err != nil {
+		return nil, err
+	}
+	return result.(*R), nil
+}
+
+func (n *fakeNode) Put(ctx context.Context, p api.PutParams) (*api.PutResult, error) {
+	return ask[api.PutResult](ctx, n, "put", p)
+}
+
+func (n *fakeNode) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, error) {
+	return ask[api.LoadResult](ctx, n, "load", p)
+}
+
+func (n *fakeNode) Landed(ctx context.Context, p api.LandedParams) (*api.LandedResult, error) {
+	return ask[api.LandedResult](ctx, n, "landed", p)
+}
+
+func (n *fakeNode) Get(ctx context.Context, p api.GetParams) (*api.Entry, error) {
+	return ask[api.Entry](ctx, n, "get", p)
+}
+
+func (n *fakeNode) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, error) {
+	return ask[api.ScanResult](ctx, n, "scan", p)
+}
+
+func (n *fakeNode) Status(ctx context.Context) (*api.Status, error) {
+	return ask[api.Status](ctx, n, "status", nil)
+}
+
+func (n *fakeNode) Lag(ctx context.Context) (*api.Lag, error) {
+	return ask[api.Lag](ctx, n, "lag", nil)
+}
+
+func (n *fakeNode) CreateBackup(ctx context.Context) (*api.Backup, error) {
+	return ask[api.Backup](ctx, n, "backup.create", nil)
+}
+
+func (n *fakeNode) ListBackups(ctx context.Context) (*api.BackupList, error) {
+	return ask[api.BackupList](ctx, n, "backup.list", nil)
+}
+
+func (n *fakeNode) Restore(ctx context.Context, p api.RestoreParams) (*api.Restored, error) {
+	return ask[api.Restored](ctx, n, "restore.run", p)
+}
+
+func (n *fakeNode) Ready(context.Context) error {
+	if n.ready == nil {
+		return nil
+	}
+	return n.ready()
+}
+
+// maxBody is the largest body that served nodes take.
+const maxBody = 64 << 10
+
+// served is a node behind its handler, and clients of it.
+type served struct {
+	*testing.T
+	*api.Client
+	handler *api.Handler
+	url     string
+	log     *strings.Builder // what the handler logged; read it once the calls are over
+}
+
+func serve(t *testing.T, node *fakeNode) *served {
+	t.Helper()
+	s := &served{T: t, log: &strings.Builder{}}
+	s.handler = api.NewHandler(node, maxBody, slog.New(slog.NewTextHandler(s.log, nil)))
+	server := httptest.NewServer(s.handler)
+	s.url = server.URL
+	s.Client = newClient(t, server.URL)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		if err := s.handler.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		server.Close()
+	})
+	return s
+}
+
+func newClient(t *testing.T, url string) *api.Client {
+	t.Helper()
+	client, err := api.NewClient(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// post sends a body to /rpc as JSON.
+func (s *served) post(body string) (status int, answer string) {
+	s.Helper()
+	return s.send(http.MethodPost, "/rpc", "application/json", strings.NewReader(body))
+}
+
+func (s *served) send(method, path, contentType string, body io.Reader) (status int, answer string) {
+	s.Helper()
+	req, err := http.NewRequestWithContext(s.Context(), method, s.url+path, body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return res.StatusCode, strings.TrimSpace(string(text))
+}
+
+// wantKind checks an error's kind and parts of its text.
+func wantKind(t testing.TB, err error, kind events.Kind, parts ...string) {
+	t.Helper()
+	if got := events.KindOf(err); got != kind {
+		t.Errorf("error %v is of kind %q, want %q", err, got, kind)
+		return
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q does not say %q", err, part)
+		}
+	}
+}

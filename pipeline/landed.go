@@ -1,0 +1,114 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+)
+
+// landedTimeout bounds the search for what a load has written.
+const landedTimeout = 2 * time.Minute
+
+// Landed implements api.Node.
+func (r *Region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedResult, error) {
+	s, ok := r.cfg.Streams[p.Stream]
+	if !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	if p.Source == "" || len(p.Source) > events.MaxAttributeBytes {
+		return nil, events.Errorf(events.KindInvalid, "landed: want a source of 1 to %d bytes", events.MaxAttributeBytes)
+	}
+	ctx, cancel := context.WithTimeout(ctx, landedTimeout)
+	defer cancel()
+	src, unlock, err := r.sources.lock(ctx, p.Source)
+	if err != nil {
+		return nil, events.Errorf(events.KindNotReady, "landed: a batch is still being written: %w", err)
+	}
+	defer unlock()
+	ends, err := r.logEnds(ctx, p.Stream, s.Topic)
+	if err != nil {
+		return nil, err
+	}
+	result := &api.LandedResult{IDs: []string{}, Ends: ends, Turn: src.newTurn()}
+	if p.After == nil {
+		return result, nil
+	}
+	result.IDs, err = r.findSource(ctx, s.Topic, p.Source, *p.After, ends)
+	return result, err
+}
+
+func (r *Region) logEnds(ctx context.Context, stream events.Stream, topic string) (events.Vector, error) {
+	admin, err := r.adminOf(ctx, r.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	defer admin.Close()
+	listed, err := admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, events.Errorf(events.KindNotReady, "ends of topic %s of %s: %w", topic, r.cfg.Region, err)
+	}
+	ends := events.Vector{}
+	for p, o := range listed[topic] {
+		if o.Offset > 0 {
+			ends[events.Log{Origin: r.origin, Stream: stream, Partition: p}] = o.Offset
+		}
+	}
+	return ends, nil
+}
+
+// findSource reads a topic between two cuts for events of a source.
+func (r *Region) findSource(ctx context.Context, topic, source string, from, to events.Vector) ([]string, error) {
+	for log, next := range from {
+		if end := to[log]; next > end {
+			return nil, events.Errorf(events.KindRefused, "%s ends at offset %d, it was at %d before: topic %s of %s was truncated or re-created", log, end, next, topic, r.cfg.Region)
+		}
+	}
+	start, left := map[int32]kgo.Offset{}, map[int32]int64{}
+	for log, end := range to {
+		if from[log] < end {
+			start[log.Partition] = kgo.NewOffset().At(from[log])
+			left[log.Partition] = end
+		}
+	}
+	ids := []string{}
+	if len(left) == 0 {
+		return ids, nil
+	}
+	opts, err := r.kafkaOpts(r.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(append(opts,
+		kgo.WithContext(ctx),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: start}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepControlRecords())...) // a log may end with one
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	for len(left) > 0 {
+		fetches := client.PollRecords(ctx, workerPollRecords)
+		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
+			return nil, fmt.Errorf("search topic %s of %s: %w", topic, r.cfg.Region, err)
+		}
+		fetches.EachRecord(func(record *kgo.Record) {
+			if e, err := events.Decode(record); err == nil && e.Source == source {
+				ids = append(ids, e.ID)
+			}
+			if record.Offset+1 >= left[record.Partition] {
+				delete(left, record.Partition)
+			}
+		})
+	}
+	return ids, nil
+}

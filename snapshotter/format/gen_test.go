@@ -1,0 +1,94 @@
+package format
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// sealed adds to a manifest's first line the second, so that only what the line
+// says can be wrong.
+func sealed(text []byte) []byte {
+	return fmt.Appendf(nil, "%s\nsha256:%x\n", text, sha256.Sum256(text))
+}
+
+// addTable appends a table with the given contents to the manifest's nth shard.
+func (m *Manifest) addTable(shard int, contents string) {
+	s := &m.Shards[shard]
+	sum := sha256.Sum256([]byte(contents))
+	s.Tables = append(s.Tables, Table{
+		Name: m.TableName(s.Partition, len(s.Tables), sum), Size: int64(len(contents)), SHA256: hex.EncodeToString(sum[:]),
+	})
+}
+
+// sample is a manifest in which every field has a value.
+func sample() *Manifest {
+	created := time.Date(2026, 11, 23, 8, 42, 40, 123e6, time.UTC)
+	m := &Manifest{
+		Format: Version, ID: NewID(created, [4]byte{0x1f, 0x0c, 0x77, 0xaa}), Region: "us-east-1",
+		Created: created, Software: "evenkeel 0.1.0",
+		Merge: map[events.Stream]string{"session": "lww", "config": "multivalue"},
+		Shards: []Shard{
+			{Partition: 0, Lineage: "0190c9d2", States: []events.LogState{}, Tables: []Table{}},
+			{Partition: 1, Lineage: "0190c9d3", Tables: []Table{}, States: []events.LogState{
+				{
+					Log: events.Log{Origin: events.FirstOrigin("eu-west-1"), Stream: "config", Partition: 1}, Next: 7,
+					Digest: events.Digest{0xd1}, Keys: 3, Bytes: 60, Events: 6, Parked: 1,
+				},
+				{
+					Log: events.Log{Origin: events.Origin{Region: "us-east-1", Incarnation: 2}, Stream: "session", Partition: 1}, Next: 1 << 40,
+					Digest: events.Digest{0xd2, 15: 0xff}, Keys: 1 << 33, Bytes: 1 << 41, Events: 1 << 40,
+				},
+			}},
+		},
+	}
+	m.addTable(1, "first table")
+	m.addTable(1, "second table")
+	return m
+}
+
+// drawManifest draws any manifest that is well formed.
+func drawManifest(t *rapid.T) *Manifest {
+	created := time.UnixMilli(rapid.Int64Range(1, 4e12).Draw(t, "created")).UTC()
+	label := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?`)
+	m := &Manifest{
+		Format: Version, ID: NewID(created, [4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "random"))),
+		Region: events.Region(label.Draw(t, "region")), Created: created,
+		Software: rapid.String().Draw(t, "software"), Merge: map[events.Stream]string{},
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "streams") {
+		m.Merge[events.Stream(label.Draw(t, "stream"))] = label.Draw(t, "rule")
+	}
+	for p := range rapid.IntRange(1, 4).Draw(t, "shards") {
+		m.Shards = append(m.Shards, Shard{
+			Partition: int32(p), Lineage: rapid.StringN(1, 20, -1).Draw(t, "lineage"),
+			States: drawStates(t, int32(p)), Tables: []Table{},
+		})
+		for range rapid.IntRange(0, 4).Draw(t, "tables") {
+			m.addTable(p, rapid.StringN(1, 30, -1).Draw(t, "table"))
+		}
+	}
+	return m
+}
+
+func drawStates(t *rapid.T, partition int32) []events.LogState {
+	states := []events.LogState{}
+	count := rapid.Int64Range(0, 1<<62)
+	for i := range rapid.IntRange(0, 4).Draw(t, "logs") {
+		states = append(states, events.LogState{
+			Log: events.Log{
+				Origin: events.Origin{Region: events.Region(fmt.Sprintf("region-%d", i)), Incarnation: rapid.Uint32Min(1).Draw(t, "incarnation")},
+				Stream: "session", Partition: partition,
+			},
+			Next: count.Draw(t, "next"), Keys: count.Draw(t, "keys"), Bytes: count.Draw(t, "bytes"),
+			Events: count.Draw(t, "events"), Parked: count.Draw(t, "parked"),
+			Digest: events.Digest(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "digest")),
+		})
+	}
+	return states
+}
