@@ -17,14 +17,14 @@ import (
 
 func genRegion() *rapid.Generator[events.Region] {
 	near := rapid.SampledFrom([]string{"a", "a-1", "a1", "b", "eu-central-1", "us", "us-east-1"})
-	any := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`)
-	return rapid.Map(rapid.OneOf(near, any), func(s string) events.Region { return events.Region(s) })
+	all := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`)
+	return rapid.Map(rapid.OneOf(near, all), func(s string) events.Region { return events.Region(s) })
 }
 
 func genStream() *rapid.Generator[events.Stream] {
 	near := rapid.SampledFrom([]string{"a", "a-b", "a_b", "config", "session"})
-	any := rapid.StringMatching(`[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?`)
-	return rapid.Map(rapid.OneOf(near, any), func(s string) events.Stream { return events.Stream(s) })
+	all := rapid.StringMatching(`[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?`)
+	return rapid.Map(rapid.OneOf(near, all), func(s string) events.Stream { return events.Stream(s) })
 }
 
 func genOrigin() *rapid.Generator[events.Origin] {

@@ -3,9 +3,9 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -98,8 +98,14 @@ func (r *Region) findSource(ctx context.Context, topic, source string, from, to 
 	defer client.Close()
 	for len(left) > 0 {
 		fetches := client.PollRecords(ctx, workerPollRecords)
+		for _, fe := range fetches.Errors() {
+			if errors.Is(fe.Err, kerr.OffsetOutOfRange) {
+				return nil, events.Errorf(events.KindRefused, "topic %s of %s, partition %d: what was written from offset %d on has expired in part, so what has landed cannot be known",
+					topic, r.cfg.Region, fe.Partition, start[fe.Partition].EpochOffset().Offset)
+			}
+		}
 		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
-			return nil, fmt.Errorf("search topic %s of %s: %w", topic, r.cfg.Region, err)
+			return nil, events.Errorf(events.KindNotReady, "search topic %s of %s: %w", topic, r.cfg.Region, err)
 		}
 		fetches.EachRecord(func(record *kgo.Record) {
 			if e, err := events.Decode(record); err == nil && e.Source == source {

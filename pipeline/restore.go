@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,10 @@ func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
 
 // syncedFile is on disk once it is closed.
 type syncedFile struct{ vfs.File }
+
+// Write keeps the promise of io.Writer to leave p as it is: a vfs.File may change
+// it, and the same bytes are hashed.
+func (f syncedFile) Write(p []byte) (int, error) { return f.File.Write(bytes.Clone(p)) }
 
 func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
 

@@ -24,10 +24,14 @@ const stopLimit = 11 * time.Second
 // through the API, a load, the fold, a link that writes a mirror. Stop is quick,
 // ends all of them, and what was acknowledged is in the log.
 func TestStopWithoutKafka(t *testing.T) {
-	for name, gone := range map[string]struct{ take, bringBack func(r *region, g *gate) }{
-		"it is there": {func(*region, *gate) {}, func(*region, *gate) {}},
-		"it is down":  {func(r *region, _ *gate) { r.down() }, func(r *region, _ *gate) { r.up() }},
-		"it is deaf":  {func(_ *region, g *gate) { g.freeze() }, func(_ *region, g *gate) { g.melt() }},
+	for name, gone := range map[string]struct {
+		take, bringBack func(r *region, g *gate)
+		since           time.Duration
+	}{
+		"it is there":                   {func(*region, *gate) {}, func(*region, *gate) {}, time.Second},
+		"it is down":                    {func(r *region, _ *gate) { r.down() }, func(r *region, _ *gate) { r.up() }, time.Second},
+		"it has been down for a minute": {func(r *region, _ *gate) { r.down() }, func(r *region, _ *gate) { r.up() }, time.Minute},
+		"it is deaf":                    {func(_ *region, g *gate) { g.freeze() }, func(_ *region, g *gate) { g.melt() }, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			two(t, func(a, b *region) {
@@ -54,7 +58,7 @@ func TestStopWithoutKafka(t *testing.T) {
 				})
 				time.Sleep(time.Second) // all of it is under way
 				gone.take(a, g)
-				time.Sleep(time.Second)
+				time.Sleep(gone.since)
 				acked.close()
 				synctest.Wait() // from here on there are only calls under way
 				node := a.Region

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -44,6 +45,8 @@ type worker struct {
 	metrics *metrics
 	clock   *events.Clock
 	log     *slog.Logger
+
+	committing atomic.Bool
 
 	mu       sync.Mutex
 	assigned map[string]int // topic → partitions that this member has
@@ -110,9 +113,9 @@ func (w *worker) run(ctx context.Context) error {
 	lastCommit := time.Now()
 	for {
 		fetches := w.client.PollRecords(ctx, workerPollRecords)
-		if stopped := ctx.Err() != nil; stopped {
+		if ctx.Err() != nil {
 			w.client.AllowRebalance()
-			return nil
+			break
 		}
 		w.checkFetchErrors(fetches)
 		err := w.fold(ctx, w.runs(fetches))
@@ -125,6 +128,7 @@ func (w *worker) run(ctx context.Context) error {
 			lastCommit = time.Now()
 		}
 	}
+	return nil
 }
 
 // runs sorts fetched records by shard.
@@ -215,10 +219,26 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) {
 }
 
 // commit stores the shards' vectors as the group's offsets, for tools that show
-// lag. Nothing depends on it.
+// lag. Nothing depends on it, so nothing waits for it.
 func (w *worker) commit() {
+	if w.committing.Swap(true) {
+		return // the last one is still under way
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
+	w.client.CommitOffsets(ctx, w.offsets(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		cancel()
+		w.committed(err)
+		w.committing.Store(false)
+	})
+}
+
+func (w *worker) committed(err error) {
+	if err != nil {
+		w.log.Debug("group offsets were not committed", "error", err)
+	}
+}
+
+func (w *worker) offsets() map[string]map[int32]kgo.EpochOffset {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	for _, st := range w.shards.states() {
 		topic := topicOf(w.cfg, st.Log)
@@ -227,11 +247,7 @@ func (w *worker) commit() {
 		}
 		offsets[topic][st.Log.Partition] = kgo.EpochOffset{Epoch: -1, Offset: st.Next}
 	}
-	w.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		if err != nil {
-			w.log.Debug("group offsets were not committed", "error", err)
-		}
-	})
+	return offsets
 }
 
 func (w *worker) setWaiting(err error) {
@@ -265,9 +281,11 @@ func (w *worker) problem() error {
 // silent, so that a restart after a crash is quick; one that stops on purpose says
 // so, and nobody waits for it.
 func (w *worker) close() {
-	w.commit()
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
+	w.client.CommitOffsetsSync(ctx, w.offsets(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		w.committed(err)
+	})
 	_, err := kadm.NewClient(w.client).LeaveGroup(ctx, kadm.LeaveGroup(w.cfg.Group).InstanceIDs(w.member).Reason("node stops"))
 	if err != nil {
 		w.log.Debug("group was not told that the node stops", "error", err)

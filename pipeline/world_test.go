@@ -199,10 +199,13 @@ func (r *region) put(key, value string) events.Position {
 // has waits until the node has the value.
 func (r *region) has(key, value string) {
 	r.w.Helper()
-	r.await(key+" = "+value, func() error {
+	r.await(fmt.Sprintf("%.20q = %.20q", key, value), func() error {
 		e, err := r.Get(r.w.Context(), api.GetParams{Stream: "session", Key: []byte(key)})
-		if err == nil && string(e.Value) != value {
-			err = fmt.Errorf("it is %q", e.Value)
+		switch {
+		case events.KindOf(err) == events.KindNotFound:
+			return errors.New("it is not there")
+		case err == nil && string(e.Value) != value:
+			return fmt.Errorf("it is %.20q", e.Value)
 		}
 		return err
 	})

@@ -67,7 +67,7 @@ func checkCrashed(t *testing.T, fs *vfs.MemFS, w world, shown events.Vector) (at
 
 func TestCrashBetweenApplies(t *testing.T) {
 	lost, kept := 0, 0
-	for seed := range uint64(30) {
+	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			w, fs := bigWorld(rng, 200), vfs.NewCrashableMem()

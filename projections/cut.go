@@ -52,7 +52,7 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	var w *sstable.Writer
 	var written int64
 	for it.First(); it.Valid(); it.Next() {

@@ -198,6 +198,7 @@ func TestCorruptTableIsAnErrorAndNotAPanic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	corrupt := 0
 	for _, name := range names {
 		if strings.HasSuffix(name, ".sst") {
 			data, err := fs.UnsafeGetFileDataBuffer(fs.PathJoin(dir, name))
@@ -205,6 +206,7 @@ func TestCorruptTableIsAnErrorAndNotAPanic(t *testing.T) {
 				t.Fatal(err)
 			}
 			data[100] ^= 0xff
+			corrupt++
 		}
 	}
 	if _, err := projections.Get([]*projections.Shard{s}, "session", "a"); !pebble.IsCorruptionError(err) {
@@ -228,8 +230,8 @@ func TestCorruptTableIsAnErrorAndNotAPanic(t *testing.T) {
 		t.Errorf("went on to %d", s.Next(l))
 	}
 	closeShard(t, s)
-	if !strings.Contains(log.String(), "a file of the state is corrupt") || !strings.Contains(log.String(), ".sst") {
-		t.Errorf("log:\n%s", &log)
+	if lines := strings.Count(log.String(), "a file of the state is corrupt"); lines != corrupt || strings.Count(log.String(), "\n") != lines {
+		t.Errorf("%d files are corrupt; log:\n%s", corrupt, &log)
 	}
 }
 

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -61,7 +60,7 @@ func (s *Shard) Parked(most int) (list []Parked, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	for it.First(); it.Valid() && len(list) < most; it.Next() {
 		var p Parked
 		if err := json.Unmarshal(it.Value(), &p); err != nil {

@@ -3,6 +3,7 @@ package projections
 import (
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -24,7 +25,7 @@ func pebbleOptions(fs vfs.FS, cache *pebble.Cache, log *slog.Logger) *pebble.Opt
 		Cache:                       cache,
 		FormatMajorVersion:          formatVersion,
 		Logger:                      pebbleLogger{log},
-		EventListener:               &pebble.EventListener{DataCorruption: corruptionLogger(log)},
+		EventListener:               eventListener(log),
 		MemTableSize:                16 << 20,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       2,
@@ -57,13 +58,31 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.log.Error("pebble", "message", fmt.Sprintf(format, args...))
 }
 
-// corruptionLogger reports a corrupt file of the database. Pebble's own way is
-// Fatalf; but whoever reads the file gets the error as well, and a node goes on
-// with what is whole.
-func corruptionLogger(log *slog.Logger) func(pebble.DataCorruptionInfo) {
-	return func(i pebble.DataCorruptionInfo) {
-		log.Error("a file of the state is corrupt; restore this shard from a backup, or delete it and let it be rebuilt",
-			"path", i.Path, "error", i.Details)
+// eventListener reports a corrupt file of the database, once: Pebble comes by it
+// again and again. Its own way is Fatalf; but whoever reads the file gets the
+// error as well, and a node goes on with what is whole.
+func eventListener(log *slog.Logger) *pebble.EventListener {
+	var reported sync.Map // paths
+	return &pebble.EventListener{
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			if _, again := reported.LoadOrStore(i.Path, true); !again {
+				log.Error("a file of the state is corrupt; restore this shard from a backup, or delete it and let it be rebuilt",
+					"path", i.Path, "error", i.Details.Error())
+			}
+		},
+		BackgroundError: func(err error) {
+			if !pebble.IsCorruptionError(err) {
+				log.Error("pebble's background work failed and is tried again", "error", err.Error())
+			}
+		},
+	}
+}
+
+// closeIter closes an iterator. Its error counts only if there was none before:
+// an iterator repeats then what it has said already.
+func closeIter(it *pebble.Iterator, err *error) {
+	if e := it.Close(); *err == nil {
+		*err = e
 	}
 }
 

@@ -150,7 +150,7 @@ func TestReadersLeaveNothingOpen(t *testing.T) {
 			panic("the reader breaks down")
 		}
 	}()
-	for range projections.Scan(shards, "session", "", "") { //nolint:revive // reads to the end
+	for range projections.Scan(shards, "session", "", "") {
 	}
 	if e := getOne(t, shards, "session", "a"); !e.Exists {
 		t.Error("a is gone")

@@ -122,7 +122,7 @@ func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logMeta, e
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	logs = map[events.Log]*logMeta{}
 	for it.First(); it.Valid(); it.Next() {
 		m, err := decodeLogMeta(it.Key(), it.Value())

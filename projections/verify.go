@@ -77,7 +77,7 @@ func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int3
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*logMeta{}}
 	for it.First(); it.Valid(); it.Next() {
 		if err := found.take(it.Key(), it.Value()); err != nil {

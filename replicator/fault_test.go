@@ -135,6 +135,42 @@ func (c *cluster) backlog() {
 	c.write(10)
 }
 
+// A write is refused while a large round of the link is under way: nothing that
+// follows may take the refused records' place.
+func TestRefusedInTheMiddleOfARound(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		var records []*kgo.Record
+		for i := range 30_000 {
+			records = append(records, record(0, i))
+		}
+		source.produce(records...)
+		refusals := dest.Fault(produceFails(4, kerr.TopicAuthorizationFailed)...)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		if s := l.Status(); len(s.Stopped) > 0 || refusals.Hits() != 4 {
+			t.Errorf("%d refusals, stopped: %q", refusals.Hits(), s.Stopped)
+		}
+	})
+}
+
+// What fails for ever is not tried for ever as fast as possible.
+func TestPauses(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		refused := produceFails(-1, kerr.TopicAuthorizationFailed)
+		writes := dest.Fault(refused...)
+		l := w.link(us, eu)
+		source.write(1)
+		l.awaitInterrupted("partition 0", "TOPIC_AUTHORIZATION_FAILED")
+		time.Sleep(10 * time.Minute)
+		if n := writes.Hits(); n < 50 || n > 300 {
+			t.Errorf("tried %d times in ten minutes", n)
+		}
+		writes.Remove()
+		awaitMirrored(source, dest)
+		l.awaitRunning()
+	})
+}
+
 // Leaders move at both ends while records pass.
 func TestLeadersMove(t *testing.T) {
 	const brokers = 3

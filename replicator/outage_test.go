@@ -85,6 +85,21 @@ func TestOutages(t *testing.T) {
 	}
 }
 
+// A link that has not written anything yet loses its destination. (A client that
+// still needs a producer id then tries without a pause, and this test would hang.)
+func TestDestinationLostBeforeTheFirstWrite(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.link(us, eu)
+		l.awaitRunning()
+		time.Sleep(time.Second)
+		dest.gate.Cut()
+		source.write(1)
+		l.awaitInterrupted("eu")
+		dest.gate.Open()
+		awaitMirrored(source, dest)
+	})
+}
+
 // A link that is told to end does, whatever the network does.
 func TestEndsInAnyOutage(t *testing.T) {
 	for _, test := range []struct {

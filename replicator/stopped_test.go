@@ -64,19 +64,23 @@ var upsets = []upset{
 		source.writeTo(0, 5)
 		l.start()
 	}, mirrored + 1, "30", "", true},
+	{"foreign writer while the link waits for a transaction", func(w *world, source, dest *cluster, l *runningLink) {
+		source.transaction(leaveOpen, record(0, mirrored), record(0, mirrored+1))
+		dest.produce(foreign())
+	}, mirrored + 1, "31 30", "30", true},
 	{"committed transaction", func(w *world, source, dest *cluster, l *runningLink) {
-		source.transaction(true, record(0, mirrored), record(0, mirrored+1))
+		source.transaction(commit, record(0, mirrored), record(0, mirrored+1))
 		source.writeTo(0, 5)
 	}, mirrored + 2, "32", "", false},
 	{"committed transaction at the end of the log", func(w *world, source, dest *cluster, l *runningLink) {
-		source.transaction(true, record(0, mirrored), record(0, mirrored+1))
+		source.transaction(commit, record(0, mirrored), record(0, mirrored+1))
 	}, mirrored + 2, "32", "", false},
 	{"aborted transaction", func(w *world, source, dest *cluster, l *runningLink) {
-		source.transaction(false, record(0, mirrored), record(0, mirrored+1))
+		source.transaction(abort, record(0, mirrored), record(0, mirrored+1))
 		source.writeTo(0, 5)
 	}, mirrored, "30", "", false},
 	{"aborted transaction at the end of the log", func(w *world, source, dest *cluster, l *runningLink) {
-		source.transaction(false, record(0, mirrored), record(0, mirrored+1))
+		source.transaction(abort, record(0, mirrored), record(0, mirrored+1))
 	}, mirrored, "30", "", false},
 	{"record too large for the mirror", func(w *world, source, dest *cluster, l *runningLink) {
 		dest.configure(mirror(us, topic), "max.message.bytes", "100000")
@@ -210,6 +214,41 @@ func TestRecreatedTopicStops(t *testing.T) {
 					if end := dest.end(mirror(us, topic), p); end != mirrored {
 						t.Errorf("partition %d: the mirror ends at %d, want %d", p, end, mirrored)
 					}
+				}
+			})
+		})
+	}
+}
+
+// The last record of a mirror decides whether the mirror is one: it must be the
+// source's in every part.
+func TestTailIsComparedWholly(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(r *kgo.Record)
+		stops  int
+	}{
+		{"the same", func(*kgo.Record) {}, 0},
+		{"key", func(r *kgo.Record) { r.Key = []byte("another") }, 1},
+		{"value", func(r *kgo.Record) { r.Value = []byte("another") }, 1},
+		{"timestamp", func(r *kgo.Record) { r.Timestamp = r.Timestamp.Add(time.Millisecond) }, 1},
+		{"header", func(r *kgo.Record) { r.Headers[0].Value = []byte("another") }, 1},
+		{"no header", func(r *kgo.Record) { r.Headers = nil }, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			two(t, func(w *world, source, dest *cluster) {
+				source.write(mirrored)
+				r := record(0, 0)
+				test.change(r)
+				r.Topic = mirror(us, topic)
+				dest.produce(r)
+				l := w.link(us, eu)
+				l.awaitStopped(test.stops)
+				for p := int32(test.stops); p < partitions; p++ {
+					awaitPartition(source, dest, topic, p)
+				}
+				if end := dest.end(mirror(us, topic), 0); test.stops > 0 && end != 1 {
+					t.Errorf("the mirror ends at %d", end)
 				}
 			})
 		})

@@ -11,15 +11,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// transaction writes records in one transaction that is committed or aborted.
-func (c *cluster) transaction(commit bool, records ...*kgo.Record) {
+// How a transaction ends.
+const (
+	commit = iota
+	abort
+	leaveOpen // until it times out, within a minute
+)
+
+// transaction writes records in one transaction.
+func (c *cluster) transaction(end int, records ...*kgo.Record) {
 	c.w.Helper()
 	ctx := context.Background()
 	client := c.dial(kgo.TransactionalID("transaction"))
 	defer client.Close()
 	c.do(client.BeginTransaction())
 	c.do(client.ProduceSync(ctx, records...).FirstErr())
-	c.do(client.EndTransaction(ctx, kgo.TransactionEndTry(commit)))
+	if end != leaveOpen {
+		c.do(client.EndTransaction(ctx, kgo.TransactionEndTry(end == commit)))
+	}
 }
 
 // recreate deletes a topic and creates it again.

@@ -10,7 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter"
@@ -167,7 +168,7 @@ func (t *target) compare(cuts []snapshotter.Cut) error {
 // audit checks the rule that a backup exists if and only if its manifest does:
 // every manifest in the bucket restores to exactly one of the given states, and
 // nobody broke the bucket's contract. It returns the ids.
-func audit(t testing.TB, bucket *objstore.Memory, possible ...[]snapshotter.Cut) []string {
+func audit(t rapid.TB, bucket *objstore.Memory, possible ...[]snapshotter.Cut) []string {
 	t.Helper()
 	ctx := context.Background()
 	ids, err := catalog.IDs(ctx, bucket, region)

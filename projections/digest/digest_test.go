@@ -14,8 +14,8 @@ func genDigest() *rapid.Generator[events.Digest] {
 	edge := rapid.SampledFrom([]events.Digest{{}, {15: 1}, {7: 1}, {8: 0x80}, {0: 0x80},
 		{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 		{8: 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})
-	any := rapid.Map(rapid.SliceOfN(rapid.Byte(), 16, 16), func(b []byte) events.Digest { return events.Digest(b) })
-	return rapid.OneOf(edge, any)
+	all := rapid.Map(rapid.SliceOfN(rapid.Byte(), 16, 16), func(b []byte) events.Digest { return events.Digest(b) })
+	return rapid.OneOf(edge, all)
 }
 
 func genSum() *rapid.Generator[digest.Sum] { return rapid.Map(genDigest(), digest.FromDigest) }

@@ -3,7 +3,9 @@ package catalog_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -96,7 +98,8 @@ func TestLoad(t *testing.T) {
 	put(t, b, format.ManifestName(us, misplaced.ID), text)
 	put(t, b, format.ManifestName("eu", elsewhere.ID), mustEncode(t, manifest(us, 3)))
 	put(t, b, format.ManifestName(us, damaged.ID), bytes.ToUpper(text))
-	put(t, b, format.ManifestName(us, newer.ID), []byte("{\"format\":9}\nsha256:55dbeb38a8d7d0ee4dbe7a1b1e3a6d0ffc6f7e25ab5d4f5d0a4fca1f6fefbb2f\n"))
+	future := []byte(`{"format":9}`)
+	put(t, b, format.ManifestName(us, newer.ID), fmt.Appendf(nil, "%s\nsha256:%x\n", future, sha256.Sum256(future)))
 	put(t, b, format.ManifestName(us, large.ID), make([]byte, format.MaxManifestBytes+1))
 	for _, test := range []struct {
 		name   string
@@ -115,6 +118,7 @@ func TestLoad(t *testing.T) {
 		{"under the name of another", us, misplaced.ID, events.KindInconsistent, m.ID},
 		{"under the name of another region", "eu", elsewhere.ID, events.KindInconsistent, "of us"},
 		{"damaged", us, damaged.ID, events.KindInconsistent, damaged.ID},
+		{"of a newer format", us, newer.ID, events.KindRefused, "use a newer one"},
 		{"too large", us, large.ID, events.KindFailed, large.ID},
 	} {
 		got, err := catalog.Load(t.Context(), b, test.region, test.id)

@@ -20,7 +20,8 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
-// Target is where state is restored to.
+// Target is where state is restored to. Its methods are called from several
+// goroutines, for one shard from one.
 type Target interface {
 	// Create opens a place for the nth table of a shard. If fetching the table
 	// broke off, it is called again for the same table: what was written before
@@ -86,7 +87,10 @@ func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partitio
 	for attempt := 1; ; attempt++ {
 		err := fetchOnce(ctx, bucket, t, partition, n, target)
 		damaged := errors.Is(err, objstore.ErrCorrupt)
-		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) && pause(ctx) == nil {
+		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) {
+			if stopped := pause(ctx); stopped != nil { // one reading proves no damage
+				return fmt.Errorf("%w after attempt %d: %v", stopped, attempt, err)
+			}
 			continue
 		}
 		if damaged {

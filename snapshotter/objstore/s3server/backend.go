@@ -103,7 +103,7 @@ func (r *rooted) fix(err error, bucket string) error {
 		noBucket.BucketName = bucket
 		return noBucket
 	}
-	if _, ok := err.(s3err.S3Error); ok { // as the gateway asks, without unwrapping
+	if _, ok := err.(s3err.S3Error); ok { //nolint:errorlint // as the gateway asks, without unwrapping
 		return err
 	}
 	if !errors.Is(err, context.Canceled) {

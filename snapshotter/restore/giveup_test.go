@@ -1,0 +1,71 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+)
+
+// Whoever gives up between two readings is told that, not that the backup is
+// damaged: one bad reading is no proof.
+func TestGivingUpIsNotDamage(t *testing.T) {
+	for _, effect := range []objstore.Effect{objstore.FlipBit, objstore.TruncateBody, objstore.TearBody, objstore.FailBefore} {
+		t.Run(effect.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bucket, m := some(t)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				defer cancel()
+				faulty := objstore.Faulty(bucket, objstore.Rule{Effect: effect})
+				tgt := &target{}
+				report, err := restore.Run(ctx, faulty, m, tgt, nil)
+				if !errors.Is(err, context.DeadlineExceeded) || events.KindOf(err) != events.KindFailed || report != nil {
+					t.Errorf("%v, %v; want the end of the context, kind failed", report, err)
+				}
+				if len(tgt.finished) > 0 {
+					t.Errorf("finished %v", tgt.finished)
+				}
+			})
+		})
+	}
+}
+
+// After each verified table but the last the caller gives up: no more is
+// fetched, and nothing is finished.
+func TestCancelAfterEachTable(t *testing.T) {
+	for after := 1; after < 3; after++ {
+		bucket, m := backup(t, []string{"one", "two", "three"})
+		ctx, cancel := context.WithCancel(t.Context())
+		fetched, tgt := 0, &target{}
+		report, err := restore.Run(ctx, bucket, m, tgt, func(int64) {
+			if fetched++; fetched == after {
+				cancel()
+			}
+		})
+		cancel()
+		if report != nil || !errors.Is(err, context.Canceled) || fetched != after || len(tgt.finished) > 0 {
+			t.Errorf("after %d tables: %v, %v, fetched %d, finished %v", after, report, err, fetched, tgt.finished)
+		}
+	}
+}
+
+// A table whose hash is right and whose size is not what the manifest says is
+// refused: one of the two lies.
+func TestWrongSizeIsRefused(t *testing.T) {
+	for _, off := range []int64{-1, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			bucket, m := some(t)
+			m.Shards[1].Tables[0].Size += off
+			report, err := restore.Run(t.Context(), bucket, m, &target{}, nil)
+			if report != nil || events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), m.Shards[1].Tables[0].Name) {
+				t.Errorf("size off by %d: %v, %v", off, report, err)
+			}
+		})
+	}
+}
