@@ -23,20 +23,19 @@ const lagTimeout = 3 * time.Second
 func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	local := map[string]route{} // this region's logs and mirrors
-	for topic, rt := range routes(r.cfg) {
-		local[topic] = rt
-	}
-	ends := r.endsOf(ctx, r.cfg.Region, local)
+	local := routes(r.cfg) // this region's logs and mirrors
+	// Whoever follows is asked before what it follows, so that one who seems to
+	// be ahead really is: state, then mirrors, then their logs.
+	vector := events.VectorOf(r.shards.states())
+	ends := r.ownEnds(ctx, local)
+	sources := r.sourceEnds(ctx)
 	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LagRow{}}
 	for _, rt := range local {
 		for p := range r.cfg.Partitions {
 			log := rt.log(p)
-			next := offset{n: r.shards.all[p].Next(log)}
-			lag.Folds = append(lag.Folds, lagRow(log, ends[log], next))
+			lag.Folds = append(lag.Folds, lagRow(log, ends[log], offset{n: vector[log]}))
 		}
 	}
-	sources := r.sourceEnds(ctx)
 	for log, end := range sources {
 		lag.Links = append(lag.Links, lagRow(log, end, ends[log]))
 	}
@@ -44,6 +43,13 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 		slices.SortFunc(rows, func(a, b api.LagRow) int { return a.Log.Compare(b.Log) })
 	}
 	return lag, nil
+}
+
+// ownEnds asks the region's own cluster, and leaves the others their time.
+func (r *Region) ownEnds(ctx context.Context, topics map[string]route) map[events.Log]offset {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout/2)
+	defer cancel()
+	return r.endsOf(ctx, r.cfg.Region, topics)
 }
 
 // offset is an offset, or why it is not known.

@@ -46,6 +46,8 @@ type Region struct {
 	clock   events.Clock
 	sources sources
 
+	restoring sync.Mutex // one at a time
+
 	producer *kgo.Client // writes to the region's own logs
 	shards   *shardSet
 	worker   *worker

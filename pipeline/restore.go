@@ -164,6 +164,10 @@ func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restore
 	if p.Name == "" || len(p.Name) > events.MaxNameBytes || strings.Trim(p.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
 		return nil, events.Errorf(events.KindInvalid, "restore: name %q: want letters, digits and dashes, 1 to %d bytes", p.Name, events.MaxNameBytes)
 	}
+	if !r.restoring.TryLock() {
+		return nil, events.Errorf(events.KindRefused, "restore: another restore is under way")
+	}
+	defer r.restoring.Unlock()
 	dir := filepath.Join(r.cfg.DataDir, "restores", p.Name)
 	if err := r.parts.FS.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, fmt.Errorf("restore directory: %w", err)

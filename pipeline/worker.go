@@ -28,6 +28,8 @@ const (
 	commitInterval    = 5 * time.Second
 	commitTimeout     = 1 * time.Second
 	diskFullPause     = 2 * time.Second
+	errorPause        = 200 * time.Millisecond
+	troubleStays      = 15 * time.Second // longer than the client's pauses between tries
 
 	// A node that is gone for longer than this loses its place in the group.
 	sessionTimeout    = 10 * time.Second
@@ -51,8 +53,8 @@ type worker struct {
 	mu       sync.Mutex
 	assigned map[string]int // topic → partitions that this member has
 	paused   map[events.Log]bool
-	waiting  error // why folding waits, nil if it does not
-	trouble  error // the last fetch error; nil once a fetch went well
+	waiting  error         // why folding waits, nil if it does not
+	trouble  *fetchTrouble // the last that was told; nil if there was none since the group's last assignment
 }
 
 func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *events.Clock, log *slog.Logger) (*worker, error) {
@@ -89,10 +91,15 @@ func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardS
 }
 
 // startOffsets lets the shards' vectors decide where reading begins: they
-// changed in one step with the state, the group's offsets did not.
+// changed in one step with the state, the group's offsets did not. Partitions that
+// a topic was given since the start have no shard and are not read.
 func (w *worker) startOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	for topic, partitions := range offsets {
 		for p := range partitions {
+			if p >= w.cfg.Partitions {
+				delete(partitions, p)
+				continue
+			}
 			partitions[p] = kgo.NewOffset().At(w.shards.all[p].Next(w.routes[topic].log(p)))
 		}
 	}
@@ -105,6 +112,9 @@ func (w *worker) assign(topics map[string][]int32, sign int) {
 	for topic, partitions := range topics {
 		w.assigned[topic] += sign * len(partitions)
 	}
+	if sign > 0 {
+		w.trouble = nil
+	}
 }
 
 // run reads and folds until the context ends. An error means that the state
@@ -113,23 +123,27 @@ func (w *worker) run(ctx context.Context) error {
 	lastCommit := time.Now()
 	for {
 		fetches := w.client.PollRecords(ctx, workerPollRecords)
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			w.client.AllowRebalance()
-			break
+			return nil
 		}
-		w.checkFetchErrors(fetches)
+		wrong := w.checkFetchErrors(fetches)
 		err := w.fold(ctx, w.runs(fetches))
 		w.client.AllowRebalance()
 		if err != nil {
 			return err
+		}
+		if wrong {
+			pause(ctx, errorPause)
 		}
 		if time.Since(lastCommit) >= commitInterval {
 			w.commit()
 			lastCommit = time.Now()
 		}
 	}
-	return nil
 }
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // runs sorts fetched records by shard.
 func (w *worker) runs(fetches kgo.Fetches) map[int32][]projections.Run {
@@ -170,11 +184,19 @@ func (w *worker) foldShard(ctx context.Context, shard *projections.Shard, runs [
 			return err
 		}
 		w.setWaiting(full)
-		select {
-		case <-ctx.Done():
+		if pause(ctx, diskFullPause); ended(ctx) {
 			return nil
-		case <-time.After(diskFullPause):
 		}
+	}
+}
+
+// pause waits for a time, or for the end of the context.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -194,8 +216,8 @@ func (w *worker) pauseBlocked() {
 }
 
 // checkFetchErrors blocks the logs of which records are gone. Everything else
-// is tried again by the client.
-func (w *worker) checkFetchErrors(fetches kgo.Fetches) {
+// is wrong and tried again by the client, in part without a pause.
+func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	var trouble error
 	for _, fe := range fetches.Errors() {
 		rt, known := w.routes[fe.Topic]
@@ -205,18 +227,33 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) {
 			shard, l := w.shards.all[fe.Partition], rt.log(fe.Partition)
 			shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
 				l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
+		case fe.Topic == "":
+			trouble = fmt.Errorf("group %s of %s: %w", w.cfg.Group, w.cfg.Region, fe.Err)
 		default:
 			trouble = fmt.Errorf("read topic %s, partition %d of %s: %w", fe.Topic, fe.Partition, w.cfg.Region, fe.Err)
 		}
 	}
+	if trouble == nil {
+		return false
+	}
 	w.mu.Lock()
-	was := w.trouble
-	w.trouble = trouble
+	known := w.trouble.isFresh()
+	w.trouble = &fetchTrouble{trouble, time.Now()}
 	w.mu.Unlock()
-	if trouble != nil && was == nil {
+	if !known {
 		w.log.Warn("logs cannot be read and are tried again", "error", trouble)
 	}
+	return true
 }
+
+// fetchTrouble is an error of the client and when it was told. As long as it
+// lasts the client tells it again and again; that it is over it does not tell.
+type fetchTrouble struct {
+	err error
+	at  time.Time
+}
+
+func (t *fetchTrouble) isFresh() bool { return t != nil && time.Since(t.at) < troubleStays }
 
 // commit stores the shards' vectors as the group's offsets, for tools that show
 // lag. Nothing depends on it, so nothing waits for it.
@@ -266,11 +303,15 @@ func (w *worker) problem() error {
 	if w.waiting != nil {
 		return w.waiting
 	}
-	if w.trouble != nil {
-		return w.trouble
+	if w.trouble.isFresh() {
+		return w.trouble.err
 	}
 	for topic := range w.routes {
-		if n := w.assigned[topic]; n != int(w.cfg.Partitions) {
+		n := w.assigned[topic]
+		if n > int(w.cfg.Partitions) {
+			return fmt.Errorf("topic %s of %s was given %d partitions, the configuration says %d: events in the new ones are not folded, and keys have moved", topic, w.cfg.Region, n, w.cfg.Partitions)
+		}
+		if n != int(w.cfg.Partitions) {
 			return fmt.Errorf("group %s has assigned %d of %d partitions of topic %s to this node", w.cfg.Group, n, w.cfg.Partitions, topic)
 		}
 	}

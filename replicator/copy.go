@@ -42,18 +42,20 @@ func (s *session) copy(ctx context.Context, fetches kgo.Fetches) error {
 // admit decides whether a record is to be appended. A record that does not fit
 // stops its partition, before anything is written that is not a copy.
 func (s *session) admit(p partition, r *kgo.Record) bool {
-	next := s.next[p]
-	tail := s.tails[p]
+	next, tail := s.next[p], s.tails[p]
+	if tail != nil {
+		next = tail.Offset
+	}
 	switch {
-	case tail != nil:
-		delete(s.tails, p)
-		if !same(r, tail) {
-			s.halt(p, "at offset %d the mirror has another record than the source: the source was re-created, or somebody else wrote to the mirror", tail.Offset)
-		}
-		return false
 	case r.Offset != next:
 		s.halt(p, "offsets %d to %d are missing at the source: its log is not dense (transactions, compaction), "+
 			"and this link mirrors dense logs only", next, r.Offset-1)
+		return false
+	case tail != nil:
+		delete(s.tails, p)
+		if !same(r, tail) {
+			s.halt(p, "at offset %d the mirror has another record than the source: the source was re-created, or somebody else wrote to the mirror", next)
+		}
 		return false
 	case r.Attrs.IsControl():
 		s.halt(p, "offset %d of the source is the mark of a transaction: its log is not dense, and this link mirrors dense logs only", next)
@@ -97,12 +99,10 @@ func (s *session) await(ctx context.Context, c *copying) {
 	case <-answered:
 		return
 	case <-late.C:
-		was := s.connectedErr()
 		s.setConnected(fmt.Errorf("writes to %s have not succeeded for %s", s.cfg.Destination, requestTimeout))
 		select {
 		case <-answered:
-			s.setConnected(was)
-			return
+			return // the check that is due by now finds that all is well
 		case <-ctx.Done():
 		}
 	case <-ctx.Done():

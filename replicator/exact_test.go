@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 )
@@ -91,13 +93,17 @@ func TestBacklogThenTrickle(t *testing.T) {
 			backlog = append(backlog, record(int32(i%2), i/2))
 		}
 		source.produce(backlog...)
+		producers := dest.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Observe: true, Count: -1})
 		w.link(us, eu)
 		awaitMirrored(source, dest)
 		for range 20 {
 			source.write(1)
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(time.Second)
 		}
 		awaitMirrored(source, dest)
+		if n := producers.Hits(); n != 1 {
+			t.Errorf("the link began %d times", n)
+		}
 	})
 }
 

@@ -85,7 +85,7 @@ func TestFaultsPass(t *testing.T) {
 					trickle(source, dest)
 					struck(t)
 				}
-				source.backlog()
+				source.write(10)
 				awaitMirrored(source, dest)
 				if s := l.Status(); len(s.Stopped) > 0 {
 					t.Errorf("stopped: %q", s.Stopped)

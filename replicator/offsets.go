@@ -35,6 +35,7 @@ func (s *session) locate(ctx context.Context) (next map[partition]int64, waiting
 	if err != nil {
 		return nil, nil, err
 	}
+	s.starts = starts
 	ends, missing, err := listOffsets(ctx, admin.ListEndOffsets, s.cfg.Origin.String(), s.cfg.Topics)
 	if err != nil {
 		return nil, nil, err
@@ -139,9 +140,10 @@ func (s *session) readTails(ctx context.Context, ends map[partition]int64) (map[
 	return tails, nil
 }
 
-// same reports whether a record of a log and one of its mirror are copies.
+// same reports whether a record of a log and one at the same offset of its mirror
+// are copies.
 func same(a, b *kgo.Record) bool {
-	return a.Offset == b.Offset && a.Timestamp.Equal(b.Timestamp) && a.Attrs.IsControl() == b.Attrs.IsControl() &&
+	return a.Timestamp.Equal(b.Timestamp) && a.Attrs.IsControl() == b.Attrs.IsControl() &&
 		bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) &&
 		slices.EqualFunc(a.Headers, b.Headers, func(g, h kgo.RecordHeader) bool { return g.Key == h.Key && bytes.Equal(g.Value, h.Value) })
 }

@@ -85,6 +85,57 @@ func TestOutages(t *testing.T) {
 	}
 }
 
+// What expires behind the link, at either end, is none of its business.
+func TestExpiredBehindTheLink(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		source, dest int64 // delete records up to here; -1: all; 0: none
+	}{
+		{"all at the source", -1, 0},
+		{"some at the source", 20, 0},
+		{"all but the last at the source", 29, 0},
+		{"all of the mirror", 0, -1},
+		{"some of the mirror", 0, 20},
+		{"all at both ends", -1, -1},
+	} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, away %t", test.name, away), func(t *testing.T) {
+				two(t, func(w *world, source, dest *cluster) {
+					source.write(30)
+					l := w.link(us, eu)
+					awaitMirrored(source, dest)
+					if away {
+						l.stop()
+					}
+					if test.source != 0 {
+						source.do(source.DeleteRecords(topic, 0, test.source))
+					}
+					if test.dest != 0 {
+						dest.do(dest.DeleteRecords(mirror(us, topic), 0, test.dest))
+					}
+					if away {
+						l.start()
+					}
+					time.Sleep(time.Minute)
+					if s := l.Status(); !s.Running || len(s.Stopped) > 0 {
+						t.Errorf("status: %+v", s)
+					}
+					source.write(5)
+					for p := range int32(partitions) {
+						awaitEnd(source, dest, topic, p)
+					}
+					copies := dest.read(mirror(us, topic), 0)
+					for i, want := range source.read(topic, 0)[max(0, len(source.read(topic, 0))-5):] {
+						if err := compare(want, copies[len(copies)-5+i]); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // A link that has not written anything yet loses its destination. (A client that
 // still needs a producer id then tries without a pause, and this test would hang.)
 func TestDestinationLostBeforeTheFirstWrite(t *testing.T) {

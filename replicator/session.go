@@ -17,6 +17,7 @@ type session struct {
 	producer *kgo.Client // to the destination
 	consumer *kgo.Client // of the source
 
+	starts map[partition]int64       // where the logs began when they were looked at last
 	next   map[partition]int64       // the offset to copy next, of every partition that is copied
 	tails  map[partition]*kgo.Record // last records of mirrors that the source has yet to show
 	copied bool
@@ -96,8 +97,10 @@ func (s *session) begin(ctx context.Context) (waiting, err error) {
 	}
 	start := map[string]map[int32]kgo.Offset{}
 	for p, offset := range s.next {
-		if s.tails[p] != nil {
+		if s.tails[p] != nil && offset > s.starts[p] {
 			offset--
+		} else {
+			delete(s.tails, p) // the source has nothing to compare it with
 		}
 		addOffset(start, p.topic, p.num, offset)
 	}

@@ -32,12 +32,6 @@ func (l *Link) setConnected(err error) {
 	}
 }
 
-func (l *Link) connectedErr() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.connected
-}
-
 // stop ends the mirroring of one partition until the link is made anew.
 func (l *Link) stop(p partition, format string, args ...any) {
 	err := &StoppedError{Origin: l.cfg.Origin, Topic: p.topic, Partition: p.num, Reason: fmt.Sprintf(format, args...)}

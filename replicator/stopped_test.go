@@ -67,7 +67,7 @@ var upsets = []upset{
 	{"foreign writer while the link waits for a transaction", func(w *world, source, dest *cluster, l *runningLink) {
 		source.transaction(leaveOpen, record(0, mirrored), record(0, mirrored+1))
 		dest.produce(foreign())
-	}, mirrored + 1, "31 30", "30", true},
+	}, mirrored + 1, "31 30 somebody", "30", true},
 	{"committed transaction", func(w *world, source, dest *cluster, l *runningLink) {
 		source.transaction(commit, record(0, mirrored), record(0, mirrored+1))
 		source.writeTo(0, 5)

@@ -60,11 +60,13 @@ written once. Not more than one load of the same file may run at a time.`,
 	flags.StringVar(&f.progress, "progress-file", "", "where progress is noted (default in the user's cache directory)")
 	flags.DurationVar(&f.patience, "patience", time.Minute, "how long a region that does not answer is tried again")
 	flags.BoolVar(&f.again, "again", false, "write once more what was loaded before, as new events")
-	_ = c.MarkFlagRequired("stream") // fails only for a flag that is not there
 	return c
 }
 
 func (t *tool) load(c *cobra.Command, path string, f loadFlags) error {
+	if f.stream == "" {
+		return events.Errorf(events.KindInvalid, "say with --stream which stream to load into")
+	}
 	own, clients, err := t.peers(c.Context())
 	if err != nil {
 		return err

@@ -89,7 +89,7 @@ func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partitio
 		damaged := errors.Is(err, objstore.ErrCorrupt)
 		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) {
 			if stopped := pause(ctx); stopped != nil { // one reading proves no damage
-				return fmt.Errorf("%w after attempt %d: %v", stopped, attempt, err)
+				return fmt.Errorf("%w after attempt %d: %w", stopped, attempt, err)
 			}
 			continue
 		}

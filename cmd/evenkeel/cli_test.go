@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/lab"
+)
+
+// result is what a command did.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// command runs evenkeel with arguments and standard input.
+func command(stdin string, args ...string) result {
+	c := root()
+	var out, errOut bytes.Buffer
+	c.SetIn(strings.NewReader(stdin))
+	c.SetOut(&out)
+	c.SetErr(&errOut)
+	code := cli.Main(c, args)
+	return result{code, out.String(), errOut.String()}
+}
+
+// step is one command and what it must do.
+type step struct {
+	args   []string
+	stdin  string
+	code   int
+	stdout []string // each is in it
+	stderr []string
+}
+
+func (s step) run(t *testing.T) {
+	t.Helper()
+	r := command(s.stdin, s.args...)
+	name := strings.Join(s.args, " ")
+	if r.code != s.code {
+		t.Errorf("%s: exit %d, want %d\n%s%s", name, r.code, s.code, r.stdout, r.stderr)
+	}
+	for _, want := range s.stdout {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("%s: standard output has no %q:\n%s", name, want, r.stdout)
+		}
+	}
+	for _, want := range s.stderr {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: standard error has no %q:\n%s", name, want, r.stderr)
+		}
+	}
+}
+
+func file(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestWithoutNode(t *testing.T) {
+	bad := file(t, "bad.yaml", "region: us-east-1\npartitons: 4\napi: {listen: nowhere}\n")
+	for name, s := range map[string]step{
+		"help":            {args: []string{"--help"}, stdout: []string{"Exit codes: 0 ok", "backup", "restore", "load"}},
+		"version":         {args: []string{"--version"}, stdout: []string{"evenkeel "}},
+		"unknown command": {args: []string{"frobnicate"}, code: 2, stderr: []string{`"frobnicate"`, "--help"}},
+		"unknown verb":    {args: []string{"backup", "eat"}, code: 2, stderr: []string{`"eat"`}},
+		"unknown flag":    {args: []string{"status", "--verbose"}, code: 2, stderr: []string{"--verbose"}},
+		"too few":         {args: []string{"put", "session"}, code: 2, stderr: []string{"usage: evenkeel put STREAM KEY"}},
+		"no node":         {args: []string{"status", "--server", "http://127.0.0.1:1"}, code: 7, stderr: []string{"127.0.0.1:1", "is it running?"}},
+		"bad server":      {args: []string{"status", "--server", "nowhere"}, code: 2, stderr: []string{`"nowhere"`}},
+		"no config":       {args: []string{"run", "--config", "no/such.yaml"}, code: 5, stderr: []string{"no/such.yaml"}},
+		"bad config": {args: []string{"run", "--config", bad}, code: 2,
+			stderr: []string{"partitons: unknown key; did you mean partitions?", "api.listen", "data_dir: missing", "regions"}},
+		"restore of what": {args: []string{"restore", "run"}, code: 2, stderr: []string{"--config", "--name"}},
+		"completion":      {args: []string{"completion", "bash"}, stdout: []string{"bash completion"}},
+	} {
+		t.Run(name, s.run)
+	}
+}
+
+// The verbs against a lab, one after the other.
+func TestVerbs(t *testing.T) {
+	l, err := lab.Up(t.Context(), lab.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Setenv("EVENKEEL_SERVER", l.Addresses()[0].API)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	lines := file(t, "events.jsonl", `{"key":"l-1","value":{"n":1},"region":"us-west-1"}
+{"key":"l-2","value":"text","region":"eu-central-1"}
+{"key":"l-3","value":"mine"}
+`)
+	faulty := file(t, "faulty.jsonl", "{\"key\":\"a\",\"value\":1}\n{\"value\":1}\nno json\n")
+
+	for _, s := range []step{
+		{args: []string{"put", "session", "s-1", `{"user":"ada"}`}, stdout: []string{"us-east-1/session/"}},
+		{args: []string{"put", "session", "bytes", "-"}, stdin: "\x00\xff\n", stdout: []string{"us-east-1/session/"}},
+		{args: []string{"put", "nothing", "k", "v"}, code: 5, stderr: []string{`"nothing"`, "session"}},
+		{args: []string{"put", "session", "", "v"}, code: 2, stderr: []string{"key"}},
+		{args: []string{"load", faulty, "--stream", "session"}, code: 2, stderr: []string{"faulty.jsonl:2", "faulty.jsonl:3", "nothing was loaded"}},
+		{args: []string{"load", lines, "--stream", "session"}, stdout: []string{"us-west-1", "3 of 3 events written"}},
+		{args: []string{"load", lines, "--stream", "session"}, code: 4, stderr: []string{"--again"}},
+		{args: []string{"load", lines}, code: 2, stderr: []string{"stream"}},
+	} {
+		s.run(t)
+	}
+	awaitEvents(t, 5)
+	for _, s := range []step{
+		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
+		{args: []string{"get", "session", "bytes"}, stdout: []string{"\x00\xff\n\n"}},
+		{args: []string{"get", "session", "l-2", "-o", "json"}, stdout: []string{`"value": "text"`, `"position": "eu-central-1/session/`}},
+		{args: []string{"get", "session", "nobody"}, code: 5, stderr: []string{`"nobody"`}},
+		{args: []string{"get", "session", "s-1", "-o", "xml"}, code: 2, stderr: []string{`"xml"`}},
+		{args: []string{"scan", "session", "--prefix", "l-", "--limit", "2"}, stdout: []string{"l-1", "l-2", `--after "l-2"`}},
+		{args: []string{"scan", "session", "--limit", "0x"}, code: 2},
+		{args: []string{"shards"}, stdout: []string{"LINEAGE", "us-east-1/session/"}},
+		{args: []string{"lag"}, stdout: []string{"BEHIND"}},
+		{args: []string{"restore", "run", "--name", "early"}, code: 5, stderr: []string{"evenkeel backup create"}},
+		{args: []string{"backup", "create"}, stdout: []string{"us-east-1"}},
+		{args: []string{"backup", "list", "-o", "json"}, stdout: []string{`"backups"`, `"region": "us-east-1"`}},
+		{args: []string{"restore", "run", "--name", "../x"}, code: 2, stderr: []string{`"../x"`}},
+		{args: []string{"restore", "run", "--name", "one"}, stdout: []string{"proved", "DIGEST (RECOMPUTED)"}},
+		{args: []string{"restore", "run", "--name", "one"}, code: 4, stderr: []string{"not empty"}},
+		{args: []string{"delete", "session", "s-1"}, stdout: []string{"us-east-1/session/"}},
+	} {
+		s.run(t)
+	}
+	awaitEvents(t, 6)
+	step{args: []string{"get", "session", "s-1"}, code: 5}.run(t)
+}
+
+// awaitEvents waits until the node has folded so many events.
+func awaitEvents(t *testing.T, n int64) {
+	t.Helper()
+	for {
+		r := command("", "status", "-o", "json")
+		var s api.Status
+		if err := json.Unmarshal([]byte(r.stdout), &s); err != nil || r.code != 0 {
+			t.Fatalf("status: exit %d, %v\n%s%s", r.code, err, r.stdout, r.stderr)
+		}
+		if s.Events >= n {
+			return
+		}
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

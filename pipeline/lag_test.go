@@ -1,0 +1,199 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/pipeline/api"
+)
+
+func (r *region) lag() *api.Lag {
+	r.w.Helper()
+	lag, err := r.Lag(r.w.Context())
+	if err != nil {
+		r.w.Fatalf("lag: %v", err)
+	}
+	return lag
+}
+
+// rowOf finds the row of a log.
+func rowOf(t *testing.T, rows []api.LagRow, log string) api.LagRow {
+	t.Helper()
+	for _, row := range rows {
+		if row.Log.String() == log {
+			return row
+		}
+	}
+	t.Fatalf("there is no row of %s", log)
+	return api.LagRow{}
+}
+
+func describeRow(row api.LagRow) string {
+	number := func(n *int64) string {
+		if n == nil {
+			return "unknown"
+		}
+		return fmt.Sprint(*n)
+	}
+	return fmt.Sprintf("end %s next %s behind %s", number(row.End), number(row.Next), number(row.Records))
+}
+
+func TestLag(t *testing.T) {
+	two(t, func(a, b *region) {
+		disk := &smallDisk{FS: a.disk}
+		disk.free.Store(1 << 30)
+		a.disk, a.cfg.Limits.MinFreeBytes = disk, 1<<20
+		a.start()
+		b.start()
+		lag := a.lag()
+		// 2 streams, 3 partitions; logs of both regions are folded, those of the
+		// peer mirrored.
+		if len(lag.Folds) != 12 || len(lag.Links) != 6 || lag.Region != us || lag.Behind() != "0" {
+			t.Errorf("%d folds, %d links, behind %s", len(lag.Folds), len(lag.Links), lag.Behind())
+		}
+		for i := range lag.Folds[1:] {
+			if lag.Folds[i].Log.Compare(lag.Folds[i+1].Log) >= 0 {
+				t.Errorf("%s before %s", lag.Folds[i].Log, lag.Folds[i+1].Log)
+			}
+		}
+		for range 5 {
+			b.produce(&kgo.Record{Topic: "session", Partition: 1, Key: []byte("k"), Value: []byte("v")})
+		}
+		a.has("k", "v")
+		a.eventsFolded(5)
+		if row := describeRow(rowOf(t, a.lag().Folds, "eu-central-1/session/1")); row != "end 5 next 5 behind 0" {
+			t.Error(row)
+		}
+
+		disk.free.Store(0) // folding stops, the link goes on
+		for range 3 {
+			b.produce(&kgo.Record{Topic: "session", Partition: 1, Key: []byte("k"), Value: []byte("w")})
+		}
+		a.await("mirrored", func() error {
+			if row := describeRow(rowOf(t, a.lag().Links, "eu-central-1/session/1")); row != "end 8 next 8 behind 0" {
+				return fmt.Errorf("%s", row)
+			}
+			return nil
+		})
+		lag = a.lag()
+		if row := describeRow(rowOf(t, lag.Folds, "eu-central-1/session/1")); row != "end 8 next 5 behind 3" || lag.Behind() != "3" {
+			t.Errorf("%s, behind %s", row, lag.Behind())
+		}
+	})
+}
+
+// The lag behind what cannot be asked is unknown, never 0, and finding that out
+// takes no longer than it may.
+func TestLagUnknown(t *testing.T) {
+	for name, c := range map[string]struct {
+		take                func(a, b *region, g *gate)
+		folds, links, peers string
+	}{
+		"the peer is down": {
+			func(_, b *region, _ *gate) { b.down() },
+			"end 0 next 0 behind 0", "end unknown next 0 behind unknown", "end 0 next 0 behind 0",
+		},
+		"its own Kafka is down": {
+			func(a, _ *region, _ *gate) { a.down() },
+			"end unknown next 0 behind unknown", "end 0 next unknown behind unknown", "end unknown next 0 behind unknown",
+		},
+		"its own Kafka is deaf": {
+			func(_, _ *region, g *gate) { g.freeze() },
+			"end unknown next 0 behind unknown", "end 0 next unknown behind unknown", "end unknown next 0 behind unknown",
+		},
+		"a topic is gone": {
+			func(_, b *region, _ *gate) { _ = b.kafka.DeleteTopic("config") },
+			"end 0 next 0 behind 0", "end unknown next 0 behind unknown", "end 0 next 0 behind 0",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			two(t, func(a, b *region) {
+				g := a.gated()
+				b.start()
+				a.start()
+				c.take(a, b, g)
+				a.within(4*time.Second, "lag", func() {
+					lag := a.lag()
+					if lag.Behind() != "unknown" {
+						t.Errorf("behind %s", lag.Behind())
+					}
+					for row, want := range map[*api.LagRow]string{
+						ptr(rowOf(t, lag.Folds, "us-east-1/config/0")):    c.folds,
+						ptr(rowOf(t, lag.Links, "eu-central-1/config/0")): c.links,
+						ptr(rowOf(t, lag.Folds, "eu-central-1/config/0")): c.peers,
+					} {
+						if got := describeRow(*row); got != want || (row.Records == nil) != (row.Error != "") {
+							t.Errorf("%s: %s, want %s; error %q", row.Log, got, want, row.Error)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// A state that is ahead of its log is no lag of less than nothing.
+func TestLagAhead(t *testing.T) {
+	one(t, func(r *region) {
+		r.start()
+		for range 3 {
+			r.produce(&kgo.Record{Topic: "session", Partition: 1, Key: []byte("k"), Value: []byte("v")})
+		}
+		r.eventsFolded(3)
+		if err := r.kafka.DeleteTopic("session"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.kafka.CreateTopic("session", partitions, nil); err != nil {
+			t.Fatal(err)
+		}
+		lag := r.lag()
+		row := rowOf(t, lag.Folds, "us-east-1/session/1")
+		if got := describeRow(row); got != "end 0 next 3 behind unknown" || row.Error == "" || lag.Behind() != "unknown" {
+			t.Errorf("%s, error %q, behind %s", got, row.Error, lag.Behind())
+		}
+	})
+}
+
+// Under load nobody seems to be ahead of what he follows.
+func TestLagUnderLoad(t *testing.T) {
+	two(t, func(a, b *region) {
+		b.start()
+		a.start()
+		b.put("k", "v")
+		a.has("k", "v")
+		client := b.dial()
+		stop, stopped := make(chan bool), make(chan bool)
+		go func() {
+			defer close(stopped)
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+				record := &kgo.Record{Topic: "session", Partition: int32(n % partitions), Key: []byte("k"), Value: []byte("v")}
+				if err := client.ProduceSync(context.Background(), record).FirstErr(); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		for range 300 {
+			lag := a.lag()
+			for _, row := range append(lag.Folds, lag.Links...) {
+				if row.Error != "" {
+					t.Errorf("%s: %s", row.Log, row.Error)
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+		close(stop)
+		<-stopped
+		client.Close()
+	})
+}
