@@ -87,6 +87,7 @@ func TestBackupAndRestore(t *testing.T) {
 		if first.Region != us || first.Shards != partitions || !reflect.DeepEqual(first.States, at.Logs) {
 			t.Errorf("%+v of %+v", first, at.Logs)
 		}
+		time.Sleep(time.Second) // names sort by time
 		r.put("later", "value")
 		r.has("later", "value")
 		second := r.backup()

@@ -202,6 +202,7 @@ func TestTopicExtended(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.produce(&kgo.Record{Topic: "session", Partition: partitions, Key: []byte("new"), Value: []byte("v")})
+		time.Sleep(5 * time.Minute) // a client looks at its topics that often
 		r.troubled("topic session", "4 partitions", "3")
 		r.has("k", "v")
 		r.within(stopLimit, "stop", r.stop)

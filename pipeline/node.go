@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,7 @@ type Node struct {
 	server   *http.Server
 	handler  *api.Handler
 	served   chan error
+	stopNode func() error // once
 }
 
 // StartNode starts a region and serves its API, its health and its metrics at
@@ -42,6 +44,7 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes, region.log)
 	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
 	n.server = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	n.stopNode = sync.OnceValue(n.stop)
 	go func() { n.served <- n.server.Serve(listener) }()
 	return n, nil
 }
@@ -50,8 +53,10 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 func (n *Node) Address() string { return n.listener.Addr().String() }
 
 // Stop answers the calls under way for half of the configured time, then ends
-// everything.
-func (n *Node) Stop() error {
+// everything. It may be called again.
+func (n *Node) Stop() error { return n.stopNode() }
+
+func (n *Node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Limits.StopTimeout/2)
 	defer cancel()
 	err := n.server.Shutdown(ctx)
