@@ -139,10 +139,10 @@ func TestWishesThatDoNotFit(t *testing.T) {
 }
 
 func TestPortInUse(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	// One lab after the other wants the port at another place of its row, so
+	// the whole row around it has to be free: below the ports of outgoing
+	// connections it stays so.
+	taken := listenAmongFree(t)
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
 	for offset, what := range map[int]string{0: "api of a", 1: "embedded Kafka", lab.ControlOffset: "control page", lab.ControlOffset + 1: "S3"} {
@@ -157,6 +157,31 @@ func TestPortInUse(t *testing.T) {
 			t.Errorf("%s at port %d: the error names not both: %v", what, port, err)
 		}
 	}
+}
+
+// listenAmongFree listens on a port with free ones for 100 places around it.
+func listenAmongFree(t *testing.T) net.Listener {
+	t.Helper()
+	for port := 12_000; port < 15_000; port += 200 {
+		var row []net.Listener
+		for p := port - 95; p <= port+95; p++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+			if err == nil {
+				row = append(row, l)
+			}
+		}
+		whole := len(row) == 191
+		for i, l := range row {
+			if !whole || i != 95 {
+				l.Close()
+			}
+		}
+		if whole {
+			return row[95]
+		}
+	}
+	t.Fatal("no row of free ports")
+	return nil
 }
 
 func TestRegionAlone(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -157,18 +158,30 @@ func choosePorts(base, regions int) (ports, error) {
 	return p, nil
 }
 
+// Free ports are looked for below those that systems give to outgoing
+// connections: one of these could be taken while the lab is stopped.
+const (
+	firstFreePort = 15_000
+	lastFreePort  = 32_000
+	portTries     = 10_000
+)
+
 // freePorts finds n ports that nobody listens on.
 func freePorts(n int) (free []int, err error) {
-	for range n {
+	for range portTries {
+		if len(free) == n {
+			return free, nil
+		}
+		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort)
 		// All are held until all are found, so that none is found twice.
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close()
-		free = append(free, l.Addr().(*net.TCPAddr).Port)
+		free = append(free, port)
 	}
-	return free, nil
+	return nil, fmt.Errorf("no %d free ports between %d and %d", n, firstFreePort, lastFreePort)
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
