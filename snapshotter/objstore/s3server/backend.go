@@ -50,9 +50,12 @@ func newRooted(cfg Config) (*rooted, error) {
 	if err := os.MkdirAll(r.root, 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	attributes, err := attributeStore(dir, r.root, cfg.noXattr)
-	if err != nil {
-		return nil, err
+	// The gateway can keep attributes in files of their own instead, but then an
+	// object and its attributes do not appear in one step: racing creators met
+	// half of one.
+	attributes := meta.XattrMeta{}
+	if err := attributes.Test(r.root); err != nil {
+		return nil, fmt.Errorf("%s: this file system keeps no extended attributes: %w; choose a directory on another (ext4, xfs, btrfs)", r.root, err)
 	}
 
 	// posix.New changes the current directory of the process.
@@ -68,19 +71,6 @@ func newRooted(cfg Config) (*rooted, error) {
 		return nil, fmt.Errorf("opening the data: %w", err)
 	}
 	return r, nil
-}
-
-// attributeStore keeps to files once it has begun with them.
-func attributeStore(dir, root string, noXattr bool) (meta.MetadataStorer, error) {
-	side := filepath.Join(dir, "meta")
-	_, err := os.Stat(side)
-	if noXattr = noXattr || err == nil; !noXattr && (meta.XattrMeta{}).Test(root) == nil {
-		return meta.XattrMeta{}, nil
-	}
-	if err := os.MkdirAll(side, 0o755); err != nil {
-		return nil, fmt.Errorf("attribute directory: %w", err)
-	}
-	return meta.NewSideCar(side)
 }
 
 // path returns the bucket's absolute path.

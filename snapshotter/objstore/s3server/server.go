@@ -44,9 +44,6 @@ type Config struct {
 	Buckets []string
 	// Log gets the gateway's internal errors; nil: nowhere.
 	Log *slog.Logger
-
-	// noXattr forces the fallback for file systems without extended attributes.
-	noXattr bool
 }
 
 // Server is a running S3 server.

@@ -3,7 +3,6 @@ package s3server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -19,7 +18,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
-	"github.com/evenkeel/evenkeel/snapshotter/objstore/objstoretest"
 )
 
 func startServer(t *testing.T, cfg Config) *Server {
@@ -55,46 +53,30 @@ func client(s *Server) *s3.Client {
 		Credentials: credentials.NewStaticCredentialsProvider(access, secret, "")})
 }
 
-// The fallback for file systems without extended attributes passes the suite too.
-func TestWithoutExtendedAttributes(t *testing.T) {
-	s := startServer(t, Config{Dir: t.TempDir(), noXattr: true})
-	n := 0
-	objstoretest.Run(t, func(t *testing.T) objstore.Bucket {
-		n++
-		bucket := fmt.Sprintf("bucket-%d", n)
-		if _, err := client(s).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &bucket}); err != nil {
-			t.Fatal(err)
-		}
-		return open(t, s, bucket)
-	})
-}
-
 func TestRestartKeepsData(t *testing.T) {
-	for _, noXattr := range []bool{false, true} {
-		dir := t.TempDir()
-		first := startServer(t, Config{Dir: dir, Buckets: []string{"kept"}, AccessKey: "me", SecretKey: "my-secret", noXattr: noXattr})
-		addr := strings.TrimPrefix(first.URL(), "http://")
-		if err := open(t, first, "kept").Create(t.Context(), "a/b", []byte("body")); err != nil {
-			t.Fatal(err)
-		}
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
+	dir := t.TempDir()
+	first := startServer(t, Config{Dir: dir, Buckets: []string{"kept"}, AccessKey: "me", SecretKey: "my-secret"})
+	addr := strings.TrimPrefix(first.URL(), "http://")
+	if err := open(t, first, "kept").Create(t.Context(), "a/b", []byte("body")); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 
-		// The port is free at once, and a server that kept attributes in files goes on so.
-		second := startServer(t, Config{Dir: dir, Addr: addr, Buckets: []string{"kept", "new"}, AccessKey: "me", SecretKey: "my-secret"})
-		if second.URL() != first.URL() {
-			t.Errorf("URL %s, want %s", second.URL(), first.URL())
-		}
-		if got, err := objstore.ReadAll(t.Context(), open(t, second, "kept"), "a/b", 100); err != nil || string(got) != "body" {
-			t.Errorf("read %q, %v", got, err)
-		}
-		if err := open(t, second, "new").Check(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if err := second.Close(); err != nil {
-			t.Fatal(err)
-		}
+	// The port is free at once.
+	second := startServer(t, Config{Dir: dir, Addr: addr, Buckets: []string{"kept", "new"}, AccessKey: "me", SecretKey: "my-secret"})
+	if second.URL() != first.URL() {
+		t.Errorf("URL %s, want %s", second.URL(), first.URL())
+	}
+	if got, err := objstore.ReadAll(t.Context(), open(t, second, "kept"), "a/b", 100); err != nil || string(got) != "body" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := open(t, second, "new").Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
