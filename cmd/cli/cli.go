@@ -33,9 +33,14 @@ func Main(root *cobra.Command, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return events.Errorf(events.KindInvalid, "%w; see: %s --help", err, c.CommandPath())
 	})
-	err := root.ExecuteContext(ctx)
+	began := false
+	noteBeginning(root, &began)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if !began && events.KindOf(err) == events.KindFailed { // what the library itself finds wrong with a command line
+		err = events.Errorf(events.KindInvalid, "%w; see: %s --help", err, c.CommandPath())
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		fmt.Fprintln(root.ErrOrStderr(), "interrupted")
@@ -43,6 +48,19 @@ func Main(root *cobra.Command, args []string) int {
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), err)
 	return int(events.KindOf(err))
+}
+
+// noteBeginning tells whether any of the commands has begun to run.
+func noteBeginning(c *cobra.Command, began *bool) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			*began = true
+			return run(c, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		noteBeginning(sub, began)
+	}
 }
 
 // Args makes a check of the number of arguments whose error is a usage error.
@@ -77,23 +95,36 @@ type Output struct {
 	Format string // table or json
 }
 
-// Flag adds -o to a command and those below it.
+// Flag adds -o to a command and those below it. A format that is none is refused
+// before the command does anything.
 func (o *Output) Flag(c *cobra.Command) {
-	c.PersistentFlags().StringVarP(&o.Format, "output", "o", "table", "how to show results: table or json")
+	o.Format = "table"
+	c.PersistentFlags().VarP((*format)(o), "output", "o", "how to show results: table or json")
+}
+
+// format is an Output as a flag's value (pflag.Value).
+type format Output
+
+func (f *format) String() string { return f.Format }
+func (f *format) Type() string   { return "format" }
+
+func (f *format) Set(text string) error {
+	if text != "table" && text != "json" {
+		return errors.New("want table or json")
+	}
+	f.Format = text
+	return nil
 }
 
 // Show writes a result: as JSON if asked, else by the table function.
 func (o *Output) Show(w io.Writer, result any, table func(io.Writer) error) error {
-	switch o.Format {
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(result)
-	case "table":
+	if o.Format != "json" {
 		return table(w)
 	}
-	return events.Errorf(events.KindInvalid, "output %q: want table or json", o.Format)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(result)
 }
 
 // Table is a table function for fixed rows.

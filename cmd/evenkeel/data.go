@@ -72,7 +72,7 @@ func (t *tool) put(c *cobra.Command, p api.PutParams) error {
 func (t *tool) getCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get STREAM KEY",
-		Short: "Print a key's value as the node's region has it, byte for byte",
+		Short: "Print a key's value as the node's region has it, and a line end; -o json tells all of it",
 		Args:  cli.Args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := t.client()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
@@ -25,6 +26,9 @@ func (t *tool) runCommand() *cobra.Command {
 answered, what was acknowledged is in the logs, what was folded is flushed.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if path == "" {
+				return events.Errorf(events.KindInvalid, "say with --config which node to run")
+			}
 			cfg, err := config.Load(path, os.Environ())
 			if err != nil {
 				return err

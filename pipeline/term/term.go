@@ -16,19 +16,31 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// Table writes rows below a header, in columns.
+// Table writes rows below a header, in columns. A cell stays in its line,
+// whatever is in it.
 func Table(w io.Writer, header []string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(header, "\t"))
+	line := func(cells []string) {
+		for i, cell := range cells {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, oneLine.Replace(cell))
+		}
+		fmt.Fprintln(t)
+	}
+	line(header)
 	for _, row := range rows {
-		fmt.Fprintln(t, strings.Join(row, "\t"))
+		line(row)
 	}
 	return t.Flush()
 }
 
+var oneLine = strings.NewReplacer("\t", " ", "\n", " ", "\v", " ", "\f", " ", "\r", " ")
+
 // Count writes a number with commas: 18,543.
 func Count[N ~int | ~int32 | ~int64](n N) string {
-	digits := fmt.Sprint(max(n, -n))
+	digits := strings.TrimPrefix(fmt.Sprint(n), "-")
 	var parts []string
 	for len(digits) > 3 {
 		parts = append([]string{digits[len(digits)-3:]}, parts...)
@@ -48,7 +60,7 @@ func Bytes(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	size, unit := float64(n)/(1<<10), 0
-	for size >= 1<<10 && unit < len(units)-1 {
+	for size >= 1023.95 && unit < len(units)-1 { // would be written as 1024.0
 		size, unit = size/(1<<10), unit+1
 	}
 	return fmt.Sprintf("%.1f %ciB", size, units[unit])
