@@ -1,55 +1,49 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
-// lagTimeout bounds how long a cluster is waited for; what it did not say by
+// lagTimeout bounds how long the cluster is waited for; what it did not say by
 // then is unknown.
 const lagTimeout = 3 * time.Second
 
-// Lag implements api.Node: it asks all clusters where their logs end.
+// Lag implements api.Node: it asks the region's cluster where logs and mirrors
+// end, and the links how far these are behind.
 func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	local := routes(r.cfg) // this region's logs and mirrors
 	// Whoever follows is asked before what it follows, so that one who seems to
-	// be ahead really is: state, then mirrors, then their logs.
+	// be ahead really is.
 	vector := events.VectorOf(r.shards.states())
-	ends := r.ownEnds(ctx, local)
-	sources := r.sourceEnds(ctx)
-	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LagRow{}}
+	ends := r.endsOf(ctx, r.cfg.Region, local)
+	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LinkLag{}}
 	for _, rt := range local {
 		for p := range r.cfg.Partitions {
 			log := rt.log(p)
 			lag.Folds = append(lag.Folds, lagRow(log, ends[log], offset{n: vector[log]}))
 		}
 	}
-	for log, end := range sources {
-		lag.Links = append(lag.Links, lagRow(log, end, ends[log]))
-	}
-	for _, rows := range [][]api.LagRow{lag.Folds, lag.Links} {
-		slices.SortFunc(rows, func(a, b api.LagRow) int { return a.Log.Compare(b.Log) })
+	slices.SortFunc(lag.Folds, func(a, b api.LagRow) int { return a.Log.Compare(b.Log) })
+	for _, l := range r.links {
+		lag.Links = append(lag.Links, linkLags(r.cfg, linkDetails(l))...)
 	}
 	return lag, nil
-}
-
-// ownEnds asks the region's own cluster, and leaves the others their time.
-func (r *Region) ownEnds(ctx context.Context, topics map[string]route) map[events.Log]offset {
-	ctx, cancel := context.WithTimeout(ctx, lagTimeout/2)
-	defer cancel()
-	return r.endsOf(ctx, r.cfg.Region, topics)
 }
 
 // offset is an offset, or why it is not known.
@@ -80,29 +74,62 @@ func lagRow(log events.Log, end, next offset) api.LagRow {
 	return row
 }
 
-// sourceEnds asks every other region where its own logs end.
-func (r *Region) sourceEnds(ctx context.Context) map[events.Log]offset {
-	peers := r.cfg.Peers()
-	found := make([]map[events.Log]offset, len(peers))
-	var g errgroup.Group
-	for i, peer := range peers {
-		g.Go(func() error {
-			topics := map[string]route{}
-			for name, s := range r.cfg.Streams {
-				topics[s.Topic] = route{r.cfg.Origin(peer), name}
-			}
-			found[i] = r.endsOf(ctx, peer, topics)
-			return nil
-		})
-	}
-	_ = g.Wait() // what failed is in the offsets
-	all := map[events.Log]offset{}
-	for _, m := range found {
-		for log, o := range m {
-			all[log] = o
+// linkLags is how far mirrors are behind, by topic and partition. Partitions of
+// streams that the link does not know yet are unknown, not missing.
+func linkLags(cfg *config.Config, d replicator.Details) []api.LinkLag {
+	streams := map[string]events.Stream{}
+	unseen := map[events.Log]bool{}
+	for name, s := range cfg.Streams {
+		streams[s.Topic] = name
+		for p := range cfg.Partitions {
+			unseen[events.Log{Origin: d.Origin, Stream: name, Partition: p}] = true
 		}
 	}
-	return all
+	var rows []api.LinkLag
+	for _, p := range d.Partitions {
+		row := linkLag(d.Origin, p)
+		if name, ok := streams[p.Topic]; ok {
+			row.Log = &events.Log{Origin: d.Origin, Stream: name, Partition: p.Partition}
+			delete(unseen, *row.Log)
+		}
+		rows = append(rows, row)
+	}
+	for log := range unseen {
+		rows = append(rows, api.LinkLag{
+			Log: &log, Origin: log.Origin, Topic: cfg.Streams[log.Stream].Topic, Partition: log.Partition,
+			Error: cmp.Or(d.Error, "the link has not come to this partition yet"),
+		})
+	}
+	slices.SortFunc(rows, func(a, b api.LinkLag) int {
+		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return rows
+}
+
+func linkLag(origin events.Origin, p replicator.PartitionStatus) api.LinkLag {
+	row := api.LinkLag{
+		Origin: origin, Topic: p.Topic, Partition: p.Partition, State: p.State,
+		Next: p.SourceNext, Lag: p.Lag, FetchAge: p.FetchAge, AckAge: p.AckAge,
+	}
+	if p.SourceNext != nil && p.Lag.Records != nil {
+		end := *p.SourceNext + *p.Lag.Records
+		row.End = &end
+		return row
+	}
+	row.Records = nil
+	switch {
+	case p.Stop != nil:
+		row.Error = p.Stop.Reason
+	case p.Reason != "":
+		row.Error = p.Reason
+	case p.State == replicator.Paused:
+		row.Error = "paused by an operator"
+	case p.FetchAge == nil:
+		row.Error = "the source has not answered yet"
+	default:
+		row.Error = fmt.Sprintf("the source last answered %.0f s ago", *p.FetchAge)
+	}
+	return row
 }
 
 // adminOf makes a client of a region's cluster that works as long as the context.

@@ -150,16 +150,35 @@ func (r *Region) run() error {
 			return err
 		}
 		sourceOpts = slices.Clip(append(sourceOpts, kgo.WithContext(life)))
-		link := replicator.NewLink(sourceOpts, own, replicator.Config{
-			Origin:      r.cfg.Origin(source),
-			Destination: r.cfg.Region,
-			Topics:      logTopics(r.cfg),
-			Partitions:  r.cfg.Partitions,
-		}, linkMetrics, r.log)
+		linkCfg, err := linkConfig(r.cfg, source)
+		if err != nil {
+			return err
+		}
+		if linkCfg.Relays, err = r.relays(life, source); err != nil {
+			return err
+		}
+		link := replicator.NewLink(sourceOpts, own, linkCfg, linkMetrics, r.log)
 		r.links = append(r.links, link)
 		r.running.Go(func() { link.Run(ctx) })
 	}
+	r.parts.Registry.MustRegister(newLinkGauges(r.links))
 	return nil
+}
+
+// relays are the peers that have mirrors of an origin besides this region.
+func (r *Region) relays(life context.Context, origin events.Region) ([]replicator.Relay, error) {
+	var relays []replicator.Relay
+	for _, peer := range r.cfg.Peers() {
+		if peer == origin {
+			continue
+		}
+		opts, err := r.kafkaOpts(peer)
+		if err != nil {
+			return nil, err
+		}
+		relays = append(relays, replicator.Relay{Region: peer, Opts: append(opts, kgo.WithContext(life))})
+	}
+	return relays, nil
 }
 
 // Failed is closed when the region cannot go on; Failure then says why.

@@ -96,13 +96,14 @@ func TestBacklogThenTrickle(t *testing.T) {
 		producers := dest.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Observe: true, Count: -1})
 		w.link(us, eu)
 		awaitMirrored(source, dest)
+		began := producers.Hits()
 		for range 20 {
 			source.write(1)
 			time.Sleep(time.Second)
 		}
 		awaitMirrored(source, dest)
-		if n := producers.Hits(); n != 1 {
-			t.Errorf("the link began %d times", n)
+		if n := producers.Hits(); n != began || n != partitions {
+			t.Errorf("%d producer ids were asked for, and %d more later; want one for each mirror", began, n-began)
 		}
 	})
 }
@@ -163,7 +164,7 @@ func TestThreeRegionsNeverLoop(t *testing.T) {
 					}
 				}
 			}
-			if n := len(w.clusters[r].topics()); n != len(regions) {
+			if n := len(w.clusters[r].topics()); n != len(regions)+1 { // the link topic
 				t.Errorf("%s has %d topics: %v", r, n, w.clusters[r].topics())
 			}
 		}
@@ -178,7 +179,6 @@ func TestSeveralTopics(t *testing.T) {
 			name := fmt.Sprintf("topic.%d", i)
 			topics = append(topics, name)
 			source.create(name)
-			dest.create(mirror(us, name))
 			for n := range 10 * (i + 1) {
 				r := record(int32(n%partitions), n)
 				r.Topic = name

@@ -56,8 +56,8 @@ var faults = []struct {
 	{"no producer id", nil, requestFails(kmsg.InitProducerID, 3, kerr.CoordinatorLoadInProgress), true},
 	{"no producer id allowed", nil, requestFails(kmsg.InitProducerID, 3, kerr.ClusterAuthorizationFailed), true},
 	{"mirror's offsets are refused", nil, requestFails(kmsg.ListOffsets, 3, kerr.UnknownServerError), false},
-	{"log's offsets are refused", requestFails(kmsg.ListOffsets, 3, kerr.TopicAuthorizationFailed), nil, false},
-	{"log's offsets are not available", requestFails(kmsg.ListOffsets, 3, kerr.OffsetNotAvailable), nil, false},
+	{"log's offsets are refused", requestFails(kmsg.ListOffsets, 3, kerr.TopicAuthorizationFailed), nil, true},
+	{"log's offsets are not available", requestFails(kmsg.ListOffsets, 3, kerr.OffsetNotAvailable), nil, true},
 	{"fetch: another leader", requestFails(kmsg.Fetch, 5, kerr.NotLeaderForPartition), nil, false},
 	{"fetch: fenced epoch", requestFails(kmsg.Fetch, 3, kerr.FencedLeaderEpoch), nil, false},
 	{"fetch: not allowed", requestFails(kmsg.Fetch, 3, kerr.TopicAuthorizationFailed), nil, false},
@@ -177,6 +177,8 @@ func TestLeadersMove(t *testing.T) {
 	simulate(t, brokers, []events.Region{us, eu}, func(w *world) {
 		source, dest := w.clusters[us], w.clusters[eu]
 		w.link(us, eu)
+		source.write(1)
+		awaitMirrored(source, dest)
 		for i := range 10 {
 			source.write(7)
 			for p := range int32(partitions) {

@@ -53,14 +53,12 @@ func (c *cluster) produce(records ...*kgo.Record) {
 	c.do(c.client.ProduceSync(context.Background(), records...).FirstErr())
 }
 
-// end is the high watermark of a partition.
+// end is the high watermark of a partition, 0 if there is none yet.
 func (c *cluster) end(topic string, p int32) int64 {
-	c.w.Helper()
-	info := c.PartitionInfo(topic, p)
-	if info == nil {
-		c.w.Fatalf("%s has no partition %d of %s", c.region, p, topic)
+	if info := c.PartitionInfo(topic, p); info != nil {
+		return info.HighWatermark
 	}
-	return info.HighWatermark
+	return 0
 }
 
 // topics lists the cluster's topics.
@@ -71,39 +69,44 @@ func (c *cluster) topics() []string {
 	return listed.Names()
 }
 
-// read returns everything that a partition holds.
+// read returns what a consumer sees of a partition that reads committed records.
 func (c *cluster) read(topic string, p int32) []*kgo.Record {
 	c.w.Helper()
 	info := c.PartitionInfo(topic, p)
-	if info == nil {
-		c.w.Fatalf("%s has no partition %d of %s", c.region, p, topic)
-	}
-	if info.LogStartOffset == info.HighWatermark {
+	if info == nil || info.LogStartOffset == info.LastStableOffset {
 		return nil
 	}
-	client := c.dial(kgo.KeepControlRecords(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
+	// The last offset of a stable log is never an aborted record's, for markers are
+	// kept, nor one that compaction takes.
+	client := c.dial(kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		topic: {p: kgo.NewOffset().At(info.LogStartOffset)},
 	}))
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var records []*kgo.Record
-	for len(records) == 0 || records[len(records)-1].Offset < info.HighWatermark-1 {
+	for len(records) == 0 || records[len(records)-1].Offset < info.LastStableOffset-1 {
 		fetches := client.PollFetches(ctx)
 		if err := errors.Join(fetches.Err0(), ctx.Err()); err != nil {
-			c.w.Fatalf("read %s of %s, partition %d, offsets %d to %d: %v", topic, c.region, p, info.LogStartOffset, info.HighWatermark-1, err)
+			c.w.Fatalf("read %s of %s, partition %d, offsets %d to %d: %v", topic, c.region, p, info.LogStartOffset, info.LastStableOffset-1, err)
 		}
 		records = append(records, fetches.Records()...)
 	}
-	return records
+	return slices.DeleteFunc(records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 }
 
 // compare says how a mirrored record differs from its original, nil if not.
 func compare(source, mirrored *kgo.Record) error {
+	if source.Offset != mirrored.Offset {
+		return fmt.Errorf("offset %d is at %d of the mirror", source.Offset, mirrored.Offset)
+	}
+	return compareParts(source, mirrored)
+}
+
+// compareParts is compare for records whose offsets may differ.
+func compareParts(source, mirrored *kgo.Record) error {
 	same := func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 	switch {
-	case source.Offset != mirrored.Offset:
-		return fmt.Errorf("offset %d is at %d of the mirror", source.Offset, mirrored.Offset)
 	case !same(source.Key, mirrored.Key):
 		return fmt.Errorf("offset %d: key %#v, in the mirror %#v", source.Offset, source.Key, mirrored.Key)
 	case !same(source.Value, mirrored.Value):

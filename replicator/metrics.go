@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	records *prometheus.CounterVec
 	bytes   *prometheus.CounterVec
+	batches *prometheus.CounterVec
 	stopped *prometheus.GaugeVec
 }
 
@@ -20,13 +21,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "evenkeel_link_records_total", Help: "Records written to mirrors.",
 		}, []string{"origin", "topic"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "evenkeel_link_bytes_total", Help: "Bytes of keys and values written to mirrors, uncompressed.",
+			Name: "evenkeel_link_bytes_total", Help: "Bytes of batches written to mirrors, as they were produced.",
 		}, []string{"origin", "topic"}),
+		batches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_link_batches_total",
+			Help: "Batches of the source by what became of them: passed as they are, merged with others, framed anew (split, trimmed, holes, " +
+				"append-time, old-format), left out (control, aborted, empty), or corrupt.",
+		}, []string{"origin", "fate"}),
 		stopped: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "evenkeel_link_partitions_stopped", Help: "Partitions whose mirroring has stopped for good and needs an operator.",
 		}, []string{"origin"}),
 	}
-	r.MustRegister(m.records, m.bytes, m.stopped)
+	r.MustRegister(m.records, m.bytes, m.batches, m.stopped)
 	return m
 }
 
@@ -36,3 +42,9 @@ func (m *Metrics) add(o events.Origin, topic string, records, bytes int64) {
 }
 
 func (m *Metrics) stop(o events.Origin) { m.stopped.WithLabelValues(o.String()).Inc() }
+
+func (m *Metrics) batch(o events.Origin, fate string, n int) {
+	m.batches.WithLabelValues(o.String(), fate).Add(float64(n))
+}
+
+func (m *Metrics) resume(o events.Origin) { m.stopped.WithLabelValues(o.String()).Dec() }

@@ -1,13 +1,17 @@
 package replicator_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // awaitInterrupted waits until the link says that it does not run, and why.
@@ -188,7 +192,6 @@ func TestEndsInAnyOutage(t *testing.T) {
 // the others waiting.
 func TestTopicCreatedLater(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
-		dest.create(mirror(us, "later"))
 		l := w.link(us, eu, topic, "later")
 		source.write(10)
 		awaitMirrored(source, dest)
@@ -207,73 +210,159 @@ func TestTopicCreatedLater(t *testing.T) {
 	})
 }
 
-// A mirror that does not exist yet is waited for.
-func TestMirrorCreatedLater(t *testing.T) {
+// Mirrors are the link's to create, with as many partitions as the log, and so is
+// the link topic.
+func TestLinkCreatesMirrors(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
-		source.create("later")
-		r := record(1, 0)
+		source.do(source.CreateTopic("later", 7, map[string]string{"retention.ms": "123456789"}))
+		r := record(6, 0)
 		r.Topic = "later"
 		source.produce(r)
 		l := w.link(us, eu, "later")
-		l.awaitInterrupted("eu", "UNKNOWN_TOPIC")
-		dest.create(mirror(us, "later"))
-		awaitMirrored(source, dest, "later")
+		l.awaitView("later")
+		if got := dest.topics(); !slices.Equal(got, []string{replicator.LinkTopic, topic, mirror(us, "later")}) {
+			t.Errorf("the destination has %v", got)
+		}
+		if n := len(dest.PartitionInfos(mirror(us, "later"))); n != 7 {
+			t.Errorf("the mirror has %d partitions", n)
+		}
+		if v := dest.TopicInfo(mirror(us, "later")).Configs["retention.ms"]; v == nil || *v != "123456789" {
+			t.Errorf("the mirror's retention is %v", v)
+		}
 	})
 }
 
-// A mirror that was lost is made again from the first record on.
-func TestLostMirrorIsRebuilt(t *testing.T) {
+// A mirror that somebody has created beforehand is filled, if it is empty.
+func TestEmptyMirrorIsThere(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
-		source.write(40)
-		l := w.link(us, eu)
+		dest.create(mirror(us, topic))
+		source.write(5)
+		w.link(us, eu)
 		awaitMirrored(source, dest)
-		dest.recreate(mirror(us, topic))
+	})
+}
+
+// A log that grows by partitions is mirrored with them.
+func TestPartitionsAreAdded(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.link(us, eu)
 		source.write(5)
 		awaitMirrored(source, dest)
-		if s := l.Status(); len(s.Stopped) > 0 {
-			t.Errorf("stopped: %q", s.Stopped)
+		source.grow(topic, partitions+2)
+		source.writeTo(partitions, 5)
+		source.writeTo(partitions+1, 5)
+		l.awaitState(topic, partitions+1, replicator.Mirroring)
+		for p := range int32(partitions + 2) {
+			awaitPartition(source, dest, topic, p)
+		}
+		if s := l.Status(); !s.Running || len(s.Stopped) > 0 {
+			t.Errorf("status: %+v", s)
 		}
 	})
+}
+
+// A mirror that was deleted under a link, or while it was away, is not made again
+// before an operator says so.
+func TestDeletedMirror(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away ", away), func(t *testing.T) {
+			two(t, func(w *world, source, dest *cluster) {
+				source.write(40)
+				l := w.link(us, eu)
+				awaitMirrored(source, dest)
+				if away {
+					l.stop()
+				}
+				dest.do(dest.DeleteTopic(mirror(us, topic)))
+				source.write(5)
+				l.start()
+				for p := range int32(partitions) {
+					if stop := l.awaitStop(topic, p); stop.State != replicator.MirrorRecreated || stop.From != -1 || stop.To != -1 {
+						t.Errorf("partition %d: %v", p, stop)
+					}
+				}
+				time.Sleep(time.Minute)
+				for p := range int32(partitions) {
+					if end := dest.end(mirror(us, topic), p); end != 0 {
+						t.Errorf("partition %d: the mirror ends at %d", p, end)
+					}
+				}
+				l.resume(topic, replicator.All, "earliest")
+				l.awaitView(topic)
+				source.write(5)
+				awaitMirrored(source, dest)
+			})
+		})
+	}
+}
+
+// A destination that has lost everything begins anew: there is nothing left that
+// could be contradicted.
+func TestDestinationThatLostEverything(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away ", away), func(t *testing.T) {
+			two(t, func(w *world, source, dest *cluster) {
+				source.write(40)
+				l := w.link(us, eu)
+				awaitMirrored(source, dest)
+				if away {
+					l.stop()
+				}
+				dest.down()
+				dest.wipe()
+				dest.up()
+				l.start()
+				source.write(5)
+				l.awaitView(topic)
+				awaitMirrored(source, dest)
+				l.awaitRunning()
+			})
+		})
+	}
 }
 
 // A write that the destination carries out only after the link has given it up,
-// and another one has begun, doubles records. This link cannot prevent it, but
-// it must not go on as if nothing had happened.
-func TestLateWriteStops(t *testing.T) {
-	two(t, func(w *world, source, dest *cluster) {
-		l := w.link(us, eu)
-		l.awaitRunning()
-		land := make(chan struct{})
-		var held bool
-		dest.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-			if !held {
-				held = true
-				dest.SleepControl(func() { <-land })
-			}
-			return nil, nil, false
+// and another one has begun, changes nothing: its place is taken.
+func TestLateWriteIsAbsorbed(t *testing.T) {
+	for _, first := range []int{1, 20} { // records of the late write
+		t.Run(fmt.Sprint("records ", first), func(t *testing.T) {
+			two(t, func(w *world, source, dest *cluster) {
+				l := w.link(us, eu)
+				source.writeTo(0, 3)
+				awaitPartition(source, dest, topic, 0)
+				id := dest.TopicInfo(mirror(us, topic)).TopicID
+				land, landed := make(chan struct{}), make(chan struct{})
+				held := false
+				dest.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+					if held || r.(*kmsg.ProduceRequest).Topics[0].TopicID != id {
+						dest.KeepControl()
+						return nil, nil, false
+					}
+					held = true
+					dest.SleepControl(func() { <-land })
+					close(landed)
+					return nil, nil, false
+				})
+				source.writeTo(0, first)
+				time.Sleep(time.Second)
+				l.stop()
+				if end := dest.end(mirror(us, topic), 0); end != 3 || !held {
+					t.Fatalf("the write has landed: the test tests nothing")
+				}
+				l.start()
+				source.writeTo(0, 1)
+				awaitPartition(source, dest, topic, 0)
+				close(land)
+				<-landed
+				time.Sleep(time.Second)
+				source.write(5)
+				awaitMirrored(source, dest)
+				if s := l.Status(); len(s.Stopped) > 0 {
+					t.Errorf("stopped: %q", s.Stopped)
+				}
+			})
 		})
-		source.writeTo(0, 1)
-		time.Sleep(time.Second)
-		l.stop()
-		if end := dest.end(mirror(us, topic), 0); end != 0 {
-			t.Fatalf("the write has landed: the test tests nothing")
-		}
-		l.start()
-		source.writeTo(0, 1)
-		awaitPartition(source, dest, topic, 0)
-		close(land)
-		w.await("the late write lands", func() error {
-			if end := dest.end(mirror(us, topic), 0); end != 3 {
-				return fmt.Errorf("the mirror ends at %d", end)
-			}
-			return nil
-		})
-		source.write(5)
-		if said := l.awaitStopped(1)[0]; !strings.Contains(said, "partition 0") {
-			t.Errorf("status says %q", said)
-		}
-		awaitPartition(source, dest, topic, 1)
-	})
+	}
 }
 
 // What is counted: records and bytes that are in mirrors, once each.
@@ -282,11 +371,13 @@ func TestMetricsCount(t *testing.T) {
 		l := w.link(us, eu)
 		source.write(25)
 		awaitMirrored(source, dest)
-		var bytes int
+		var bytes int64
 		for p := range int32(partitions) {
-			for _, r := range source.read(topic, p) {
-				bytes += len(r.Key) + len(r.Value)
+			v, err := l.Verify(context.Background(), topic, p, 0)
+			if err != nil || v.Next != v.End || v.Records != 25 {
+				t.Fatalf("%+v, %v", v, err)
 			}
+			bytes += v.Bytes
 		}
 		w.await("records are counted", func() error {
 			if n := l.metric("evenkeel_link_records_total"); n != 25*partitions {
@@ -307,11 +398,15 @@ func TestMetricsCount(t *testing.T) {
 func TestAllPartitionsStopped(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
 		source.write(5)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		l.stop()
+		source.write(5)
 		for p := range int32(partitions) {
 			source.do(source.DeleteRecords(topic, p, -1))
 		}
 		lists := source.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Observe: true, Count: -1})
-		l := w.link(us, eu)
+		l.start()
 		l.awaitStopped(partitions)
 		time.Sleep(10 * time.Minute)
 		if n := lists.Hits(); n > 1000 {

@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // How a transaction ends.
@@ -31,12 +33,62 @@ func (c *cluster) transaction(end int, records ...*kgo.Record) {
 	}
 }
 
+// around writes records in one transaction, with something else in between.
+func (c *cluster) around(end int, records []*kgo.Record, between func()) {
+	c.w.Helper()
+	ctx := context.Background()
+	client := c.dial(kgo.TransactionalID("around"))
+	defer client.Close()
+	c.do(client.BeginTransaction())
+	for _, r := range records {
+		c.do(client.ProduceSync(ctx, r).FirstErr())
+		between()
+	}
+	c.do(client.EndTransaction(ctx, kgo.TransactionEndTry(end == commit)))
+}
+
+// grow gives a topic more partitions.
+func (c *cluster) grow(topic string, to int) {
+	c.w.Helper()
+	answers, err := kadm.NewClient(c.client).UpdatePartitions(context.Background(), to, topic)
+	c.do(err)
+	c.do(answers.Error())
+	c.redial()
+}
+
+// resume lets stopped partitions go on.
+func (l *runningLink) resume(topic string, p int32, from string) {
+	l.w.Helper()
+	if err := l.tryResume(topic, p, from); err != nil {
+		l.w.Fatalf("resume from %s: %v", from, err)
+	}
+}
+
+func (l *runningLink) tryResume(topic string, p int32, from string) error {
+	choice, err := replicator.ParseChoice(from)
+	if err != nil {
+		return err
+	}
+	list, err := l.Resume(context.Background(), topic, p, choice)
+	for _, s := range list {
+		if s.Stop != nil || s.State != replicator.Starting {
+			l.w.Errorf("resumed: %+v", s)
+		}
+	}
+	return err
+}
+
 // recreate deletes a topic and creates it again.
 func (c *cluster) recreate(topic string) {
 	c.w.Helper()
 	c.do(c.DeleteTopic(topic))
 	c.create(topic)
-	c.client.Close() // it would ask for the old topic's id
+	c.redial()
+}
+
+// redial makes a new client: the old one would ask for old ids of topics.
+func (c *cluster) redial() {
+	c.client.Close()
 	c.client = c.dial()
 }
 

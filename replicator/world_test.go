@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
 // What every test uses unless it says otherwise.
@@ -54,7 +56,7 @@ type cluster struct {
 }
 
 // simulate runs a test in a bubble, with one cluster for each region that has
-// every log and every mirror.
+// its log. Mirrors are the links' business.
 //
 // Clusters have one broker unless the test needs leaders to move: a client that
 // waits for a producer id holds a lock meanwhile, and a second sender that waits
@@ -79,11 +81,6 @@ func (w *world) run(regions []events.Region, dir string, test func(w *world)) {
 		w.clusters[r] = c
 		c.up()
 		c.create(topic)
-		for _, o := range regions {
-			if o != r {
-				c.create(mirror(o, topic))
-			}
-		}
 	}
 	test(w)
 }
@@ -176,11 +173,18 @@ func (c *cluster) dial(more ...kgo.Opt) *kgo.Client {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(c.addresses()...), kgo.Dialer(c.w.dial),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(10 * time.Millisecond),
+		kgo.WithDecompressor(decompressor{kgo.DefaultDecompressor()}),
 	}, more...)...)
 	if err != nil {
 		c.w.Fatalf("client of %s: %v", c.region, err)
 	}
 	return client
+}
+
+// wipe deletes all that a cluster has; it must be down.
+func (c *cluster) wipe() {
+	c.w.Helper()
+	c.do(os.RemoveAll(c.dir))
 }
 
 // create makes a topic, with pairs of a config's name and value.
@@ -206,10 +210,12 @@ func (c *cluster) do(err error) {
 // runningLink is a link under test and the means to stop it.
 type runningLink struct {
 	*replicator.Link
-	registry *prometheus.Registry
-	w        *world
-	cancel   context.CancelFunc
-	ended    chan struct{}
+	source, dest *cluster
+	cfg          replicator.Config
+	registry     *prometheus.Registry
+	w            *world
+	cancel       context.CancelFunc
+	ended        chan struct{}
 }
 
 // link starts a link of the topics (by default the usual one).
@@ -218,17 +224,43 @@ func (w *world) link(from, to events.Region, topics ...string) *runningLink {
 	if len(topics) == 0 {
 		topics = []string{topic}
 	}
-	registry := prometheus.NewRegistry()
-	l := &runningLink{w: w, registry: registry, Link: replicator.NewLink(w.clusters[from].opts(), w.clusters[to].opts(), replicator.Config{
-		Origin: events.FirstOrigin(from), Destination: to, Topics: topics, Partitions: partitions,
-	}, replicator.NewMetrics(registry), slog.New(slog.DiscardHandler))}
-	l.start()
-	w.stops = append(w.stops, l.stop)
+	return w.linkOf(from, to, replicator.Config{Topics: patterns(w.T, topics...)})
+}
+
+// linkOf starts a link with a configuration, to which its ends are added.
+func (w *world) linkOf(from, to events.Region, cfg replicator.Config) *runningLink {
+	w.Helper()
+	cfg.Origin, cfg.Destination = events.FirstOrigin(from), to
+	l := &runningLink{w: w, source: w.clusters[from], dest: w.clusters[to], cfg: cfg}
+	w.stops = append(w.stops, func() { l.stop() })
+	l.remake()
 	return l
 }
 
-// start runs the link.
+// remake starts the link anew, as another process would.
+func (l *runningLink) remake() {
+	if l.running() {
+		l.stop()
+	}
+	l.registry = prometheus.NewRegistry()
+	l.Link = replicator.NewLink(l.source.opts(), l.dest.opts(), l.cfg, replicator.NewMetrics(l.registry), slog.New(slog.DiscardHandler))
+	l.start()
+}
+
+func patterns(t *testing.T, names ...string) follow.Patterns {
+	t.Helper()
+	p, err := follow.NewPatterns(names, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// start runs the link, if it does not run.
 func (l *runningLink) start() {
+	if l.running() {
+		return
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	l.cancel, l.ended = cancel, ended
@@ -236,6 +268,18 @@ func (l *runningLink) start() {
 		defer close(ended)
 		l.Run(ctx)
 	}()
+}
+
+func (l *runningLink) running() bool {
+	if l.ended == nil {
+		return false
+	}
+	select {
+	case <-l.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 // stop ends the link and checks that it ends soon.

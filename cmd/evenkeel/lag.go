@@ -1,8 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ func (t *tool) lagCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "lag",
-		Short: "Show how far mirrors and state are behind, in records; what can not be measured is unknown",
+		Short: "Show how far mirrors and state are behind; what is not known is ?",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := t.client()
@@ -26,31 +27,59 @@ func (t *tool) lagCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.out.Show(c.OutOrStdout(), lag, func(w io.Writer) error { return lagTable(w, lag, all) })
+			return t.out.Show(c.OutOrStdout(), lag, func(w io.Writer) error { return lagTables(w, lag, all) })
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "list logs without lag too")
 	return c
 }
 
-func lagTable(w io.Writer, lag *api.Lag, all bool) error {
-	var rows [][]string
-	add := func(what string, list []api.LagRow) {
-		for _, r := range list {
-			if all || r.Records == nil || *r.Records > 0 {
-				rows = append(rows, []string{what, r.Log.String(), orUnknown(r.End), orUnknown(r.Next), orUnknown(r.Records), r.Error})
-			}
+func lagTables(w io.Writer, lag *api.Lag, all bool) error {
+	shown := func(n *int64) bool { return all || n == nil || *n > 0 }
+	var mirrors, states [][]string
+	var notes notes
+	for _, r := range lag.Links {
+		if !shown(r.Records) {
+			continue
 		}
+		log := fmt.Sprintf("%s/%s/%d", r.Origin, r.Topic, r.Partition)
+		mirrors = append(mirrors, []string{
+			log, cmp.Or(string(r.State), "?"), orUnknown(r.End), orUnknown(r.Next), orUnknown(r.Records), sizeOrUnknown(r.Bytes),
+			secondsOrUnknown(r.Seconds), agoOrUnknown(r.FetchAge), agoOrUnknown(r.AckAge),
+		})
+		notes.add("mirror of "+log, r.Error)
 	}
-	add("mirror", lag.Links)
-	add("state", lag.Folds)
-	rows = append(rows, []string{"all", "", "", "", lag.Behind(), ""})
-	return term.Table(w, []string{"WHAT", "LOG", "END", "NEXT", "BEHIND", "WHY UNKNOWN"}, rows)
+	for _, r := range lag.Folds {
+		if !shown(r.Records) {
+			continue
+		}
+		states = append(states, []string{r.Log.String(), orUnknown(r.End), orUnknown(r.Next), orUnknown(r.Records)})
+		notes.add("state of "+r.Log.String(), r.Error)
+	}
+	if err := lagTable(w, []string{"MIRROR OF", "STATE", "END", "NEXT", "BEHIND", "BYTES", "SECONDS", "FETCHED", "WRITTEN"}, mirrors); err != nil {
+		return err
+	}
+	if err := lagTable(w, []string{"STATE OF", "END", "NEXT", "BEHIND"}, states); err != nil {
+		return err
+	}
+	behind := lag.Behind()
+	if behind == "unknown" {
+		behind = "?"
+	}
+	if _, err := fmt.Fprintf(w, "BEHIND IN ALL: %s records\n", behind); err != nil {
+		return err
+	}
+	return notes.write(w)
 }
 
-func orUnknown(n *int64) string {
-	if n == nil {
-		return "unknown"
+// lagTable is a table that is left out if it has no rows.
+func lagTable(w io.Writer, header []string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
 	}
-	return strconv.FormatInt(*n, 10)
+	if err := term.Table(w, header, rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
 }

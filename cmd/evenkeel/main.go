@@ -19,6 +19,7 @@ func root() *cobra.Command {
 		t.runCommand(),
 		t.statusCommand(), t.lagCommand(), t.shardsCommand(),
 		t.putCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.loadCommand(),
+		t.linksCommand(),
 		cli.Group("backup", "Make and list backups", t.backupCreateCommand(), t.backupListCommand()),
 		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
 	)

@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
 
 // Samples of everything that is sent, no field left zero.
@@ -31,8 +32,31 @@ var (
 		ID: "20260504T030201.987Z-00112233", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
 		States: []events.LogState{sampleLogState},
 	}
-	sampleCount = int64(1)<<53 + 1 // not to be had in a float
+	sampleCount     = int64(1)<<53 + 1 // not to be had in a float
+	sampleSeconds   = 1.25
+	samplePartition = int32(3)
 )
+
+func sampleLag() replicator.Lag {
+	return replicator.Lag{Records: &sampleCount, Bytes: &sampleCount, Seconds: &sampleSeconds}
+}
+
+func sampleDetails() replicator.Details {
+	return replicator.Details{
+		Status: replicator.Status{
+			Origin: sampleOrigin, Destination: "eu-central-1", Running: true, Error: "e", Since: sampleTime, Stopped: []string{"s"},
+		},
+		Tasks: []replicator.TaskStatus{{Task: replicator.TaskGroups, State: "failing", Last: sampleTime, Problems: []string{"p"}}},
+		Partitions: []replicator.PartitionStatus{{
+			Topic: "session", Partition: 3, Mirror: "us-east-1_2.session", State: replicator.LostRecords, Since: sampleTime, Reason: "r",
+			Stop: &replicator.StoppedError{
+				Origin: sampleOrigin, Topic: "session", Partition: 3, State: replicator.LostRecords, Reason: "r", From: 4, To: sampleCount,
+			},
+			SourceNext: &sampleCount, MirrorEnd: &sampleCount, Identity: true, Lag: sampleLag(), FetchAge: &sampleSeconds, AckAge: &sampleSeconds,
+		}, {Topic: "session", Partition: 4, State: replicator.Starting}},
+		Memory: 9,
+	}
+}
 
 func sampleStatus() *api.Status {
 	return &api.Status{
@@ -90,7 +114,11 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		{
 			"lag", nil, &api.Lag{
 				Region: "us-east-1", Folds: []api.LagRow{{Log: sampleLog, End: &n, Next: &n, Records: new(int64)}},
-				Links: []api.LagRow{{Log: sampleLog, Error: "gone"}},
+				Links: []api.LinkLag{
+					{Origin: sampleOrigin, Topic: "other", Partition: 3, Error: "gone"},
+					{Log: &sampleLog, Origin: sampleOrigin, Topic: "session", Partition: 3, State: replicator.Mirroring, End: &n, Next: &n,
+						Lag: sampleLag(), FetchAge: &sampleSeconds, AckAge: &sampleSeconds},
+				},
 			},
 			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.Lag(ctx) },
 		},
@@ -110,6 +138,54 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.Restore(ctx, p.(api.RestoreParams))
+			},
+		},
+		{
+			"links.list", nil, &api.LinkList{Links: []api.LinkRow{{
+				Status: sampleDetails().Status, Partitions: map[replicator.State]int{replicator.Mirroring: 3, replicator.LostRecords: 1},
+				Lag: sampleLag(), Unknown: 1, Failing: sampleDetails().Tasks, Memory: 9,
+			}, {Status: replicator.Status{Origin: sampleOrigin, Error: "not started"}, Partitions: map[replicator.State]int{}, Failing: []replicator.TaskStatus{}}}},
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.ListLinks(ctx) },
+		},
+		{
+			"links.show", api.ShowLinkParams{Origin: "us-east-1_2", Topic: "session", Partition: &samplePartition},
+			&api.LinkDetails{Details: sampleDetails(), Runs: &mapping.Runs{{Source: 5, Dest: 0}, {Source: 9, Dest: 2}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ShowLink(ctx, p.(api.ShowLinkParams))
+			},
+		},
+		{
+			"links.pause", api.PauseLinkParams{Origin: "us-east-1_2", What: "topic/session/3"},
+			&api.LinkPaused{Origin: sampleOrigin, What: []string{"topic/session/3"}, Paused: true, Partitions: sampleDetails().Partitions},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.PauseLink(ctx, p.(api.PauseLinkParams))
+			},
+		},
+		{
+			"links.unpause", api.PauseLinkParams{Origin: "us-east-1_2"},
+			&api.LinkPaused{Origin: sampleOrigin, What: []string{"link"}, Partitions: []replicator.PartitionStatus{}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.UnpauseLink(ctx, p.(api.PauseLinkParams))
+			},
+		},
+		{
+			"links.resume", api.ResumeLinkParams{Origin: "us-east-1_2", Topic: "session", Partition: replicator.All, From: "earliest", DryRun: true},
+			&api.LinkResumed{Origin: sampleOrigin, From: "earliest", DryRun: true, Partitions: []api.ResumedPartition{{
+				Topic: "session", Partition: 3, Stop: sampleDetails().Partitions[0].Stop,
+				SourceStart: &n, SourceEnd: &n, Next: &n, GoesOn: &n, Skipped: &n, Refused: "why",
+			}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ResumeLink(ctx, p.(api.ResumeLinkParams))
+			},
+		},
+		{
+			"links.verify", api.VerifyLinkParams{Origin: "us-east-1_2", Topic: "session", Partition: 3, From: sampleCount},
+			&replicator.Verified{
+				From: 1, Next: sampleCount, End: 3, Records: 4, Batches: 5, Bytes: 6, Expired: 7,
+				Difference: &replicator.Difference{Source: 8, Mirror: 9, What: "value"},
+			},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.VerifyLink(ctx, p.(api.VerifyLinkParams))
 			},
 		},
 	} {

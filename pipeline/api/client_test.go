@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 func TestNewClient(t *testing.T) {
@@ -234,9 +235,9 @@ func TestBehind(t *testing.T) {
 	}{
 		"nothing":      {api.Lag{}, "0"},
 		"none":         {api.Lag{Folds: []api.LagRow{{Records: n(0)}}}, "0"},
-		"sum":          {api.Lag{Folds: []api.LagRow{{Records: n(1)}, {Records: n(2)}}, Links: []api.LagRow{{Records: n(4)}}}, "7"},
+		"sum":          {api.Lag{Folds: []api.LagRow{{Records: n(1)}, {Records: n(2)}}, Links: []api.LinkLag{{Lag: replicator.Lag{Records: n(4)}}}}, "7"},
 		"fold unknown": {api.Lag{Folds: []api.LagRow{{Records: n(1)}, {}}}, "unknown"},
-		"link unknown": {api.Lag{Folds: []api.LagRow{{Records: n(0)}}, Links: []api.LagRow{{}}}, "unknown"},
+		"link unknown": {api.Lag{Folds: []api.LagRow{{Records: n(0)}}, Links: []api.LinkLag{{}}}, "unknown"},
 	} {
 		if got := c.lag.Behind(); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // fakeNode does what its functions say, and remembers what it was asked. A
@@ -71,6 +72,30 @@ func (n *fakeNode) ListBackups(ctx context.Context) (*api.BackupList, error) {
 
 func (n *fakeNode) Restore(ctx context.Context, p api.RestoreParams) (*api.Restored, error) {
 	return ask[api.Restored](ctx, n, "restore.run", p)
+}
+
+func (n *fakeNode) ListLinks(ctx context.Context) (*api.LinkList, error) {
+	return ask[api.LinkList](ctx, n, "links.list", nil)
+}
+
+func (n *fakeNode) ShowLink(ctx context.Context, p api.ShowLinkParams) (*api.LinkDetails, error) {
+	return ask[api.LinkDetails](ctx, n, "links.show", p)
+}
+
+func (n *fakeNode) PauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
+	return ask[api.LinkPaused](ctx, n, "links.pause", p)
+}
+
+func (n *fakeNode) UnpauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
+	return ask[api.LinkPaused](ctx, n, "links.unpause", p)
+}
+
+func (n *fakeNode) ResumeLink(ctx context.Context, p api.ResumeLinkParams) (*api.LinkResumed, error) {
+	return ask[api.LinkResumed](ctx, n, "links.resume", p)
+}
+
+func (n *fakeNode) VerifyLink(ctx context.Context, p api.VerifyLinkParams) (*replicator.Verified, error) {
+	return ask[replicator.Verified](ctx, n, "links.verify", p)
 }
 
 func (n *fakeNode) Ready(context.Context) error {

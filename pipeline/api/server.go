@@ -41,6 +41,12 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"backup.create": h.calls.bounded(plainMethod(node.CreateBackup)),
 		"backup.list":   h.calls.bounded(plainMethod(node.ListBackups)),
 		"restore.run":   h.calls.bounded(method(node.Restore)),
+		"links.list":    h.calls.bounded(plainMethod(node.ListLinks)),
+		"links.show":    h.calls.bounded(method(node.ShowLink)),
+		"links.pause":   h.calls.bounded(method(node.PauseLink)),
+		"links.unpause": h.calls.bounded(method(node.UnpauseLink)),
+		"links.resume":  h.calls.bounded(method(node.ResumeLink)),
+		"links.verify":  h.calls.bounded(method(node.VerifyLink)),
 	}
 	h.mux.HandleFunc("POST /rpc", h.serveRPC)
 	h.mux.HandleFunc("/rpc", func(w http.ResponseWriter, _ *http.Request) {

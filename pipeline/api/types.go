@@ -21,6 +21,7 @@ type Node interface {
 	CreateBackup(ctx context.Context) (*Backup, error)
 	ListBackups(ctx context.Context) (*BackupList, error)
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
+	LinksNode
 
 	// Ready is nil if the node can serve, else says why not.
 	Ready(ctx context.Context) error
@@ -166,11 +167,12 @@ type ParkedRecord struct {
 	Reason   string          `json:"reason"`
 }
 
-// Lag is how far a region is behind, asked of the clusters at this moment.
+// Lag is how far a region is behind: the state by asking its cluster at this
+// moment, the mirrors as the links say.
 type Lag struct {
 	Region events.Region `json:"region"`
 	Folds  []LagRow      `json:"folds"` // state behind the logs and mirrors of this region
-	Links  []LagRow      `json:"links"` // mirrors behind their logs
+	Links  []LinkLag     `json:"links"` // mirrors behind their logs
 }
 
 // LagRow is the lag of one log. What could not be measured is null, never 0.
@@ -221,13 +223,18 @@ type Restored struct {
 // any part of it could not be measured.
 func (l *Lag) Behind() string {
 	var sum int64
-	for _, rows := range [][]LagRow{l.Folds, l.Links} {
-		for _, row := range rows {
-			if row.Records == nil {
-				return "unknown"
-			}
-			sum += *row.Records
+	all := make([]*int64, 0, len(l.Folds)+len(l.Links))
+	for _, row := range l.Folds {
+		all = append(all, row.Records)
+	}
+	for _, row := range l.Links {
+		all = append(all, row.Records)
+	}
+	for _, n := range all {
+		if n == nil {
+			return "unknown"
 		}
+		sum += *n
 	}
 	return strconv.FormatInt(sum, 10)
 }

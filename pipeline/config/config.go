@@ -45,6 +45,9 @@ type Config struct {
 	// them answers "not configured".
 	Backup *Backup `yaml:"backup"`
 
+	// Links are what the links from the other regions mirror into this one.
+	Links Links `yaml:"links"`
+
 	Log    Log    `yaml:"log"`
 	Limits Limits `yaml:"limits"`
 }
@@ -198,6 +201,7 @@ func Default() Config {
 		Group:      "evenkeel",
 		API:        API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
 		Streams:    defaultStreams(),
+		Links:      Links{WindowBytes: defaultWindowBytes},
 		Log:        Log{Level: "info", Format: "text"},
 		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, StopTimeout: 10 * time.Second},
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // minimal is the least that is valid.
@@ -92,6 +93,31 @@ func TestStreamsOfTheFileReplaceTheDefaults(t *testing.T) {
 	want := map[events.Stream]Stream{"orders": {Topic: "shop.orders", Merge: "lww"}, "carts": {Topic: "carts", Merge: "lww"}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestLinks(t *testing.T) {
+	got := mustParse(t, minimal+`links:
+  include: [orders, "app-*"]
+  exclude: ["/app-[0-9]+/", "sessions*"]
+  groups: ["*"]
+  groups_exclude: [console-*]
+  overrides: {retention.ms: "1000", min.insync.replicas: "2"}
+  principal: "User:CN=link,O=x"
+  window_bytes: 1048576
+  rate_bytes_per_second: 1
+`, "EVENKEEL_LINKS__WINDOW_BYTES=4294967296", "EVENKEEL_LINKS__INCLUDE=orders, app-*").Links
+	want := Links{
+		Include: []string{"orders", "app-*"}, Exclude: []string{"/app-[0-9]+/", "sessions*"},
+		Groups: []string{"*"}, GroupsExclude: []string{"console-*"},
+		Overrides: map[string]string{"retention.ms": "1000", "min.insync.replicas": "2"},
+		Principal: "User:CN=link,O=x", WindowBytes: 4 << 30, RateBytesPerSecond: 1,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if def := Default().Links; def.WindowBytes != replicator.DefaultWindowBytes {
+		t.Errorf("the default window has %d bytes, that of package replicator %d", def.WindowBytes, int64(replicator.DefaultWindowBytes))
 	}
 }
 

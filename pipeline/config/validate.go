@@ -36,6 +36,7 @@ func (c *Config) check(p *problems) {
 	if c.Backup != nil {
 		c.Backup.check(p)
 	}
+	c.checkLinks(p)
 	c.checkLog(p)
 	c.checkLimits(p)
 }

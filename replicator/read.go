@@ -1,0 +1,113 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// spot is a place in a cluster to read from.
+type spot struct {
+	topic  topicID
+	name   string
+	num    int32
+	leader leader
+	offset int64
+}
+
+// data is what was read there: whole batches, from the one that holds the offset
+// on, if there was anything.
+type data struct {
+	batches       []byte
+	err           error
+	start, stable int64
+	end           int64
+	aborted       []kmsg.FetchResponseTopicPartitionAbortedTransaction
+}
+
+const readOnceBytes = 4 << 20
+
+// readAt reads once at each of the spots, without waiting for more.
+func (c *cluster) readAt(ctx context.Context, spots []spot, partitionBytes int32) ([]data, error) {
+	got := make([]data, len(spots))
+	byBroker := map[int32][]int{}
+	for i, s := range spots {
+		byBroker[s.leader.broker] = append(byBroker[s.leader.broker], i)
+	}
+	for broker, todo := range byBroker {
+		for len(todo) > 0 {
+			// A broker fills an answer in the order of the request, so every
+			// round settles at least the first.
+			left, err := c.readRound(ctx, broker, spots, got, todo, partitionBytes)
+			if err != nil {
+				return nil, err
+			}
+			todo = left
+		}
+	}
+	return got, nil
+}
+
+func (c *cluster) readRound(ctx context.Context, broker int32, spots []spot, got []data, todo []int, partitionBytes int32) (left []int, err error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID, req.SessionEpoch, req.IsolationLevel = -1, -1, readCommitted
+	req.MaxBytes = readOnceBytes
+	topics := map[topicID]int{}
+	for _, i := range todo {
+		s := spots[i]
+		at, ok := topics[s.topic]
+		if !ok {
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic, t.TopicID = s.name, s.topic
+			at = len(req.Topics)
+			topics[s.topic] = at
+			req.Topics = append(req.Topics, t)
+		}
+		rp := kmsg.NewFetchRequestTopicPartition()
+		rp.Partition, rp.CurrentLeaderEpoch, rp.FetchOffset = s.num, s.leader.epoch, s.offset
+		rp.LastFetchedEpoch, rp.LogStartOffset, rp.PartitionMaxBytes = -1, -1, partitionBytes
+		req.Topics[at].Partitions = append(req.Topics[at].Partitions, rp)
+	}
+	kresp, err := c.client.Broker(int(broker)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("%s, broker %d: fetch: %w", c.name, broker, err)
+	}
+	resp := kresp.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return nil, fmt.Errorf("%s, broker %d: fetch: %w", c.name, broker, err)
+	}
+	answers := map[topicID]map[int32]*kmsg.FetchResponseTopicPartition{}
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		answers[t.TopicID] = map[int32]*kmsg.FetchResponseTopicPartition{}
+		for j := range t.Partitions {
+			answers[t.TopicID][t.Partitions[j].Partition] = &t.Partitions[j]
+		}
+	}
+	settled := false
+	for _, i := range todo {
+		s := spots[i]
+		rp := answers[s.topic][s.num]
+		if rp == nil {
+			got[i].err = fmt.Errorf("%s did not answer for topic %s, partition %d", c.name, s.name, s.num)
+			continue
+		}
+		got[i] = data{batches: rp.RecordBatches, err: kerr.ErrorForCode(rp.ErrorCode), start: rp.LogStartOffset, stable: rp.LastStableOffset, end: rp.HighWatermark,
+			aborted: rp.AbortedTransactions}
+		if len(rp.RecordBatches) == 0 && got[i].err == nil && s.offset < rp.HighWatermark {
+			left = append(left, i) // there was no room for it
+			continue
+		}
+		settled = true
+	}
+	if !settled && len(left) == len(todo) {
+		// Nothing from there up to the end is a record any more.
+		return nil, nil
+	}
+	return left, nil
+}
+
+var errNoRecord = errors.New("no such record")

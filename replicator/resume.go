@@ -1,0 +1,202 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/ledger"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
+)
+
+// Choice is from where an operator wants a stopped partition mirrored on. What
+// the mirror has it keeps; the offsets that it had before keep no translation.
+type Choice struct {
+	kind   choiceKind
+	offset int64
+}
+
+type choiceKind int
+
+const (
+	retry    choiceKind = iota // as if nothing had happened: the cause is gone
+	earliest                   // from the first record that the source still has
+	latest                     // from the source's end: what is before is given up
+	next                       // from where the link would have gone on
+	exactly
+)
+
+var choices = map[string]choiceKind{"retry": retry, "earliest": earliest, "latest": latest, "next": next}
+
+// ParseChoice reads retry, earliest, latest, next, or an offset of the source.
+func ParseChoice(text string) (Choice, error) {
+	if kind, ok := choices[text]; ok {
+		return Choice{kind: kind}, nil
+	}
+	offset, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || offset < 0 {
+		return Choice{}, events.Errorf(events.KindInvalid, "from %q: want retry, earliest, latest, next, or an offset of the source", text)
+	}
+	return Choice{exactly, offset}, nil
+}
+
+// All stands for all partitions of a topic.
+const All = -1
+
+// Resume lets stopped partitions of a topic go on as an operator chooses. A topic
+// that was re-created goes on as a whole only: what is known of it is known for
+// all partitions together.
+func (l *Link) Resume(ctx context.Context, topic string, num int32, choice Choice) ([]PartitionStatus, error) {
+	m, err := l.active()
+	if err != nil {
+		return nil, err
+	}
+	parts, err := m.stoppedParts(topic, num)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
+	defer cancel()
+	for _, p := range parts {
+		if choice.kind != retry {
+			if err := m.rebase(ctx, p, choice); err != nil {
+				return nil, err
+			}
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []PartitionStatus
+	for _, p := range parts {
+		if p.stop != nil {
+			m.metrics.resume(m.cfg.Origin)
+			m.log.Warn("an operator lets a stopped partition go on", "topic", p.topic, "partition", p.num, "was", p.stop)
+		}
+		p.state, p.stop, p.reason, p.since = Starting, nil, nil, time.Now()
+		p.retryAt, p.pause, p.corrupt, p.suspicious = time.Now(), 0, 0, true
+		p.limitBytes, p.refused = 0, 0
+		if choice.kind != retry {
+			p.checked, p.acked, p.mirrored = false, 0, 0
+		}
+		list = append(list, p.status(time.Now()))
+	}
+	m.wakeLocator()
+	return list, nil
+}
+
+// active is the mover, if the link is connected.
+func (l *Link) active() (*mover, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mover == nil {
+		return nil, events.Errorf(events.KindNotReady, "link %s is not connected: %w", l.cfg.name(), l.err)
+	}
+	return l.mover, nil
+}
+
+// stoppedParts finds what is to be resumed, and refuses what cannot be.
+func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var parts []*part
+	found, recreated := false, 0
+	for _, key := range sortedKeys(m.parts) {
+		p := m.parts[key]
+		if key.topic != topic {
+			continue
+		}
+		if p.state == SourceRecreated || p.state == MirrorRecreated {
+			recreated++
+		}
+		if num == All || key.num == num {
+			found = true
+			if p.state.Stopped() {
+				parts = append(parts, p)
+			}
+		}
+	}
+	switch {
+	case !found:
+		return nil, events.Errorf(events.KindNotFound, "link %s does not mirror %s", m.link, partition{topic, num})
+	case len(parts) == 0:
+		return nil, events.Errorf(events.KindRefused, "nothing of topic %s is stopped", topic)
+	case num != All && recreated > 0:
+		return nil, events.Errorf(events.KindRefused, "topic %s was re-created: it goes on with all of its partitions, or not at all; leave out the partition", topic)
+	}
+	return parts, nil
+}
+
+// rebase lets the mirror's end stand for the chosen offset of the source. What
+// crashes half-way leaves a partition that stops again.
+func (m *mover) rebase(ctx context.Context, p *part, choice Choice) error {
+	at, err := m.spots(ctx, p)
+	if err != nil {
+		return err
+	}
+	one := &locating{part: p}
+	end := int64(0)
+	if err := ask(ctx, m.source.name, m.source.admin.ListEndOffsets, []*locating{one}, ofLog, func(_ *locating, o int64) { end = o }); err != nil {
+		return err
+	}
+	if err := one.broken(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	known := int64(-1)
+	if p.stop != nil {
+		known = p.stop.next
+	}
+	m.mu.Unlock()
+	from := choice.offset
+	switch choice.kind {
+	case earliest:
+		from = at.logStart
+	case latest:
+		from = end
+	case next:
+		if from = known; known < 0 {
+			from, _ = m.ledger.Map(p.ledger()).Source(at.mirrorEnd)
+		}
+	}
+	if from < at.logStart || from > end {
+		return events.Errorf(events.KindRefused, "%s of %s has offsets %d to %d; %d is none of them", p.partition, m.source.name, at.logStart, end, from)
+	}
+	facts := ledger.Mirror{SourceTopicID: at.log.topic.String(), MirrorTopicID: at.mirror.topic.String()}
+	if known, _ := m.ledger.Mirror(p.topic); known.SourceTopicID != facts.SourceTopicID || known.MirrorTopicID != facts.MirrorTopicID {
+		facts.Generation = known.Generation + 1
+		if err := m.ledger.SetMirror(ctx, p.topic, facts); err != nil {
+			return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+		}
+	}
+	runs, err := mapping.New(mapping.Run{Source: from, Dest: at.mirrorEnd})
+	if err != nil {
+		return err
+	}
+	if err := m.ledger.Reset(ctx, p.ledger(), runs, true); err != nil {
+		return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+	}
+	return nil
+}
+
+// SetPause pauses the link (what is "link"), one of its tasks, or one partition
+// ("topic/TOPIC/PARTITION"), or lets it go on. It holds for every instance of the
+// link, also after a restart.
+func (l *Link) SetPause(ctx context.Context, what string, paused bool) error {
+	m, err := l.active()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := m.ledger.SetPause(ctx, what, paused); err != nil {
+		return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+	}
+	pauses := m.ledger.Pauses()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.paused = pauses
+	m.applyPauses()
+	return nil
+}

@@ -1,0 +1,402 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/replicator/follow"
+	"github.com/evenkeel/evenkeel/replicator/ledger"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
+)
+
+// Task is one of the things that a link does besides moving batches. Each can be
+// paused on its own.
+type Task string
+
+// The tasks.
+const (
+	TaskTopics Task = "topics" // topics, partitions and their configs
+	TaskGroups Task = "groups" // offsets of consumer groups
+	TaskACLs   Task = "acls"
+	TaskData   Task = "data" // the batches themselves
+)
+
+// TaskStatus is how a task did last.
+type TaskStatus struct {
+	Task     Task      `json:"task"`
+	State    string    `json:"state"` // off, paused, ok, failing, or waiting for its first pass
+	Last     time.Time `json:"last,omitzero"`
+	Problems []string  `json:"problems,omitempty"`
+}
+
+// States of tasks.
+const (
+	taskOff     = "off"
+	taskPaused  = "paused"
+	taskOK      = "ok"
+	taskFailing = "failing"
+	taskWaiting = "waiting"
+)
+
+// soon is when a pass is repeated that failed, or that cannot be complete before
+// the brokers know of what it has made.
+const soon = 500 * time.Millisecond
+
+func newTasks() map[Task]TaskStatus {
+	tasks := map[Task]TaskStatus{}
+	for _, t := range []Task{TaskTopics, TaskGroups, TaskACLs} {
+		tasks[t] = TaskStatus{Task: t, State: taskWaiting}
+	}
+	return tasks
+}
+
+// tend does the tasks around the data, each in its interval, until the mover
+// ends.
+func (m *mover) tend(ctx context.Context) {
+	type duty struct {
+		task  Task
+		every time.Duration
+		do    func(context.Context) ([]string, error)
+		due   time.Time
+	}
+	topics := m.followTopics
+	if m.relay != nil {
+		topics = m.relayTopics
+	}
+	duties := []*duty{
+		{task: TaskTopics, every: topicsInterval, do: topics},
+		{task: TaskGroups, every: groupsInterval, do: m.followGroups},
+		{task: TaskACLs, every: aclsInterval, do: m.followACLs},
+	}
+	lagDue, lookDue := time.Now().Add(lagInterval), time.Now().Add(checkInterval)
+	for ctx.Err() == nil {
+		now := time.Now()
+		if !lagDue.After(now) {
+			m.doLag(ctx)
+			lagDue = time.Now().Add(lagInterval)
+		}
+		if !lookDue.After(now) {
+			m.lookAround(ctx)
+			m.noteReached(ctx, requestTimeout)
+			lookDue = time.Now().Add(checkInterval)
+		}
+		next := lagDue
+		for _, d := range duties {
+			if !d.due.After(now) {
+				if d.task == TaskTopics {
+					m.refresh(ctx)
+				}
+				failed := m.doTask(ctx, d.task, d.do)
+				d.due = time.Now().Add(d.every)
+				if failed || d.task == TaskTopics && m.again.Swap(false) {
+					d.due = time.Now().Add(soon)
+				}
+			}
+			if d.due.Before(next) {
+				next = d.due
+			}
+		}
+		sleep(ctx, time.Until(next))
+	}
+}
+
+// refresh reads what others have written to the link topic: pauses, above all.
+func (m *mover) refresh(life context.Context) {
+	ctx, cancel := context.WithTimeout(life, requestTimeout)
+	defer cancel()
+	err := m.ledger.Refresh(ctx)
+	if life.Err() == nil {
+		m.trouble("link topic", err)
+	}
+}
+
+// doLag finds out what lag is in seconds. If it cannot, that stays unknown.
+func (m *mover) doLag(life context.Context) {
+	ctx, cancel := context.WithTimeout(life, requestTimeout/2)
+	defer cancel()
+	if err := m.probeLag(ctx); err != nil && life.Err() == nil {
+		m.log.Debug("lag in seconds cannot be found out", "error", err)
+	}
+}
+
+// lookAround compares where mirrors end with where the link believes they end:
+// an idle partition has no acks that could show that somebody else writes to it.
+// It also finds out that a destination has gone for which there is nothing to write.
+func (m *mover) lookAround(life context.Context) {
+	ctx, cancel := context.WithTimeout(life, requestTimeout)
+	defer cancel()
+	idle := map[*flow]int64{} // where their mirrors end
+	set := map[string]bool{}
+	m.mu.Lock()
+	for _, p := range m.parts {
+		if p.flow != nil && p.unanswered == 0 {
+			idle[p.flow] = p.acked
+			set[p.mirror] = true
+		}
+	}
+	m.mu.Unlock()
+	if len(idle) == 0 {
+		return
+	}
+	ends, err := m.dest.admin.ListEndOffsets(ctx, slices.Sorted(maps.Keys(set))...)
+	if life.Err() != nil {
+		return
+	}
+	if err != nil {
+		err = fmt.Errorf("offsets of %s: %w", m.dest.name, err)
+	}
+	m.trouble("destination offsets", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for f, acked := range idle {
+		p := f.part
+		end, ok := ends.Lookup(p.mirror, p.num)
+		if p.flow != f || !ok || end.Err != nil || p.unanswered > 0 || p.acked != acked || end.Offset == acked {
+			continue
+		}
+		p.suspicious = true
+		m.interruptLocked(f, fmt.Errorf("%s of %s, partition %d, ends at offset %d, the link wrote up to %d", p.mirror, m.dest.name, p.num, end.Offset, acked))
+	}
+}
+
+// noteReached writes down how far idle logs were read whose last offsets have no
+// place in the mirror: once those have expired, nobody could tell that nothing was
+// lost.
+func (m *mover) noteReached(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	reached := map[ledger.Partition]mapping.Run{}
+	m.mu.Lock()
+	for _, p := range m.parts {
+		if p.flow == nil || p.unanswered > 0 || len(p.queue) > 0 {
+			continue
+		}
+		key, at := p.ledger(), mapping.Run{Source: p.mirrored, Dest: p.acked}
+		if next, ok := m.ledger.Map(key).Source(at.Dest); ok && next < at.Source && m.ledger.Reached(key) != at {
+			reached[key] = at
+		}
+	}
+	m.mu.Unlock()
+	if err := m.ledger.SetReached(ctx, reached); err != nil {
+		m.log.Debug("the link topic cannot be written", "error", err)
+	}
+}
+
+// doTask does a task once and notes how it went.
+func (m *mover) doTask(life context.Context, t Task, do func(context.Context) ([]string, error)) (failed bool) {
+	status := TaskStatus{Task: t, State: taskOK, Last: time.Now()}
+	switch {
+	case !m.wants(t):
+		status = TaskStatus{Task: t, State: taskOff}
+	case m.isPaused(t):
+		status = TaskStatus{Task: t, State: taskPaused}
+		if t == TaskTopics {
+			ctx, cancel := context.WithTimeout(life, requestTimeout)
+			defer cancel()
+			if err := m.knownTopics(ctx); err != nil {
+				status.Problems, failed = []string{err.Error()}, true
+			}
+		}
+	default:
+		ctx, cancel := context.WithTimeout(life, requestTimeout)
+		problems, err := do(ctx)
+		cancel()
+		if life.Err() != nil {
+			return false
+		}
+		if err != nil {
+			status.State, problems, failed = taskFailing, append(problems, err.Error()), true
+		}
+		status.Problems = problems
+		if t == TaskTopics {
+			m.trouble("topics", err)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tasks[t] = status
+	return failed
+}
+
+func (m *mover) wants(t Task) bool {
+	if m.relay != nil {
+		return t == TaskTopics
+	}
+	switch t {
+	case TaskGroups:
+		return !m.cfg.Groups.Empty()
+	case TaskACLs:
+		return m.cfg.Principal != ""
+	}
+	return true
+}
+
+func (m *mover) isPaused(t Task) bool {
+	pauses := m.ledger.Pauses()
+	return pauses[pauseLink] || pauses[string(t)]
+}
+
+const pauseLink = "link"
+
+// followTopics brings topics in step, and parts with them.
+func (m *mover) followTopics(ctx context.Context) (problems []string, err error) {
+	report, err := follow.Topics(ctx, m.source.admin, m.dest.admin, follow.TopicsConfig{
+		Select: m.cfg.selects, Mirror: m.cfg.Origin.MirrorTopic, Overrides: m.cfg.Overrides,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("topics of %s and %s: %w", m.source.name, m.dest.name, err)
+	}
+	for _, name := range report.Created {
+		m.log.Info("mirror created", "topic", name)
+	}
+	for _, name := range report.Grown {
+		m.log.Info("mirror has got more partitions", "topic", name)
+	}
+	for name, changes := range report.Configured {
+		m.log.Info("configuration of mirror changed", "topic", name, "changes", changes)
+		m.forgetLimits(name)
+	}
+	for _, p := range report.Problems {
+		problems = append(problems, fmt.Sprintf("topic %s: %s", p.Topic, p.Reason))
+	}
+	m.setTopics(report.Topics)
+	if len(report.Created)+len(report.Grown) > 0 {
+		m.again.Store(true)
+	}
+	return problems, nil
+}
+
+// forgetLimits lets larger batches be tried again, since the mirror may take them
+// by now.
+func (m *mover) forgetLimits(mirror string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.parts {
+		if p.mirror == mirror {
+			p.limitBytes, p.refused = 0, 0
+		}
+	}
+}
+
+// selects reports whether a topic of the origin is mirrored.
+func (c Config) selects(topic string) bool { return c.Topics.Match(topic) }
+
+// setTopics makes a part of every partition that is to be mirrored. A topic that
+// is gone keeps its parts: they say what they wait for.
+func (m *mover) setTopics(topics []follow.TopicState) {
+	pauses := m.ledger.Pauses()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.paused = pauses
+	m.heardAt = time.Now()
+	m.missing = nil
+	if m.relay == nil && !pauses[pauseLink] && !pauses[string(TaskTopics)] {
+		m.missing = m.cfg.Topics.Literals()
+	}
+	for _, t := range topics {
+		m.missing = slices.DeleteFunc(m.missing, func(name string) bool { return name == t.Topic })
+		if !t.Ready {
+			continue
+		}
+		for num := range int32(t.Partitions) {
+			key := partition{t.Topic, num}
+			if m.parts[key] != nil {
+				continue
+			}
+			m.parts[key] = &part{partition: key, log: m.logOf(t), mirror: t.Mirror, state: Starting, since: time.Now()}
+			m.wakeLocator()
+		}
+	}
+	m.applyPauses()
+}
+
+// logOf is the topic's name in the cluster that is read: a peer has it under the
+// name of its mirror.
+func (m *mover) logOf(t follow.TopicState) string {
+	if m.relay != nil {
+		return t.Mirror
+	}
+	return t.Topic
+}
+
+// applyPauses pauses and resumes parts. The caller holds the lock.
+func (m *mover) applyPauses() {
+	for _, p := range m.parts {
+		paused := m.paused[pauseLink] || m.paused[string(TaskData)] || m.paused[pauseOf(p.topic, p.num)]
+		switch {
+		case paused && !p.state.Stopped() && p.state != Paused:
+			m.endFlow(p)
+			p.state, p.reason, p.since = Paused, nil, time.Now()
+		case !paused && p.state == Paused:
+			p.state, p.since, p.retryAt = Starting, time.Now(), time.Now()
+			m.wakeLocator()
+		}
+	}
+}
+
+// pauseOf names the pause of one partition in the link topic.
+func pauseOf(topic string, num int32) string { return fmt.Sprintf("topic/%s/%d", topic, num) }
+
+// followGroups brings the offsets of consumer groups in step.
+func (m *mover) followGroups(ctx context.Context) (problems []string, err error) {
+	report, err := follow.Groups(ctx, m.source.admin, m.dest.admin, follow.GroupsConfig{
+		Select: m.cfg.Groups.Match, Mirror: m.cfg.Origin.MirrorTopic, Selected: m.cfg.selects, Translate: m.translate,
+	})
+	for _, s := range report.Skipped {
+		problems = append(problems, describeSkip(s))
+	}
+	return problems, err
+}
+
+// translate gives the mirror's offset for an offset of the source, if what comes
+// before it has been mirrored.
+func (m *mover) translate(topic string, num int32, source int64) (int64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.parts[partition{topic, num}]
+	if p == nil || p.flow == nil {
+		return 0, false
+	}
+	if p.checked && source <= p.mirrored {
+		// All that comes before it is mirrored, be it in front of a hole or in it.
+		dest, _ := m.ledger.Map(p.ledger()).Dest(source, p.acked)
+		return dest, true
+	}
+	return 0, false
+}
+
+// followACLs brings ACLs in step.
+func (m *mover) followACLs(ctx context.Context) (problems []string, err error) {
+	report, err := follow.ACLs(ctx, m.source.client, m.dest.client, follow.ACLConfig{
+		Principal: m.cfg.Principal, Mirror: m.cfg.Origin.MirrorTopic, Select: m.cfg.selects, MirrorPrefix: m.cfg.Origin.String() + ".",
+		Internal: m.cfg.Internal,
+	})
+	for _, p := range report.Problems {
+		problems = append(problems, fmt.Sprintf("%v: %s", p.Binding, p.Reason))
+	}
+	if report.Disabled != "" {
+		problems = append(problems, "the "+report.Disabled+" has no authorizer, so there are no ACLs to follow")
+	}
+	return problems, err
+}
+
+// describeSkip says why an offset of a group was not brought forward.
+func describeSkip(s follow.Skip) string {
+	text := "group " + s.Group
+	if s.Topic != "" {
+		text += fmt.Sprintf(", topic %s, partition %d", s.Topic, s.Partition)
+	}
+	text += ": " + string(s.Reason)
+	if s.Detail != "" {
+		text += ": " + s.Detail
+	}
+	return text
+}
+
+// sortedKeys are the partitions in order.
+func sortedKeys[V any](m map[partition]V) []partition {
+	return slices.SortedFunc(maps.Keys(m), partition.compare)
+}
