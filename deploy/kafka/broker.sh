@@ -142,15 +142,19 @@ fetch_jars() {
 # ---- one broker --------------------------------------------------------------------------------------------------------
 
 properties() { # REGION LOG_DIR
-  local client controller
+  local client controller far='' far_advertised=''
   client=127.0.0.1:$(client_port "$1") controller=127.0.0.1:$(controller_port "$1")
+  if [[ $KAFKA_FAR == 1 ]]; then
+    far=,FAR://127.0.0.1:$(far_port "$1") far_advertised=,FAR://127.0.0.1:$(far_advertised_port "$1")
+  fi
   cat <<END
 # Written by kafka.sh at each start: changes here are lost.
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@$controller
-listeners=PLAINTEXT://$client,CONTROLLER://$controller
-advertised.listeners=PLAINTEXT://$client
+listeners=PLAINTEXT://$client,CONTROLLER://$controller$far
+advertised.listeners=PLAINTEXT://$client$far_advertised
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,FAR:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$2

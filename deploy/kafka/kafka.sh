@@ -36,6 +36,7 @@ source "$SELF_DIR/broker.sh"
 KAFKA_VERSION=${KAFKA_VERSION:-4.2.0}
 KAFKA_DIR=${KAFKA_DIR:-$(cd -- "$SELF_DIR/../.." && pwd)/.kafka}
 KAFKA_BASE_PORT=${KAFKA_BASE_PORT:-19092}
+KAFKA_FAR=${KAFKA_FAR:-}
 
 usage() {
   cat <<'END'
@@ -55,6 +56,8 @@ Environment:
   KAFKA_VERSION     version of Apache Kafka; every command acts on this one (default 4.2.0)
   KAFKA_DIR         where jars and data live (default: .kafka at the top of the repository)
   KAFKA_BASE_PORT   region i listens at base+100*i for clients, base+100*i+1 for its controller (default 19092)
+  KAFKA_FAR         1: region i listens at base+100*i+2 too, and tells clients who come in there to go on at base+100*i+3:
+                    for a proxy from there to here that makes the region a distant one
   JAVA_HOME         the Java to run, else the `java` in PATH; 17 or newer
 
 Exit codes: 0 ok, 1 failed, 2 usage, 7 java, mvn or another tool is missing or too old
@@ -82,11 +85,12 @@ check_settings() {
   if ! [[ $KAFKA_BASE_PORT =~ ^[1-9][0-9]{3,4}$ ]] || ((KAFKA_BASE_PORT < 1024 || KAFKA_BASE_PORT > 65000)); then
     die $EXIT_USAGE "KAFKA_BASE_PORT '$KAFKA_BASE_PORT' is not a port from 1024 to 65000"
   fi
+  [[ $KAFKA_FAR == '' || $KAFKA_FAR == 1 ]] || die $EXIT_USAGE "KAFKA_FAR '$KAFKA_FAR' is neither 1 nor empty"
   [[ $KAFKA_DIR == /* ]] || KAFKA_DIR=$PWD/$KAFKA_DIR
   # A class path is split at colons and log.dirs at commas; a backslash is an escape in a properties file.
   [[ $KAFKA_DIR != *[:,\\]* ]] || die $EXIT_USAGE "KAFKA_DIR '$KAFKA_DIR' may not contain a colon, comma or backslash"
   # The brokers are started through this same script and must see the same settings.
-  export KAFKA_VERSION KAFKA_DIR KAFKA_BASE_PORT
+  export KAFKA_VERSION KAFKA_DIR KAFKA_BASE_PORT KAFKA_FAR
 }
 
 region_index() { # REGION
@@ -114,6 +118,8 @@ select_regions() { # REGION...
 
 client_port() { printf '%s' $((KAFKA_BASE_PORT + 100 * $(region_index "$1"))); }
 controller_port() { printf '%s' $((KAFKA_BASE_PORT + 100 * $(region_index "$1") + 1)); }
+far_port() { printf '%s' $((KAFKA_BASE_PORT + 100 * $(region_index "$1") + 2)); }
+far_advertised_port() { printf '%s' $((KAFKA_BASE_PORT + 100 * $(region_index "$1") + 3)); }
 
 libs_dir() { printf '%s' "$KAFKA_DIR/libs/$KAFKA_VERSION"; }
 region_dir() { printf '%s' "$KAFKA_DIR/data/$KAFKA_VERSION/$1"; }
@@ -137,7 +143,7 @@ unlock() { exec 9>&-; }
 check_ports_free() { # REGION...
   local region port use failed=0
   for region; do
-    for use in client controller; do
+    for use in client controller ${KAFKA_FAR:+far}; do
       port=$("${use}_port" "$region")
       port_taken "$port" || continue
       warn "port $port, wanted for region $region ($use listener), is in use by $(port_user "$port")"
@@ -150,7 +156,7 @@ check_ports_free() { # REGION...
 port_user() { # PORT
   local version region pid port
   while read -r version region pid port; do
-    if (($1 == port || $1 == port + 1)); then
+    if (($1 >= port && $1 <= port + 2)); then
       say "Kafka $version of region $region, pid $pid. Try: KAFKA_VERSION=$version kafka.sh down $region"
       return
     fi
