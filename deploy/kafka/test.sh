@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the suite on real Kafka: three fresh clusters, then the tests that carry
-# the build tag "kafka". Only what it started is stopped.
+# the build tag "kafka". Only what it started is stopped. KILL_ROUNDS=50 lets links
+# and brokers be killed for longer than a few rounds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kafka=deploy/kafka/kafka.sh
@@ -15,3 +16,6 @@ $kafka up
 # One package after the other (-p 1): the second kills brokers.
 # shellcheck disable=SC2046 # one NAME=value a word
 env $($kafka env) go test -p 1 -tags kafka -run Kafka -count=1 -timeout 20m -v ./pipeline/lab ./cmd/evenkeel "$@"
+# Links alone, on the same clusters; every test there has the tag.
+# shellcheck disable=SC2046 # one NAME=value a word
+env $($kafka env) go test -tags kafka -count=1 -timeout 60m -v ./replicator/kafkatest "$@"

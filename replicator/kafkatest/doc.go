@@ -1,0 +1,44 @@
+// Package kafkatest tests links on real Apache Kafka. It holds tests only, with
+// the build tag "kafka", and nothing imports it.
+//
+// The clusters are those of deploy/kafka/kafka.sh, one broker each, which
+// deploy/kafka/test.sh starts; records are written and read by kcat and franz-go,
+// which know nothing of links, and what kcat reads at both ends is compared: offset,
+// timestamp, key, value and headers. Each test has topics of its own, so all of them
+// share the clusters. Those that kill or restart brokers run one after the other,
+// before the others, which run in parallel.
+//
+// What is shown here and not by the simulations of package replicator, whose
+// Kafka is an imitation: what real brokers accept, remember, forget, compact and lose.
+// What is not: clusters of several brokers, so no leader that moves and no unclean
+// election; TLS, SASL and ACLs.
+//
+// Tests that kill draw everything from a seed and print the command that repeats
+// them; -kill.rounds or KILL_ROUNDS says how long they go on. What cannot be repeated is
+// when the processes and brokers get to run.
+//
+// # MirrorMaker 2's own integration tests
+//
+// Their counterparts, by the names that they have in
+// MirrorConnectorsIntegrationBaseTest and the classes beside it:
+//
+//	testReplication                               TestKillRounds, TestBytes, TestRestart (one direction; two links are one each way)
+//	testReplicationWithEmptyPartition             TestEmptyPartition, TestGroupOffsets
+//	testOneWayReplicationWithAutoOffsetSync       TestGroupOffsets
+//	testOneWayReplicationWithFrequentOffsetSyncs  TestGroupOffsets
+//	testOffsetTranslationBehindReplicationFlow    TestGroupsBehind
+//	testNoCheckpointsIfNoRecordsAreMirrored       TestGroupOffsets (an empty partition), TestGroupsBehind (a partition that stands still)
+//	testOffsetSyncsTopicsOnTarget                 TestLinkTopic
+//	testRestartReplication                        TestRestart, TestPause
+//	testReplicateFromLatest                       TestResumeLatest
+//	testSyncTopicConfigs                          TestTopicConfigs (overrides in place of an exclude filter)
+//	testReplicateSourceDefault                    TestTopicConfigs (what holds at the source holds at the mirror, wherever it comes from)
+//	testReplicateTargetDefault                    TestTopicConfigs (a config that goes back to its default), follow's tests of defaults that differ
+//	topic ACLs                                    replicator/follow, on an imitation: these brokers have no authorizer
+//	IdentityReplicationIntegrationTest            none: a mirror's name says whose it is
+//	MirrorConnectorsIntegrationExactlyOnceTest    TestKillRounds, TestZombies, TestForgottenProducer
+//	MirrorConnectorsIntegrationTransactionsTest   TestTransactions, TestOpenTransaction, TestKillRoundsOnHoles
+//	MirrorConnectorsIntegrationSSLTest            none: these brokers have no TLS
+//	DedicatedMirrorIntegrationTest                TestZombies (several processes of one link)
+//	DataLossAndTopicResetDetectionIntegrationTest TestRetentionOvertakes, TestRecreatedSource, TestTruncated
+package kafkatest
