@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/evenkeel/evenkeel/replicator/batch"
 )
 
 // spot is a place in a cluster to read from.
@@ -111,3 +113,59 @@ func (c *cluster) readRound(ctx context.Context, broker int32, spots []spot, got
 }
 
 var errNoRecord = errors.New("no such record")
+
+// recordOrError is a record read, or why there is none.
+type recordOrError struct {
+	record batch.Record
+	err    error
+}
+
+// recordsAt reads the records at spots.
+func (c *cluster) recordsAt(ctx context.Context, spots []spot) ([]recordOrError, error) {
+	got, err := c.readAt(ctx, spots, oneBatchBytes)
+	if err != nil {
+		return nil, err
+	}
+	recoder := batch.NewRecoder()
+	found := make([]recordOrError, len(spots))
+	for i, d := range got {
+		found[i].record, found[i].err = d.record(recoder, spots[i].offset)
+		if found[i].err != nil && !errors.Is(found[i].err, errNoRecord) {
+			found[i].err = fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", c.name, spots[i].name, spots[i].num, spots[i].offset, found[i].err)
+		}
+	}
+	return found, nil
+}
+
+const oneBatchBytes = 64 << 10 // a larger batch comes alone in its answer
+
+// record finds the record at an offset in what was read.
+func (d data) record(recoder *batch.Recoder, offset int64) (batch.Record, error) {
+	if d.err != nil {
+		return batch.Record{}, d.err
+	}
+	for rest := d.batches; len(rest) > 0; {
+		b, after, err := batch.Read(rest)
+		if errors.Is(err, batch.ErrPartial) {
+			break
+		}
+		if err != nil {
+			return batch.Record{}, err
+		}
+		rest = after
+		if b.LastOffset() < offset || b.Control() {
+			continue
+		}
+		records, err := recoder.Records(b)
+		if err != nil {
+			return batch.Record{}, err
+		}
+		for _, r := range records {
+			if r.Offset == offset {
+				return r, nil
+			}
+		}
+		break
+	}
+	return batch.Record{}, errNoRecord
+}
