@@ -335,9 +335,11 @@ func (f *fetcher) judge(fl *flow, rp *kmsg.FetchResponseTopicPartition) bool {
 func (m *mover) noteEnd(fl *flow, rp *kmsg.FetchResponseTopicPartition) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if fl.part.flow != fl || m.relay != nil {
+	if m.relay != nil {
 		return // how far a peer is says nothing of how far the origin is
 	}
+	// It is true of the source whatever has become of the flow, and is told once:
+	// later answers of the session name what has changed only.
 	e := &fl.part.lag
 	e.known, e.end, e.stable = true, rp.HighWatermark, rp.LastStableOffset
 	if rp.LogStartOffset >= 0 {

@@ -158,3 +158,22 @@ func TestGroupsFollowByTheMapping(t *testing.T) {
 		}
 	})
 }
+
+// An idle link knows at once that it is not behind, and still does when its
+// partitions were interrupted before the source said anything: it says it once.
+func TestLagOfAnIdleLink(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.link(us, eu)
+		for range 3 {
+			l.awaitRunning()
+			for p := range int32(partitions) {
+				if s, err := l.partition(topic, p); err != nil || s.Lag.Records == nil || *s.Lag.Records != 0 {
+					t.Errorf("partition %d: %+v, %v", p, s, err)
+				}
+			}
+			for _, paused := range []bool{true, false} {
+				source.do(l.SetPause(context.Background(), "link", paused))
+			}
+		}
+	})
+}

@@ -260,6 +260,11 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 			limit = p.limitBytes
 		}
 		p.suspicious, p.checked = false, true
+		if m.relay == nil {
+			e := &p.lag
+			e.known, e.start, e.stable, e.end = true, l.f.sourceStart, l.f.sourceEnd, max(e.end, l.f.sourceEnd)
+			p.fetchedAt = time.Now() // so long ago, or less, the source has answered
+		}
 		m.begin(p, &flow{
 			part: p, leader: l.source, next: s.next, end: s.end, runs: l.f.runs,
 			epoch: l.epochBefore(s.next), open: map[int64]bool{}, limit: limit, established: l.f.producing, until: l.f.until,
