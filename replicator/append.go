@@ -59,6 +59,11 @@ func (a *appender) wake() {
 func (a *appender) run(ctx context.Context) {
 	pause := backoffLeast
 	for ctx.Err() == nil {
+		if !a.needed() {
+			a.m.trouble(a.name(), nil)
+			a.rest(ctx)
+			continue
+		}
 		began := time.Now()
 		err := a.connected(ctx)
 		if ctx.Err() != nil {
@@ -73,6 +78,29 @@ func (a *appender) run(ctx context.Context) {
 	}
 }
 
+// name is the broker's, among what can be in trouble.
+func (a *appender) name() string { return fmt.Sprintf("destination broker %d", a.broker) }
+
+// needed reports whether the broker leads anything: one that has left its cluster
+// is not to be connected to for ever.
+func (a *appender) needed() bool {
+	a.m.mu.Lock()
+	defer a.m.mu.Unlock()
+	for _, p := range a.m.parts {
+		if p.placed && p.dest.broker == a.broker {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *appender) rest(ctx context.Context) {
+	select {
+	case <-a.signal:
+	case <-ctx.Done():
+	}
+}
+
 // connected appends over one connection for as long as it works.
 func (a *appender) connected(ctx context.Context) error {
 	conn, err := a.m.dest.connect(ctx, a.broker)
@@ -80,7 +108,7 @@ func (a *appender) connected(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	a.m.trouble("destination", nil)
+	a.m.trouble(a.name(), nil)
 	a.use(conn)
 	return a.work(ctx, conn)
 }
@@ -102,7 +130,7 @@ func (a *appender) use(conn *wire.Conn) {
 // failed interrupts all that this broker leads.
 func (a *appender) failed(err error) {
 	err = fmt.Errorf("%s: %w", a.m.dest.name, err)
-	a.m.trouble("destination", err)
+	a.m.trouble(a.name(), err)
 	a.m.mu.Lock()
 	defer a.m.mu.Unlock()
 	a.conn = nil

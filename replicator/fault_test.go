@@ -191,3 +191,26 @@ func TestLeadersMove(t *testing.T) {
 		awaitMirrored(source, dest)
 	})
 }
+
+// A broker that has left its cluster is not missed once nothing is led by it any
+// more.
+func TestBrokersLeave(t *testing.T) {
+	const brokers = 3
+	simulate(t, brokers, []events.Region{us, eu}, func(w *world) {
+		source, dest := w.clusters[us], w.clusters[eu]
+		l := w.link(us, eu)
+		source.write(10)
+		awaitMirrored(source, dest)
+		for _, c := range []*cluster{source, dest} {
+			c.do(c.RemoveNode(brokers - 1))
+			c.gate.Cut()
+			c.gate.Open()
+			c.redial()
+		}
+		source.write(10)
+		awaitMirrored(source, dest)
+		l.awaitRunning()
+		time.Sleep(10 * time.Minute)
+		l.awaitRunning()
+	})
+}

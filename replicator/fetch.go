@@ -76,7 +76,7 @@ func (f *fetcher) disconnect() {
 // failed interrupts all that this broker leads: it may have moved.
 func (f *fetcher) failed(err error) {
 	err = fmt.Errorf("%s: %w", f.m.source.name, err)
-	f.m.trouble("source", err)
+	f.m.trouble(f.name(), err)
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, p := range f.m.parts {
@@ -107,13 +107,20 @@ func (f *fetcher) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.m.trouble("source", nil)
+	f.m.trouble(f.name(), nil)
 	f.m.heard()
 	return f.take(ctx, want, resp, buf)
 }
 
-// idle waits until something can be fetched.
+// name is the broker's, among what can be in trouble.
+func (f *fetcher) name() string { return fmt.Sprintf("source broker %d", f.broker) }
+
+// idle waits until something can be fetched. A broker of which nothing is wanted
+// is in no trouble.
 func (f *fetcher) idle(ctx context.Context, want wanted) error {
+	if !want.placed {
+		f.m.trouble(f.name(), nil)
+	}
 	var failed <-chan struct{}
 	if f.conn != nil {
 		failed = f.conn.Failed()
@@ -136,6 +143,7 @@ type wanted struct {
 	flows   map[partition]*flow
 	granted int64 // memory that the answer may take
 	crowded bool  // something is left out because memory is short
+	placed  bool  // the broker leads something
 	room    <-chan struct{}
 }
 
@@ -155,6 +163,7 @@ func (f *fetcher) wanted() wanted {
 	}
 	share := m.cfg.WindowBytes / 2 // one part that is stuck leaves the others theirs
 	for key, p := range m.parts {
+		w.placed = w.placed || p.placed && p.source.broker == f.broker
 		switch {
 		case p.flow == nil || p.flow.leader.broker != f.broker || p.flow.final != nil || m.relay != nil && p.flow.next >= p.flow.until:
 		case p.queuedBytes >= share:

@@ -47,4 +47,6 @@ func (m *Metrics) batch(o events.Origin, fate string, n int) {
 	m.batches.WithLabelValues(o.String(), fate).Add(float64(n))
 }
 
+func (m *Metrics) clear(o events.Origin) { m.stopped.WithLabelValues(o.String()).Set(0) }
+
 func (m *Metrics) resume(o events.Origin) { m.stopped.WithLabelValues(o.String()).Dec() }

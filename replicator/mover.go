@@ -148,7 +148,7 @@ func (m *mover) trouble(what string, err error) {
 // place notes who leads a part's partition on both sides, and starts whoever
 // serves these brokers. The caller holds the lock.
 func (m *mover) place(p *part, source, dest leader) {
-	p.source, p.dest = source, dest
+	p.source, p.dest, p.placed = source, dest, true
 	if _, ok := m.fetchers[source.broker]; !ok {
 		f := newFetcher(m, source.broker)
 		m.fetchers[source.broker] = f
@@ -159,6 +159,7 @@ func (m *mover) place(p *part, source, dest leader) {
 		m.appenders[dest.broker] = a
 		m.serve(a.run)
 	}
+	m.appenders[dest.broker].wake()
 }
 
 // begin starts a located part's flow. The caller holds the lock.

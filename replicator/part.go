@@ -71,6 +71,7 @@ type part struct {
 	mirrorID topicID
 	source   leader
 	dest     leader
+	placed   bool // source and dest are known
 	producer ledger.ProducerID
 
 	state  State

@@ -118,6 +118,7 @@ func (l *Link) disconnected(err error) {
 	defer l.mu.Unlock()
 	if l.mover != nil {
 		l.last = l.mover.partitions(time.Now())
+		l.metrics.clear(l.cfg.Origin) // what is stopped is found again, or is not
 		for i := range l.last {
 			l.last[i].Lag = Lag{} // nobody looks any more
 		}
