@@ -148,6 +148,10 @@ func (m *mover) trouble(what string, err error) {
 // place notes who leads a part's partition on both sides, and starts whoever
 // serves these brokers. The caller holds the lock.
 func (m *mover) place(p *part, source, dest leader) {
+	if p.placed {
+		m.fetchers[p.source.broker].wake() // it may not be needed any more
+		m.appenders[p.dest.broker].wake()
+	}
 	p.source, p.dest, p.placed = source, dest, true
 	if _, ok := m.fetchers[source.broker]; !ok {
 		f := newFetcher(m, source.broker)
