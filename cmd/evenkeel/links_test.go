@@ -98,6 +98,21 @@ func (k kafkas) awaitPartition(topic string, num int32, state replicator.State, 
 	}
 }
 
+// awaitInterrupted waits until the link has noticed that its origin has gone.
+func (k kafkas) awaitInterrupted() {
+	k.Helper()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		r := command("", "links", "list", "-o", "json")
+		var list api.LinkList
+		if err := json.Unmarshal([]byte(r.stdout), &list); err == nil && r.code == 0 && !list.Links[0].Running {
+			return
+		}
+		if time.Since(begun) > time.Minute {
+			k.Fatalf("the link runs: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
 // The life of a link in an operator's hands: paused, behind what expires, resumed,
 // meddled with, verified.
 func TestLinks(t *testing.T) {
@@ -200,6 +215,7 @@ func TestLinks(t *testing.T) {
 	if err := l.StopRegion(there); err != nil {
 		t.Fatal(err)
 	}
+	k.awaitInterrupted()
 	for _, s := range []step{
 		{args: []string{"links", "list"}, stdout: []string{"interrupted", "! link from us-west-1: "}},
 		{args: []string{"links", "verify"}, code: 3, stdout: []string{"0 records compared", "not tried"}, stderr: []string{"20 of 20 mirrors could not be compared"}},
