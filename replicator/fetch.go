@@ -73,13 +73,17 @@ func (f *fetcher) disconnect() {
 	f.session = session{}
 }
 
-// failed interrupts all that this broker leads: it may have moved.
+// failed interrupts all that this broker leads: it may have moved. And a broker
+// that comes back may have lost records without a new leader epoch to show for it
+// (Kafka 3.9 alone in its cluster), and have others in their place by the time that
+// it answers: so the last record is compared.
 func (f *fetcher) failed(err error) {
 	err = fmt.Errorf("%s: %w", f.m.source.name, err)
 	f.m.trouble(f.name(), err)
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, p := range f.m.parts {
+		p.suspicious = p.suspicious || p.placed && p.source.broker == f.broker
 		if p.flow != nil && p.flow.leader.broker == f.broker {
 			f.m.interruptLocked(p.flow, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +46,12 @@ func TestTruncated(t *testing.T) {
 			}
 			w.source.write(w.topic, 2, lost)
 			for _, num := range []int32{0, 1} {
+				if num == 1 && strings.HasPrefix(os.Getenv("KAFKA_VERSION"), "3.") {
+					// It came back under the same leader epoch: all there is to see is
+					// that the last record is another.
+					l.awaitState(num, replicator.Diverged)
+					continue
+				}
 				l.awaitState(num, replicator.Truncated)
 				if s := l.part(num).Stop; s.From != kept || s.To != kept+lost-1 {
 					t.Errorf("partition %d: offsets %d to %d, want %d to %d: %v", num, s.From, s.To, kept, kept+lost-1, s)
