@@ -347,7 +347,7 @@ func (a *appender) judge(c chunk, rp *kmsg.ProduceResponseTopicPartition) {
 	case err == nil && rp.BaseOffset == c.dest && p.flow != nil && p.flow.runs.Len() > 0 && rp.LogAppendTime != none:
 		// Another instance has written a batch of as many records here. With
 		// holes in the log it need not have been the same one.
-		p.suspicious = true
+		p.doubts++
 		m.interruptLocked(c.flow, errors.New("another instance of this link is at work"))
 	case err == nil && rp.BaseOffset == c.dest:
 		a.acked(c)
@@ -399,9 +399,7 @@ func (a *appender) refused(c chunk, err error, message *string) {
 		m.haltLocked(p, stopped(Refused, c.first, c.next-1, "%s refuses the batch of offsets %d to %d: %v", a.m.dest.name, c.first, c.next-1, err))
 		return
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber), errors.Is(err, kerr.DuplicateSequenceNumber), errors.Is(err, kerr.UnknownProducerID):
-		p.suspicious = true
-	case errors.Is(err, kerr.NotLeaderForPartition), errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
-		errors.Is(err, kerr.LeaderNotAvailable), errors.Is(err, kerr.FencedLeaderEpoch):
+		p.doubts++
 	}
 	m.interruptLocked(c.flow, reason)
 }

@@ -83,7 +83,9 @@ func (f *fetcher) failed(err error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, p := range f.m.parts {
-		p.suspicious = p.suspicious || p.placed && p.source.broker == f.broker
+		if p.placed && p.source.broker == f.broker {
+			p.doubts++
+		}
 		if p.flow != nil && p.flow.leader.broker == f.broker {
 			f.m.interruptLocked(p.flow, err)
 		}
@@ -314,9 +316,6 @@ func (f *fetcher) takePartitions(ctx context.Context, want wanted, resp *kmsg.Fe
 func (f *fetcher) judge(fl *flow, rp *kmsg.FetchResponseTopicPartition) bool {
 	p := fl.part
 	if d := rp.DivergingEpoch; d.EndOffset >= 0 {
-		f.m.mu.Lock()
-		p.suspicious = true
-		f.m.mu.Unlock()
 		f.m.halt(p, truncated(d.EndOffset, fl.next))
 		return false
 	}
@@ -325,19 +324,11 @@ func (f *fetcher) judge(fl *flow, rp *kmsg.FetchResponseTopicPartition) bool {
 	case err == nil:
 		f.m.noteEnd(fl, rp)
 		return true
-	case errors.Is(err, kerr.NotLeaderForPartition), errors.Is(err, kerr.FencedLeaderEpoch), errors.Is(err, kerr.UnknownLeaderEpoch),
-		errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID),
-		errors.Is(err, kerr.ReplicaNotAvailable), errors.Is(err, kerr.LeaderNotAvailable):
-		f.m.mu.Lock()
-		f.m.mu.Unlock()
 	case errors.Is(err, kerr.CorruptMessage):
 		f.prepare.spoilt(fl, fl.next, "the source says that its own records are damaged")
 		return false
-	}
-	if errors.Is(err, kerr.OffsetOutOfRange) {
-		f.m.mu.Lock()
-		p.suspicious = true
-		f.m.mu.Unlock()
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		f.m.doubt(p)
 	}
 	f.session.forget(p)
 	f.m.interrupt(fl, fmt.Errorf("read %s, %s, offset %d: %w", f.m.source.name, p.partition, fl.next, err))

@@ -116,13 +116,13 @@ func (m *mover) findEpochs(ctx context.Context, todo []*locating) error {
 		return nil // a peer's epochs are not the origin's
 	}
 	var req kadm.OffsetForLeaderEpochRequest
-	asked := map[*locating]int32{}
+	var asked []*locating
 	for _, l := range todo {
 		l.epochs = m.ledger.Epochs(l.partition.ledger())
 		next, mapped := l.f.next()
 		if epoch := l.epochBefore(next); mapped && epoch >= 0 {
 			req.Add(l.topic, l.num, epoch)
-			asked[l] = epoch
+			asked = append(asked, l)
 		}
 	}
 	if len(asked) == 0 {
@@ -132,13 +132,13 @@ func (m *mover) findEpochs(ctx context.Context, todo []*locating) error {
 	if err != nil {
 		return fmt.Errorf("leader epochs of %s: %w", m.source.name, err)
 	}
-	for l, epoch := range asked {
+	for _, l := range asked {
 		r, ok := resp[l.topic][l.num]
 		switch {
 		case !ok || r.Err != nil:
 			l.fail(fmt.Errorf("leader epoch of %s, %s: %w", m.source.name, l.partition, cmpErr(r.Err)))
 		case r.EndOffset >= 0:
-			l.f.epochKnown, l.f.epoch, l.f.epochAt, l.f.epochEnd = true, epoch, r.LeaderEpoch, r.EndOffset
+			l.f.epochKnown, l.f.epochEnd = true, r.EndOffset
 		}
 	}
 	return nil
@@ -159,7 +159,7 @@ func (m *mover) findTails(ctx context.Context, todo []*locating) error {
 	for _, l := range todo {
 		last := l.f.mirrorEnd - 1
 		at, mapped := l.f.runs.Source(last)
-		if (l.checked && !l.suspicious) || l.broken() != nil || !mapped || last < l.f.mirrorStart || at < l.f.sourceStart || at >= l.f.sourceEnd {
+		if !l.compares || l.broken() != nil || !mapped || last < l.f.mirrorStart || at < l.f.sourceStart || at >= l.f.sourceEnd {
 			continue
 		}
 		l.f.tailOffset, l.f.tailMirrorAt = at, last

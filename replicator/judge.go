@@ -28,7 +28,6 @@ type findings struct {
 	lastSequence             int32 // of it
 	sourceStart, sourceEnd   int64
 	epochKnown               bool  // the source has answered about the leader epoch mirrored last
-	epoch, epochAt           int32 // that epoch, and the largest that the source has up to it
 	epochEnd                 int64 // where the source says that it ended
 	until                    int64 // of a peer's mirror: up to where its link has written it
 	tail                     comparison

@@ -28,11 +28,13 @@ type locating struct {
 	conn *wire.Conn // by which it will be appended; every fact is younger than it
 	f    findings
 
-	fresh   bool // no link has written this mirror before
-	source  leader
-	dest    leader
-	epochs  []ledger.Epoch
-	reasons []error // why it cannot be located now
+	fresh    bool // no link has written this mirror before
+	compares bool // there is reason to compare the last record
+	doubted  int  // the part's doubts when it began to be looked at
+	source   leader
+	dest     leader
+	epochs   []ledger.Epoch
+	reasons  []error // why it cannot be located now
 }
 
 // locateParts finds out where to go on, again and again, for whatever has been
@@ -194,6 +196,7 @@ func (m *mover) find(ctx context.Context, todo []*locating) error {
 		r := m.ledger.Reached(key)
 		l.f.reached = start{next: r.Source, end: r.Dest}
 		m.mu.Lock()
+		l.doubted, l.compares = l.doubts, !l.checked || l.doubts != l.dispelled
 		if l.checked {
 			l.f.reached = start{next: l.mirrored, end: l.acked}
 		}
@@ -259,7 +262,7 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 		if p.limitBytes > 0 {
 			limit = p.limitBytes
 		}
-		p.suspicious, p.checked = false, true
+		p.checked, p.dispelled = true, l.doubted
 		if m.relay == nil {
 			e := &p.lag
 			e.known, e.start, e.stable, e.end = true, l.f.sourceStart, l.f.sourceEnd, max(e.end, l.f.sourceEnd)

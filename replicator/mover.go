@@ -217,13 +217,20 @@ func (m *mover) drop(p prepared) {
 	defer m.mu.Unlock()
 	m.discard(p.chunks)
 	part := p.flow.part
-	part.suspicious = true
+	part.doubts++
 	if errors.Is(p.err, errReplan) {
 		part.replan = &p.found
 		m.interruptLocked(p.flow, nil)
 		return
 	}
 	m.interruptLocked(p.flow, fmt.Errorf("link topic of %s, %s: %w", m.dest.name, part.partition, p.err))
+}
+
+// doubt lets the next location of a part compare its last record.
+func (m *mover) doubt(p *part) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.doubts++
 }
 
 // finish stops a flow's part for good once all that it has fetched is mirrored.

@@ -81,7 +81,8 @@ type part struct {
 
 	flow       *flow        // nil: must be located first
 	checked    bool         // it has been located once
-	suspicious bool         // the next location compares the mirror's last record with the source's
+	doubts     int          // how often something odd has happened, after which the last record is compared
+	dispelled  int          // of them; doubts that come while a part is being located stay
 	replan     *mapping.Run // what the source has instead of what was planned; nil: the plan holds
 	retryAt    time.Time
 	pause      time.Duration // before the next try

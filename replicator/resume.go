@@ -75,7 +75,8 @@ func (l *Link) Resume(ctx context.Context, topic string, num int32, choice Choic
 			m.log.Warn("an operator lets a stopped partition go on", "topic", p.topic, "partition", p.num, "was", p.stop)
 		}
 		p.state, p.stop, p.reason, p.since = Starting, nil, nil, time.Now()
-		p.retryAt, p.pause, p.corrupt, p.suspicious = time.Now(), 0, 0, true
+		p.retryAt, p.pause, p.corrupt = time.Now(), 0, 0
+		p.doubts++
 		p.limitBytes, p.refused = 0, 0
 		if choice.kind != retry {
 			p.checked, p.acked, p.mirrored = false, 0, 0

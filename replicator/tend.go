@@ -157,7 +157,7 @@ func (m *mover) lookAround(life context.Context) {
 		if p.flow != f || !ok || end.Err != nil || p.unanswered > 0 || p.acked != acked || end.Offset == acked {
 			continue
 		}
-		p.suspicious = true
+		p.doubts++
 		m.interruptLocked(f, fmt.Errorf("%s of %s, partition %d, ends at offset %d, the link wrote up to %d", p.mirror, m.dest.name, p.num, end.Offset, acked))
 	}
 }
