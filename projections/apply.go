@@ -188,7 +188,7 @@ func (s *Shard) foldRecord(m *logMeta, rule merge.Rule, r *kgo.Record, done *App
 	if err != nil {
 		return nil, err
 	}
-	now, err := rule.Fold(nil, t.now, &e, r.Offset)
+	now, err := rule.Fold(nil, t.now, &e, m.log.At(r.Offset))
 	var noMeaning *merge.NoMeaningError
 	if errors.As(err, &noMeaning) {
 		return noMeaning, nil

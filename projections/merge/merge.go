@@ -18,11 +18,11 @@ type Rule interface {
 	// Name is how configuration calls the rule, e.g. "lww".
 	Name() string
 
-	// Fold applies event e, found at offset of its log, to the slice of its
-	// key (nil if there is none yet) and appends the new slice to dst. It
+	// Fold applies event e, found at a position of its log, to the slice of
+	// its key (nil if there is none yet) and appends the new slice to dst. It
 	// leaves prev as it is. A *NoMeaningError is about the event: its record
 	// is then parked. Any other error is about prev: the state is corrupt.
-	Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error)
+	Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte, error)
 
 	// Live reports whether the slice holds anything; a slice that does not is
 	// a tombstone and adds nothing to digests and counts. A corrupt slice
@@ -48,6 +48,20 @@ type View struct {
 	Type        string          // CloudEvents type of the event that the value is of; empty for a bare record
 	Clock       events.HLC      // of that event, as folded
 	Position    events.Position // of that event
+
+	// Siblings are the values of writers who did not know of each other, in the
+	// order of their positions; nil unless there are several. Value is then
+	// that of the sibling with the newest clock.
+	Siblings []Sibling
+}
+
+// Sibling is one of several concurrent values of a key.
+type Sibling struct {
+	Value       []byte
+	ContentType string
+	Type        string
+	Clock       events.HLC
+	Position    events.Position
 }
 
 // NoMeaningError says that a rule has no meaning for an event.

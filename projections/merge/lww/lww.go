@@ -35,7 +35,7 @@ const (
 func (Rule) Name() string { return "lww" }
 
 // Fold implements merge.Rule.
-func (Rule) Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error) {
+func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte, error) {
 	clock := e.Clock
 	if prev != nil {
 		if err := checkHeader(prev); err != nil {
@@ -53,7 +53,7 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, offset int64) ([]byte, error
 	}
 	dst = append(dst, version, flags)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(clock))
-	dst = binary.AppendUvarint(dst, uint64(offset))
+	dst = binary.AppendUvarint(dst, uint64(at.Offset))
 	dst = binary.AppendUvarint(dst, uint64(len(e.Type)))
 	dst = append(dst, e.Type...)
 	dst = binary.AppendUvarint(dst, uint64(len(e.ContentType)))

@@ -18,6 +18,11 @@ import (
 
 var rule lww.Rule
 
+// at is a place in some log: a slice holds the offset alone.
+func at(offset int64) events.Position {
+	return events.Position{Log: events.Log{Origin: events.FirstOrigin("us"), Stream: "s"}, Offset: offset}
+}
+
 // genEvent gives events whose clocks often meet.
 func genEvent() *rapid.Generator[events.Event] {
 	clock := rapid.OneOf(rapid.Uint64Range(0, 4), rapid.SampledFrom([]uint64{math.MaxUint64 - 1, math.MaxUint64}), rapid.Uint64())
@@ -53,7 +58,7 @@ func genLogs() *rapid.Generator[map[events.Log][]events.Event] {
 func fold(t rapid.TB, written []events.Event) (slice []byte) {
 	t.Helper()
 	for offset := range written {
-		now, err := rule.Fold(nil, slice, &written[offset], int64(offset))
+		now, err := rule.Fold(nil, slice, &written[offset], at(int64(offset)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +92,7 @@ func TestFoldIsPure(t *testing.T) {
 		written := rapid.SliceOfN(genEvent(), 1, 5).Draw(t, "events")
 		prev := fold(t, written[:len(written)-1])
 		was, e := bytes.Clone(prev), written[len(written)-1]
-		offset := int64(len(written) - 1)
+		offset := at(int64(len(written) - 1))
 		first, err := rule.Fold(nil, prev, &e, offset)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +187,7 @@ func TestJoinPicksTheLargest(t *testing.T) {
 }
 
 func TestTies(t *testing.T) {
-	at := func(origin string, incarnation uint32, partition int32) events.Log {
+	in := func(origin string, incarnation uint32, partition int32) events.Log {
 		return events.Log{Origin: events.Origin{Region: events.Region(origin), Incarnation: incarnation}, Stream: "s", Partition: partition}
 	}
 	put := func(clock events.HLC) []events.Event {
@@ -194,15 +199,15 @@ func TestTies(t *testing.T) {
 		winner events.Log
 		exists bool
 	}{
-		"larger clock":                 {map[events.Log][]events.Event{at("us", 1, 0): put(1), at("eu", 1, 0): put(2)}, at("eu", 1, 0), true},
-		"same clock, larger origin":    {map[events.Log][]events.Event{at("us", 1, 0): put(1), at("eu", 1, 0): put(1)}, at("us", 1, 0), true},
-		"same region, incarnation":     {map[events.Log][]events.Event{at("us", 2, 0): put(1), at("us", 10, 0): put(1)}, at("us", 10, 0), true},
-		"same origin, partition":       {map[events.Log][]events.Event{at("us", 1, 2): put(1), at("us", 1, 10): put(1)}, at("us", 1, 10), true},
-		"deleted later elsewhere":      {map[events.Log][]events.Event{at("us", 1, 0): put(1), at("eu", 1, 0): erase(2)}, at("eu", 1, 0), false},
-		"deleted before elsewhere":     {map[events.Log][]events.Event{at("us", 1, 0): put(2), at("eu", 1, 0): erase(1)}, at("us", 1, 0), true},
-		"deleted at the same time":     {map[events.Log][]events.Event{at("eu", 1, 0): put(1), at("us", 1, 0): erase(1)}, at("us", 1, 0), false},
-		"put again after the deletion": {map[events.Log][]events.Event{at("us", 1, 0): append(erase(9), put(0)...), at("eu", 1, 0): put(9)}, at("us", 1, 0), true},
-		"a late clock is not enough":   {map[events.Log][]events.Event{at("us", 1, 0): append(put(7), put(0)...), at("eu", 1, 0): put(7)}, at("us", 1, 0), true},
+		"larger clock":                 {map[events.Log][]events.Event{in("us", 1, 0): put(1), in("eu", 1, 0): put(2)}, in("eu", 1, 0), true},
+		"same clock, larger origin":    {map[events.Log][]events.Event{in("us", 1, 0): put(1), in("eu", 1, 0): put(1)}, in("us", 1, 0), true},
+		"same region, incarnation":     {map[events.Log][]events.Event{in("us", 2, 0): put(1), in("us", 10, 0): put(1)}, in("us", 10, 0), true},
+		"same origin, partition":       {map[events.Log][]events.Event{in("us", 1, 2): put(1), in("us", 1, 10): put(1)}, in("us", 1, 10), true},
+		"deleted later elsewhere":      {map[events.Log][]events.Event{in("us", 1, 0): put(1), in("eu", 1, 0): erase(2)}, in("eu", 1, 0), false},
+		"deleted before elsewhere":     {map[events.Log][]events.Event{in("us", 1, 0): put(2), in("eu", 1, 0): erase(1)}, in("us", 1, 0), true},
+		"deleted at the same time":     {map[events.Log][]events.Event{in("eu", 1, 0): put(1), in("us", 1, 0): erase(1)}, in("us", 1, 0), false},
+		"put again after the deletion": {map[events.Log][]events.Event{in("us", 1, 0): append(erase(9), put(0)...), in("eu", 1, 0): put(9)}, in("us", 1, 0), true},
+		"a late clock is not enough":   {map[events.Log][]events.Event{in("us", 1, 0): append(put(7), put(0)...), in("eu", 1, 0): put(7)}, in("us", 1, 0), true},
 	} {
 		view := join(t, foldAll(t, c.logs))
 		if view.Position.Log != c.winner || view.Exists != c.exists || (view.Value != nil) != c.exists {
@@ -229,7 +234,7 @@ func TestLive(t *testing.T) {
 
 func TestFoldOfWhatHasNoMeaning(t *testing.T) {
 	for _, op := range []events.Op{0, 3} {
-		_, err := rule.Fold(nil, nil, &events.Event{Op: op}, 0)
+		_, err := rule.Fold(nil, nil, &events.Event{Op: op}, at(0))
 		var noMeaning *merge.NoMeaningError
 		if !errors.As(err, &noMeaning) || noMeaning.Rule != rule.Name() {
 			t.Errorf("operation %s: error %v", op, err)
@@ -239,9 +244,9 @@ func TestFoldOfWhatHasNoMeaning(t *testing.T) {
 
 func TestCorruptSlices(t *testing.T) {
 	good := fold(t, []events.Event{{Op: events.OpPut, Clock: 9, Type: "type", ContentType: "a/b", Value: []byte("v")}})
-	with := func(at int, b byte) []byte {
+	with := func(i int, b byte) []byte {
 		c := bytes.Clone(good)
-		c[at] = b
+		c[i] = b
 		return c
 	}
 	header := good[:10]
@@ -266,7 +271,7 @@ func TestCorruptSlices(t *testing.T) {
 		if view, err := rule.Join([]merge.Slice{{Data: c.data}}); err == nil {
 			t.Errorf("%s: seen as %+v", name, view)
 		}
-		_, err := rule.Fold(nil, c.data, &events.Event{Op: events.OpPut, Value: []byte("v")}, 1)
+		_, err := rule.Fold(nil, c.data, &events.Event{Op: events.OpPut, Value: []byte("v")}, at(1))
 		var noMeaning *merge.NoMeaningError
 		if (err != nil) != c.fold || errors.As(err, &noMeaning) {
 			t.Errorf("%s: fold says %v", name, err)
@@ -290,7 +295,7 @@ func FuzzCorruptSlices(f *testing.F) {
 		for _, data := range [][]byte{a, b} {
 			live := rule.Live(data)
 			for _, op := range []events.Op{0, events.OpPut, events.OpDelete} {
-				_, _ = rule.Fold(nil, data, &events.Event{Op: op, Value: b}, 1)
+				_, _ = rule.Fold(nil, data, &events.Event{Op: op, Value: b}, at(1))
 			}
 			view, err := rule.Join([]merge.Slice{{Data: data}})
 			if err == nil && (view.Exists != live || view.Position.Offset < 0 || !view.Exists && view.Value != nil) {
