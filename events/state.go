@@ -69,12 +69,24 @@ func (p *Position) UnmarshalText(text []byte) error {
 // stand at the same Next of the same log must agree on all of it.
 type LogState struct {
 	Log    Log    `json:"log"`
-	Next   int64  `json:"next"`   // next offset to fold
-	Digest Digest `json:"digest"` // of the live slices
+	Next   int64  `json:"next"`           // next offset to fold
+	Chain  Digest `json:"chain,omitzero"` // of the records; see Mark
+	Digest Digest `json:"digest"`         // of the live slices
+	Keys   int64  `json:"keys"`           // live slices
+	Bytes  int64  `json:"bytes"`          // their keys and encoded contents
+	Events int64  `json:"events"`         // events folded
+	Parked int64  `json:"parked"`         // records set aside because they are no events
+}
+
+// Mark is the state of a log at one place, for comparing regions layer by layer:
+// equal chains mean that they have read the same records, equal digests that they
+// have made the same slices of them.
+type Mark struct {
+	Next   int64  `json:"next"`   // the records below this offset, all of them
+	Chain  Digest `json:"chain"`  // hash chain over those records (layer L0)
+	Digest Digest `json:"digest"` // of the live slices (layer L1)
 	Keys   int64  `json:"keys"`   // live slices
 	Bytes  int64  `json:"bytes"`  // their keys and encoded contents
-	Events int64  `json:"events"` // events folded
-	Parked int64  `json:"parked"` // records set aside because they are no events
 }
 
 // VectorOf is the cut at which the given states stand.

@@ -1,7 +1,6 @@
 package projections
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -17,6 +16,10 @@ import (
 type Run struct {
 	Log     events.Log
 	Records []*kgo.Record
+
+	// Sparse says that offsets between the records may be missing because they
+	// are no records: a transaction's markers, and what it aborted.
+	Sparse bool
 }
 
 // Applied says what an Apply did.
@@ -50,88 +53,100 @@ func (e *DiskFullError) Error() string {
 		e.Dir, e.Free>>20, e.Reserve>>20)
 }
 
-// applier is the scratch space of Apply.
+// applier is the scratch space of Apply, kept from one batch to the next.
 type applier struct {
+	items   []item
 	touched map[string]*touched
-	order   []*touched
-	logs    map[events.Log]*logMeta // changed states, not yet committed
+	order   []*touched              // by database key, once they are read
+	logs    map[events.Log]*logTurn // logs of this batch
 	blocked map[events.Log]error    // logs that stop once the rest is committed
+	spare   []*logTurn
 	hasher  digest.Hasher
 	key     []byte
 }
 
-// touched is a slice that the batch changes.
-type touched struct {
-	dbKey    string
-	log      *logMeta
-	rule     merge.Rule
-	key      string
-	old, now []byte // old is nil if there was none
+// item is a record of a batch on its way into its slice.
+type item struct {
+	record *kgo.Record
+	turn   *logTurn
+	event  events.Event
+	slice  *touched // nil if the record is no event
+	parked error    // why it is none
+}
+
+// logTurn is what a batch makes of one log; it is shown once it is committed.
+type logTurn struct {
+	log     *logEntry // as committed before
+	rule    merge.Rule
+	meta    logMeta // as it will be
+	from    int64   // meta.next before the batch
+	expect  int64   // next offset to take in
+	marks   []events.Mark
+	changes digest.Changes
+	encoded []byte // changes, as the database has them
 }
 
 // Apply folds the runs in one atomic step. A gap or a stream without a rule
 // blocks that run's log and is no error of the others; a returned error means
 // that nothing was applied and nothing blocked.
+//
+// It goes over the records three times: to decode them and see which slices they
+// touch, to read those slices in the order of the database, and to fold.
 func (s *Shard) Apply(runs []Run) (Applied, error) {
-	if err := s.checkDisk(); err != nil {
+	if err := s.checkWritable(); err != nil {
 		return Applied{}, err
 	}
-	a := &s.apply
-	a.touched, a.order = map[string]*touched{}, a.order[:0]
-	a.logs, a.blocked = map[events.Log]*logMeta{}, map[events.Log]error{}
-	batch := s.db.NewBatch()
-	defer batch.Close()
-
+	s.apply.reset()
 	var done Applied
 	for _, run := range runs {
-		if err := s.fold(batch, run, &done); err != nil {
+		if err := s.take(run, &done); err != nil {
+			return Applied{}, err
+		}
+	}
+	if err := s.readTouched(); err != nil {
+		return Applied{}, err
+	}
+	batch := s.db.NewBatch()
+	defer batch.Close()
+	for i := range s.apply.items {
+		if err := s.fold(batch, &s.apply.items[i], &done); err != nil {
 			return Applied{}, err
 		}
 	}
 	if err := s.commit(batch); err != nil {
 		return Applied{}, err
 	}
-	for l, reason := range a.blocked {
+	for l, reason := range s.apply.blocked {
 		s.Block(l, reason)
 	}
 	return done, nil
 }
 
-// commit writes what the runs changed, and then shows it.
-func (s *Shard) commit(batch *pebble.Batch) error {
-	a := &s.apply
-	if len(a.logs) == 0 {
-		return nil
+// checkWritable says why nothing can be applied at present.
+func (s *Shard) checkWritable() error {
+	if err := s.fenced(); err != nil {
+		return err
 	}
-	for _, t := range a.order {
-		if t.now == nil {
-			continue // its only events were parked
-		}
-		a.settle(t)
-		if err := batch.Set([]byte(t.dbKey), t.now, nil); err != nil {
-			return err
-		}
-	}
-	for _, m := range a.logs {
-		if err := batch.Set(logKey(m.log), m.encode(), nil); err != nil {
-			return err
-		}
-	}
-	// Not synced: the log is the durable truth, and the vector in this very
-	// batch says from where to replay.
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l, m := range a.logs {
-		s.logs[l] = m
-	}
-	return nil
+	return s.checkDisk()
 }
 
-// fold takes in one run.
-func (s *Shard) fold(batch *pebble.Batch, run Run, done *Applied) error {
+func (a *applier) reset() {
+	clear(a.items)
+	a.items, a.order = a.items[:0], a.order[:0]
+	if a.touched == nil {
+		a.touched, a.logs, a.blocked = map[string]*touched{}, map[events.Log]*logTurn{}, map[events.Log]error{}
+	}
+	for _, t := range a.logs {
+		t.changes.Reset()
+		a.spare = append(a.spare, t)
+	}
+	clear(a.touched)
+	clear(a.logs)
+	clear(a.blocked)
+}
+
+// take decodes the records of a run that come next in their log.
+func (s *Shard) take(run Run, done *Applied) error {
 	if err := checkLog(run.Log, s.cfg.Partition); err != nil {
 		return err
 	}
@@ -143,105 +158,129 @@ func (s *Shard) fold(batch *pebble.Batch, run Run, done *Applied) error {
 	if s.isBlocked(run.Log) {
 		return nil
 	}
-	m := s.changing(run.Log, rule)
-	was := m.next
-	err := s.foldRecords(batch, m, rule, run.Records, done)
-	if m.next > was {
-		s.apply.logs[run.Log] = m
-	}
-	return err
-}
-
-func (s *Shard) foldRecords(batch *pebble.Batch, m *logMeta, rule merge.Rule, records []*kgo.Record, done *Applied) error {
-	for _, r := range records {
+	t := s.turn(run.Log, rule)
+	for _, r := range run.Records {
 		switch {
-		case r.Offset < m.next:
+		case r.Offset < t.expect:
 			done.Skipped++
 			continue
-		case r.Offset > m.next:
-			s.apply.blocked[m.log] = &GapError{Log: m.log, Want: m.next, Got: r.Offset}
+		case r.Offset > t.expect && !run.Sparse:
+			s.apply.blocked[run.Log] = &GapError{Log: run.Log, Want: t.expect, Got: r.Offset}
 			return nil
 		}
-		reason, err := s.foldRecord(m, rule, r, done)
-		if err != nil {
-			return err
+		t.expect = r.Offset + 1
+		i := item{record: r, turn: t}
+		if i.event, i.parked = events.Decode(r); i.parked == nil {
+			i.slice = s.apply.touch(t, i.event.Key)
 		}
-		if reason != nil {
-			if err := s.apply.park(batch, m, r, reason); err != nil {
-				return err
-			}
-			done.Parked++
-		}
-		m.next = r.Offset + 1
+		s.apply.items = append(s.apply.items, i)
 	}
 	return nil
 }
 
-// foldRecord folds one record. It returns why the record is to be parked, if it
-// is, and apart from that any error of the state.
-func (s *Shard) foldRecord(m *logMeta, rule merge.Rule, r *kgo.Record, done *Applied) (parked, err error) {
-	e, err := events.Decode(r)
-	if err != nil {
-		return err, nil
-	}
-	t, err := s.touch(m, rule, e.Key)
-	if err != nil {
-		return nil, err
-	}
-	now, err := rule.Fold(nil, t.now, &e, m.log.At(r.Offset))
-	var noMeaning *merge.NoMeaningError
-	if errors.As(err, &noMeaning) {
-		return noMeaning, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, m.log, err)
-	}
-	t.now = now
-	m.events++
-	done.Events++
-	done.MaxClock = max(done.MaxClock, e.Clock)
-	return nil, nil
-}
-
-// touch finds a slice in the batch, or else in the database.
-func (s *Shard) touch(m *logMeta, rule merge.Rule, key string) (*touched, error) {
+// turn is the log's turn in this batch.
+func (s *Shard) turn(l events.Log, rule merge.Rule) *logTurn {
 	a := &s.apply
-	a.key = appendEntityKey(a.key[:0], m.log.Stream, key)
-	a.key = append(a.key, m.origin...)
-	if t, ok := a.touched[string(a.key)]; ok {
-		return t, nil
+	if t, ok := a.logs[l]; ok {
+		return t
 	}
-	old, err := get(s.db, a.key)
-	if err != nil {
-		return nil, fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
-	}
-	t := &touched{dbKey: string(a.key), log: m, rule: rule, key: key, old: old, now: old}
-	a.touched[t.dbKey] = t
-	a.order = append(a.order, t)
-	return t, nil
-}
-
-// settle moves a changed slice from its old to its new place in the counts and
-// the digests of its log.
-func (a *applier) settle(t *touched) {
-	if t.old != nil {
-		t.log.remove(&a.hasher, t.key, t.old, t.rule.Live(t.old))
-	}
-	t.log.add(&a.hasher, t.key, t.now, t.rule.Live(t.now))
-}
-
-// changing is a copy of the log's state that the batch may change.
-func (s *Shard) changing(l events.Log, rule merge.Rule) *logMeta {
-	if m, ok := s.apply.logs[l]; ok {
-		return m
+	t := &logTurn{}
+	if n := len(a.spare); n > 0 {
+		t, a.spare = a.spare[n-1], a.spare[:n-1]
 	}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m := &logMeta{log: l, origin: l.Origin.String(), rule: rule.Name()}
-	if was, ok := s.logs[l]; ok {
-		*m = *was
+	t.log = s.logs[l]
+	s.mu.RUnlock()
+	if t.log == nil {
+		t.log = newLogEntry(l, rule.Name())
 	}
-	return m
+	t.rule, t.meta, t.marks = rule, t.log.meta, t.marks[:0]
+	t.from, t.expect = t.meta.next, t.meta.next
+	a.logs[l] = t
+	return t
+}
+
+// fold folds one record, or parks it.
+func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
+	a, t := &s.apply, i.turn
+	if err := t.keepMark(batch, i.record.Offset); err != nil {
+		return err
+	}
+	if i.parked == nil {
+		if err := s.foldEvent(i); err != nil {
+			return err
+		}
+	}
+	if i.parked != nil {
+		if err := a.park(batch, &t.meta, i.record, i.parked); err != nil {
+			return err
+		}
+		done.Parked++
+	} else {
+		t.meta.events++
+		done.Events++
+		done.MaxClock = max(done.MaxClock, i.event.Clock)
+	}
+	t.meta.chain = a.hasher.Chain(t.meta.chain, i.record)
+	t.meta.next = i.record.Offset + 1
+	t.mark()
+	return nil
+}
+
+// foldEvent folds an event into its slice, and moves the slice from its old to
+// its new place in sums and counts.
+func (s *Shard) foldEvent(i *item) error {
+	t, slice := i.turn, i.slice
+	now, err := t.rule.Fold(nil, slice.now, &i.event, t.meta.log.At(i.record.Offset))
+	if isNoMeaning(err) {
+		i.parked = err
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, t.meta.log, err)
+	}
+	if slice.now != nil {
+		t.meta.remove(&t.changes, slice)
+	}
+	slice.now, slice.live, slice.changed = now, t.rule.Live(now), true
+	slice.hash = s.apply.hasher.Slice(t.meta.log.Stream, slice.key, now)
+	t.meta.add(&t.changes, slice)
+	return nil
+}
+
+// commit writes what the runs changed, and then shows it.
+func (s *Shard) commit(batch *pebble.Batch) error {
+	a := &s.apply
+	if len(a.items) == 0 {
+		return nil
+	}
+	for _, slice := range a.order {
+		if !slice.changed {
+			continue // its only events were parked
+		}
+		if err := batch.Set([]byte(slice.dbKey), slice.now, nil); err != nil {
+			return err
+		}
+	}
+	for _, t := range a.logs {
+		if err := t.write(batch); err != nil {
+			return err
+		}
+	}
+	// Not synced: the log is the durable truth, and the vector in this very
+	// batch says from where to replay.
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l, t := range a.logs {
+		if t.meta.next > t.from {
+			t.show()
+			s.logs[l] = t.log
+		}
+	}
+	return nil
 }
 
 func (s *Shard) isBlocked(l events.Log) bool {
@@ -266,17 +305,4 @@ func (s *Shard) checkDisk() error {
 		return &DiskFullError{Dir: s.cfg.Dir, Free: usage.AvailBytes, Reserve: s.cfg.MinFreeBytes}
 	}
 	return nil
-}
-
-// get reads a key's value, nil if there is none.
-func get(r pebble.Reader, key []byte) ([]byte, error) {
-	value, closer, err := r.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	copied := append(make([]byte, 0, len(value)), value...)
-	return copied, closer.Close()
 }

@@ -48,7 +48,7 @@ func (c *Cut) States() []events.LogState { return c.states }
 // disjoint, each of about tableBytes (before compression, rounded up to a whole
 // entry). For each table it calls create once and closes the writer that it got.
 func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) (err error) {
-	it, err := c.snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixLog}})
+	it, err := c.snapshot.NewIter(nil)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,11 @@
 //     the same batch, counted, and never in the way of the others.
 //   - Batches are not synced to disk one by one: after a crash the shard may
 //     stand at an earlier exact cut and is replayed from the log.
+//   - A shard says what a log's state was (events.Mark) after each of its last
+//     records and before every MarkEvery-th, so that regions can be compared while
+//     they go on.
+//   - A shard is opened under an epoch; a lower one than before is refused, and
+//     nothing is applied after Fence.
 //   - What is at rest can be checked against what the applies left behind
 //     (Verify, and at the end of every Restore), tombstones and parked records
 //     included. A corrupt file is an error to whoever reads it.
@@ -38,8 +43,10 @@
 //
 // # Layout of the database
 //
-//	'M' name                                  database's own facts (format, lineage); not part of a backup
+//	'B' log 0x00 number                       digest buckets of the log that changed, or all of them
+//	'K' log 0x00 offset                       mark: chain and digest of the log before that offset
 //	'L' log                                   LogState of the log, a digest of its tombstones and parked records, name of its rule
+//	'M' name                                  database's own facts (lineage, epoch); not part of a backup
 //	'P' log 0x00 offset                       parked record
 //	'S' stream 0x00 key 0x00 0x01 origin      slice; 0x00 in the key is written 0x00 0xff
 package projections

@@ -10,33 +10,51 @@ import (
 
 // First byte of every database key; doc.go draws the layout.
 const (
-	prefixFact   = 'M'
-	prefixLog    = 'L'
-	prefixParked = 'P'
-	prefixSlice  = 'S'
+	prefixBuckets = 'B'
+	prefixMark    = 'K'
+	prefixLog     = 'L'
+	prefixFact    = 'M'
+	prefixParked  = 'P'
+	prefixSlice   = 'S'
 )
 
 func factKey(name string) []byte { return append([]byte{prefixFact}, name...) }
 
 func logKey(l events.Log) []byte { return append([]byte{prefixLog}, l.String()...) }
 
-func parkedKey(p events.Position) []byte {
-	k := append([]byte{prefixParked}, p.Log.String()...)
+func parkedKey(p events.Position) []byte { return numberedKey(prefixParked, p.Log, uint64(p.Offset)) }
+
+func markKey(l events.Log, offset int64) []byte { return numberedKey(prefixMark, l, uint64(offset)) }
+
+func bucketKey(l events.Log, entry uint64) []byte { return numberedKey(prefixBuckets, l, entry) }
+
+// numberedKey is the key of something that there are many of in a log; they sort
+// by number.
+func numberedKey(prefix byte, l events.Log, n uint64) []byte {
+	k := append([]byte{prefix}, l.String()...)
 	k = append(k, 0)
-	return binary.BigEndian.AppendUint64(k, uint64(p.Offset))
+	return binary.BigEndian.AppendUint64(k, n)
+}
+
+// splitNumberedKey is the inverse of numberedKey.
+func splitNumberedKey(prefix byte, k []byte) (l events.Log, n uint64, err error) {
+	i := bytes.IndexByte(k, 0)
+	if i < 1 || len(k) != i+9 || k[0] != prefix {
+		return events.Log{}, 0, fmt.Errorf("key %q is malformed", k)
+	}
+	if l, err = events.ParseLog(string(k[1:i])); err != nil {
+		return events.Log{}, 0, fmt.Errorf("key %q is malformed: %w", k, err)
+	}
+	return l, binary.BigEndian.Uint64(k[i+1:]), nil
 }
 
 // parseParkedKey is the inverse of parkedKey.
 func parseParkedKey(k []byte) (events.Position, error) {
-	i := bytes.IndexByte(k, 0)
-	if i < 1 || len(k) != i+9 || k[0] != prefixParked {
-		return events.Position{}, fmt.Errorf("key %q is no parked record's", k)
-	}
-	log, err := events.ParseLog(string(k[1:i]))
+	log, n, err := splitNumberedKey(prefixParked, k)
 	if err != nil {
-		return events.Position{}, fmt.Errorf("key %q is no parked record's: %w", k, err)
+		return events.Position{}, err
 	}
-	p := log.At(int64(binary.BigEndian.Uint64(k[i+1:])))
+	p := log.At(int64(n))
 	return p, p.Validate()
 }
 

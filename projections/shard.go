@@ -27,6 +27,11 @@ type Config struct {
 	Lineage   Lineage                      // given to a database that is made; ignored if there is one
 	Log       *slog.Logger                 // nil: silent
 
+	// Epoch is the term under which the shard is opened. It is kept in the
+	// database, and a lower one than is there is refused: somebody else has
+	// had the shard since. 0: the one that is there.
+	Epoch events.Epoch
+
 	// MinFreeBytes is the free disk space below which Apply refuses with a
 	// *DiskFullError, so that the disk never fills up under Pebble. 0: no check.
 	MinFreeBytes uint64
@@ -44,14 +49,19 @@ type Shard struct {
 	cfg     Config
 	db      *pebble.DB
 	lineage Lineage
+	epoch   events.Epoch
 	apply   applier
 
-	mu      sync.RWMutex // guards what follows; Apply alone writes
-	logs    map[events.Log]*logMeta
+	mu      sync.RWMutex // guards what follows; Apply alone writes logs
+	logs    map[events.Log]*logEntry
 	blocked map[events.Log]error
+	fence   error // why nothing is applied any more; nil if it is
 }
 
-const factLineage = "lineage"
+const (
+	factLineage = "lineage"
+	factEpoch   = "epoch"
+)
 
 // Open opens the shard's database, or makes it.
 func Open(cfg Config) (*Shard, error) {
@@ -76,32 +86,51 @@ func (s *Shard) load() (err error) {
 	if s.logs, err = readLogs(s.db, s.cfg.Partition); err != nil {
 		return err
 	}
-	for _, m := range s.logs {
-		rule, ok := s.cfg.Rules[m.log.Stream]
-		if ok && rule.Name() != m.rule {
+	for l, e := range s.logs {
+		rule, ok := s.cfg.Rules[l.Stream]
+		if ok && rule.Name() != e.meta.rule {
 			return events.Errorf(events.KindRefused,
 				"stream %s was folded by %s, the configuration says %s; go back to %s, or delete the state and let it be rebuilt",
-				m.log.Stream, m.rule, rule.Name(), m.rule)
+				l.Stream, e.meta.rule, rule.Name(), e.meta.rule)
 		}
 	}
-	return s.loadLineage()
+	return errors.Join(s.loadLineage(), s.loadEpoch())
 }
 
 func (s *Shard) loadLineage() error {
-	value, closer, err := s.db.Get(factKey(factLineage))
-	if errors.Is(err, pebble.ErrNotFound) {
-		s.lineage = s.cfg.Lineage
-		text, err := json.Marshal(s.lineage)
-		if err != nil {
-			return err
-		}
-		return s.db.Set(factKey(factLineage), text, pebble.Sync)
-	}
+	value, err := get(s.db, factKey(factLineage))
 	if err != nil {
 		return err
 	}
-	defer closer.Close()
-	return json.Unmarshal(value, &s.lineage)
+	if value != nil {
+		return json.Unmarshal(value, &s.lineage)
+	}
+	s.lineage = s.cfg.Lineage
+	text, err := json.Marshal(s.lineage)
+	if err != nil {
+		return err
+	}
+	return s.db.Set(factKey(factLineage), text, pebble.Sync)
+}
+
+func (s *Shard) loadEpoch() error {
+	value, err := get(s.db, factKey(factEpoch))
+	if err != nil {
+		return err
+	}
+	if value != nil {
+		if s.epoch, err = events.ParseEpoch(string(value)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.cfg.Epoch == 0 || s.cfg.Epoch == s.epoch:
+		return nil
+	case s.cfg.Epoch < s.epoch:
+		return events.Errorf(events.KindRefused, "it was opened under epoch %s, and cannot be under the earlier %s", s.epoch, s.cfg.Epoch)
+	}
+	s.epoch = s.cfg.Epoch
+	return s.db.Set(factKey(factEpoch), []byte(s.epoch.String()), pebble.Sync)
 }
 
 // checkLog refuses logs that are not a shard's.
@@ -117,13 +146,13 @@ func checkLog(l events.Log, partition int32) error {
 
 // readLogs reads the state of every log from a shard's database or a snapshot
 // of one.
-func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logMeta, err error) {
+func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logEntry, err error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixLog}, UpperBound: []byte{prefixLog + 1}})
 	if err != nil {
 		return nil, err
 	}
 	defer closeIter(it, &err)
-	logs = map[events.Log]*logMeta{}
+	logs = map[events.Log]*logEntry{}
 	for it.First(); it.Valid(); it.Next() {
 		m, err := decodeLogMeta(it.Key(), it.Value())
 		if err != nil {
@@ -132,9 +161,12 @@ func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logMeta, e
 		if err := checkLog(m.log, partition); err != nil {
 			return nil, err
 		}
-		logs[m.log] = m
+		logs[m.log] = &logEntry{meta: m}
 	}
-	return logs, it.Error()
+	if err := it.Error(); err != nil {
+		return nil, err
+	}
+	return logs, readBuckets(r, logs)
 }
 
 // Close syncs everything to disk and releases the database. It does not flush
@@ -151,10 +183,10 @@ func (s *Shard) Logs() []events.LogState {
 	return sortedStates(s.logs)
 }
 
-func sortedStates(logs map[events.Log]*logMeta) []events.LogState {
+func sortedStates(logs map[events.Log]*logEntry) []events.LogState {
 	states := make([]events.LogState, 0, len(logs))
-	for _, m := range logs {
-		states = append(states, m.state())
+	for _, e := range logs {
+		states = append(states, e.meta.state())
 	}
 	slices.SortFunc(states, func(a, b events.LogState) int { return a.Log.Compare(b.Log) })
 	return states
@@ -164,10 +196,29 @@ func sortedStates(logs map[events.Log]*logMeta) []events.LogState {
 func (s *Shard) Next(l events.Log) int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if m, ok := s.logs[l]; ok {
-		return m.next
+	if e, ok := s.logs[l]; ok {
+		return e.meta.next
 	}
 	return 0
+}
+
+// Epoch is the term under which the shard is open.
+func (s *Shard) Epoch() events.Epoch { return s.epoch }
+
+// Fence ends all applies, for a reason that they then return with KindRefused:
+// somebody else has the shard now. What was applied stays readable.
+func (s *Shard) Fence(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fence == nil {
+		s.fence = events.Errorf(events.KindRefused, "shard %d is fenced: %w", s.cfg.Partition, reason)
+	}
+}
+
+func (s *Shard) fenced() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.fence
 }
 
 // Block stops the fold of one log, for a reason that its status shows, until

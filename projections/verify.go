@@ -3,6 +3,8 @@ package projections
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,7 +17,8 @@ import (
 // behind: corruption, or a bug in the fold.
 type DriftError struct {
 	Stored, Found events.LogState
-	Aside         bool // tombstones or parked records differ; the digest leaves them out
+	Aside         bool  // tombstones or parked records differ; the digest leaves them out
+	Buckets       []int // the digest buckets that differ
 }
 
 func (e *DriftError) Error() string {
@@ -24,6 +27,9 @@ func (e *DriftError) Error() string {
 		e.Found.Digest, e.Found.Keys, e.Found.Bytes, e.Found.Parked)
 	if e.Aside {
 		text += "; tombstones or parked records differ"
+	}
+	if n := len(e.Buckets); n > 0 {
+		text += fmt.Sprintf("; %d of %d digest buckets differ", n, digest.BucketCount)
 	}
 	return text
 }
@@ -51,14 +57,16 @@ func verify(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32
 	var drift []error
 	for _, st := range states {
 		want, have := stored[st.Log], found.of(st.Log)
-		have.next, have.events = want.next, want.events // these leave no trace
-		if aside := have.aside != want.aside; aside || have.state() != st {
-			drift = append(drift, &DriftError{Stored: st, Found: have.state(), Aside: aside})
+		have.meta.next, have.meta.events, have.meta.chain = want.meta.next, want.meta.events, want.meta.chain // these leave no trace
+		have.buckets.Apply(&have.changes)
+		aside, buckets := have.meta.aside != want.meta.aside, have.buckets.Differing(&want.buckets)
+		if found := have.meta.state(); aside || len(buckets) > 0 || found != st {
+			drift = append(drift, &DriftError{Stored: st, Found: found, Aside: aside, Buckets: buckets})
 		}
 		delete(found.logs, st.Log)
 	}
-	for _, st := range sortedStates(found.logs) {
-		drift = append(drift, &DriftError{Stored: events.LogState{Log: st.Log}, Found: st})
+	for _, l := range slices.SortedFunc(maps.Keys(found.logs), events.Log.Compare) {
+		drift = append(drift, &DriftError{Stored: events.LogState{Log: l}, Found: found.logs[l].meta.state()})
 	}
 	return states, errors.Join(drift...)
 }
@@ -67,8 +75,15 @@ func verify(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32
 type recounter struct {
 	rules     map[events.Stream]merge.Rule
 	partition int32
-	logs      map[events.Log]*logMeta
+	logs      map[events.Log]*recounted
 	hasher    digest.Hasher
+}
+
+// recounted is what is at rest of one log.
+type recounted struct {
+	meta    logMeta
+	changes digest.Changes
+	buckets digest.Buckets
 }
 
 // recount reads everything.
@@ -78,7 +93,7 @@ func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int3
 		return nil, err
 	}
 	defer closeIter(it, &err)
-	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*logMeta{}}
+	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*recounted{}}
 	for it.First(); it.Valid(); it.Next() {
 		if err := found.take(it.Key(), it.Value()); err != nil {
 			return nil, err
@@ -87,26 +102,26 @@ func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int3
 	return found, it.Error()
 }
 
-func (c *recounter) of(l events.Log) *logMeta {
-	m, ok := c.logs[l]
+func (c *recounter) of(l events.Log) *recounted {
+	r, ok := c.logs[l]
 	if !ok {
-		m = &logMeta{log: l}
-		c.logs[l] = m
+		r = &recounted{meta: logMeta{log: l}}
+		c.logs[l] = r
 	}
-	return m
+	return r
 }
 
 // take adds one entry of the database.
 func (c *recounter) take(dbKey, value []byte) error {
 	switch dbKey[0] {
-	case prefixFact, prefixLog:
+	case prefixFact, prefixLog, prefixBuckets, prefixMark:
 		return nil
 	case prefixParked:
 		p, err := parseParkedKey(dbKey)
 		if err != nil {
 			return err
 		}
-		c.of(p.Log).addParked(&c.hasher, dbKey, value)
+		c.of(p.Log).meta.addParked(&c.hasher, dbKey, value)
 		return nil
 	case prefixSlice:
 		return c.slice(dbKey, value)
@@ -124,6 +139,9 @@ func (c *recounter) slice(dbKey, value []byte) error {
 		return events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", stream)
 	}
 	log := events.Log{Origin: origin, Stream: stream, Partition: c.partition}
-	c.of(log).add(&c.hasher, key, value, rule.Live(value))
+	r := c.of(log)
+	r.meta.add(&r.changes, &touched{
+		key: key, now: value, live: rule.Live(value), hash: c.hasher.Slice(stream, key, value), bucket: digest.BucketOf(key),
+	})
 	return nil
 }

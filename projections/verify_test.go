@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,13 +82,18 @@ func TestVerifyFindsDrift(t *testing.T) {
 		"a changed parked":  {func(db *pebble.DB) error { return db.Set(parked, []byte("{}"), pebble.Sync) }, us, "tombstones or parked records differ"},
 		"wrong counts": {func(db *pebble.DB) error {
 			value := get(t, db, logRecord)
-			value[34] += 2 // one more of the keys, after a byte of version, two digests and a byte of next
+			value[50] += 2 // one more of the keys, after a byte of version, three sums and a byte of next
 			return db.Set(logRecord, value, pebble.Sync)
 		}, us, "and 1 parked records, are recorded"},
 		"an unknown log": {func(db *pebble.DB) error {
 			return db.Set(sliceKey("session", "a", "nobody"), smallSlice(0), pebble.Sync)
 		}, events.Log{Origin: events.FirstOrigin("nobody"), Stream: "session"}, "nobody/session/0 at offset 0"},
-		"a forgotten log": {func(db *pebble.DB) error { return db.Delete(logRecord, pebble.Sync) }, us, "us/session/0 at offset 0"},
+		"a changed bucket": {func(db *pebble.DB) error {
+			entry := slices.Concat([]byte("B"), []byte(us.String()), make([]byte, 9))
+			value := get(t, db, entry)
+			value[5] ^= 1
+			return db.Set(entry, value, pebble.Sync)
+		}, us, "1 of 1024 digest buckets differ"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := vfs.NewMem()
@@ -112,6 +118,23 @@ func TestVerifyFindsDrift(t *testing.T) {
 				t.Errorf("%d logs differ: %v", len(all.Unwrap()), err)
 			}
 		})
+	}
+}
+
+// A log of which only slices and buckets are left is not begun anew on top of
+// them.
+func TestForgottenLogIsRefused(t *testing.T) {
+	w, fs := smallWorld(0), vfs.NewMem()
+	s := open(t, config(fs))
+	apply(t, s, w.everything()...)
+	closeShard(t, s)
+	l := logsOf(0)[0]
+	behindItsBack(t, fs, func(db *pebble.DB) error { return db.Delete([]byte("L"+l.String()), pebble.Sync) })
+	if s, err := projections.Open(config(fs)); err == nil {
+		closeShard(t, s)
+		t.Error("it was opened")
+	} else if !strings.Contains(err.Error(), "digest buckets of "+l.String()+", of which nothing else is there") {
+		t.Error(err)
 	}
 }
 

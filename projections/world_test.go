@@ -110,14 +110,22 @@ func (s slice) encode() []byte {
 
 // folded is what a log amounts to up to an offset.
 type folded struct {
-	state  events.LogState
-	slices map[string]slice
-	parked []events.Position
+	state   events.LogState
+	buckets digest.Buckets
+	slices  map[string]slice
+	parked  []events.Position
+}
+
+func (f folded) mark() events.Mark {
+	return events.Mark{Next: f.state.Next, Chain: f.state.Chain, Digest: f.state.Digest, Keys: f.state.Keys, Bytes: f.state.Bytes}
 }
 
 func (w world) fold(l events.Log, next int64) folded {
 	f := folded{state: events.LogState{Log: l, Next: next}, slices: map[string]slice{}}
+	var chain digest.Sum
+	var h digest.Hasher
 	for _, r := range w[l][:next] {
+		chain = h.Chain(chain, r)
 		e, err := events.Decode(r)
 		if err != nil {
 			f.parked = append(f.parked, l.At(r.Offset))
@@ -131,16 +139,18 @@ func (w world) fold(l events.Log, next int64) folded {
 		f.slices[e.Key] = s
 	}
 	var sum digest.Sum
-	var h digest.Hasher
 	for key, s := range f.slices {
 		if s.event.Op == events.OpPut {
 			b := s.encode()
-			sum = sum.Add(h.Slice(l.Stream, key, b))
+			hash, size := h.Slice(l.Stream, key, b), int64(len(key)+len(b))
+			sum = sum.Add(hash)
 			f.state.Keys++
-			f.state.Bytes += int64(len(key) + len(b))
+			f.state.Bytes += size
+			bucket := &f.buckets[digest.BucketOf(key)]
+			*bucket = digest.Bucket{Sum: bucket.Sum.Add(hash), Keys: bucket.Keys + 1, Bytes: bucket.Bytes + size}
 		}
 	}
-	f.state.Digest, f.state.Parked = sum.Digest(), int64(len(f.parked))
+	f.state.Chain, f.state.Digest, f.state.Parked = chain.Digest(), sum.Digest(), int64(len(f.parked))
 	return f
 }
 
@@ -193,6 +203,13 @@ func checkShard(t tb, s *projections.Shard, w world, at events.Vector) {
 	for l, next := range at {
 		if got := s.Next(l); got != next {
 			t.Fatalf("%s: next is %d, want %d", l, got, next)
+		}
+		want := w.fold(l, next)
+		if buckets, upTo := s.Buckets(l); buckets != want.buckets || upTo != next {
+			t.Fatalf("%s: digest buckets at %d differ in %v", l, upTo, buckets.Differing(&want.buckets))
+		}
+		if mark, err := s.At(l, next); err != nil || mark != want.mark() {
+			t.Fatalf("%s: mark %+v, %v; want %+v", l, mark, err, want.mark())
 		}
 	}
 	if got := s.Digest(); got != digest.Total(want) {
