@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,22 +21,38 @@ const (
 	fetchBytes     = 16 << 20               // asked for at once
 	fetchVersion   = 17                     // topic ids, diverging epochs, hints about leaders
 	readCommitted  = 1
+
+	// lanesPerBroker fetches are under way to a broker at a time: while one answer
+	// is made ready (which takes long if batches have to be merged), or is on a long
+	// way, the next one comes.
+	lanesPerBroker = 2
 )
 
-// fetcher reads from one broker of the source what the parts want that it leads.
-// One fetch is under way at a time, in one incremental session (KIP-227), so that
-// idle partitions cost nothing.
+// lane is a share of the partitions that a broker of the source leads.
+type lane struct{ broker, number int32 }
+
+func (l lane) String() string { return fmt.Sprintf("source broker %d, lane %d", l.broker, l.number) }
+
+// lane is where a partition is fetched while a broker leads it.
+func (p partition) lane(broker int32) lane {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, p.topic) // never fails, by its contract
+	return lane{broker: broker, number: int32((h.Sum32() + uint32(p.num)) % lanesPerBroker)}
+}
+
+// fetcher reads what the parts of one lane want. One fetch is under way at a time,
+// in one incremental session (KIP-227), so that idle partitions cost nothing.
 type fetcher struct {
 	m       *mover
-	broker  int32
+	lane    lane
 	signal  chan struct{}
 	conn    *wire.Conn
 	session session
 	prepare *preparer
 }
 
-func newFetcher(m *mover, broker int32) *fetcher {
-	return &fetcher{m: m, broker: broker, signal: make(chan struct{}, 1), prepare: &preparer{m: m, recoder: batch.NewRecoder()}}
+func newFetcher(m *mover, l lane) *fetcher {
+	return &fetcher{m: m, lane: l, signal: make(chan struct{}, 1), prepare: &preparer{m: m, recoder: batch.NewRecoder()}}
 }
 
 // wake tells that there may be something to fetch.
@@ -73,20 +91,20 @@ func (f *fetcher) disconnect() {
 	f.session = session{}
 }
 
-// failed interrupts all that this broker leads: it may have moved. And a broker
+// failed interrupts all of this lane: it may have moved. And a broker
 // that comes back may have lost records without a new leader epoch to show for it
 // (Kafka 3.9 alone in its cluster), and have others in their place by the time that
 // it answers: so the last record is compared.
 func (f *fetcher) failed(err error) {
 	err = fmt.Errorf("%s: %w", f.m.source.name, err)
-	f.m.trouble(f.name(), err)
+	f.m.trouble(f.lane.String(), err)
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, p := range f.m.parts {
-		if p.placed && p.source.broker == f.broker {
+		if p.placed && p.lane(p.source.broker) == f.lane {
 			p.doubts++
 		}
-		if p.flow != nil && p.flow.leader.broker == f.broker {
+		if p.flow != nil && p.lane(p.flow.leader.broker) == f.lane {
 			f.m.interruptLocked(p.flow, err)
 		}
 	}
@@ -103,7 +121,7 @@ func (f *fetcher) round(ctx context.Context) error {
 	}
 	defer func() { f.m.settle(want.granted) }()
 	if f.conn == nil {
-		conn, err := f.m.source.connect(ctx, f.broker)
+		conn, err := f.m.source.connect(ctx, f.lane.broker)
 		if err != nil {
 			return err
 		}
@@ -113,19 +131,16 @@ func (f *fetcher) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.m.trouble(f.name(), nil)
+	f.m.trouble(f.lane.String(), nil)
 	f.m.heard()
 	return f.take(ctx, want, resp, buf)
 }
 
-// name is the broker's, among what can be in trouble.
-func (f *fetcher) name() string { return fmt.Sprintf("source broker %d", f.broker) }
-
-// idle waits until something can be fetched. A broker of which nothing is wanted
-// is in no trouble.
+// idle waits until something can be fetched. A lane of which nothing is wanted is
+// in no trouble.
 func (f *fetcher) idle(ctx context.Context, want wanted) error {
 	if !want.placed {
-		f.m.trouble(f.name(), nil)
+		f.m.trouble(f.lane.String(), nil)
 	}
 	var failed <-chan struct{}
 	if f.conn != nil {
@@ -149,19 +164,19 @@ type wanted struct {
 	flows   map[partition]*flow
 	granted int64 // memory that the answer may take
 	crowded bool  // something is left out because memory is short
-	placed  bool  // the broker leads something
+	placed  bool  // the broker leads something of the lane
 	room    <-chan struct{}
 }
 
-// wanted collects the flows that go to this broker and have room, and reserves
-// memory for the answer.
+// wanted collects the flows of this lane that have room, and reserves memory for
+// the answer.
 func (f *fetcher) wanted() wanted {
 	m := f.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := wanted{flows: map[partition]*flow{}, room: m.room}
 	// Half of the window is for answers under way, the same share for each
-	// broker: so none waits for another one's long poll.
+	// lane: so none waits for another one's long poll.
 	w.granted = max(min(fetchBytes, m.cfg.WindowBytes/2/int64(len(m.fetchers))), 1)
 	if m.used+m.promised+w.granted > m.cfg.WindowBytes {
 		w.crowded, w.granted = true, 0
@@ -169,9 +184,9 @@ func (f *fetcher) wanted() wanted {
 	}
 	share := m.cfg.WindowBytes / 2 // one part that is stuck leaves the others theirs
 	for key, p := range m.parts {
-		w.placed = w.placed || p.placed && p.source.broker == f.broker
+		w.placed = w.placed || p.placed && p.lane(p.source.broker) == f.lane
 		switch {
-		case p.flow == nil || p.flow.leader.broker != f.broker || p.flow.final != nil || m.relay != nil && p.flow.next >= p.flow.until:
+		case p.flow == nil || p.lane(p.flow.leader.broker) != f.lane || p.flow.final != nil || m.relay != nil && p.flow.next >= p.flow.until:
 		case p.queuedBytes >= share:
 			w.crowded = true
 		default:
@@ -206,7 +221,7 @@ func (f *fetcher) fetch(ctx context.Context, want wanted) (*kmsg.FetchResponse, 
 		return nil, nil, err
 	}
 	if version < 13 {
-		return nil, nil, fmt.Errorf("broker %d: fetches by topic id (Kafka 3.1 and later) are needed, it has version %d", f.broker, version)
+		return nil, nil, fmt.Errorf("broker %d: fetches by topic id (Kafka 3.1 and later) are needed, it has version %d", f.lane.broker, version)
 	}
 	req := f.session.request(want)
 	req.Version = version
@@ -242,11 +257,11 @@ func (f *fetcher) take(ctx context.Context, want wanted, resp *kmsg.FetchRespons
 		errors.Is(err, kerr.FetchSessionTopicIDError), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
 		f.session = session{}
 		if !errors.Is(err, kerr.FetchSessionIDNotFound) && !errors.Is(err, kerr.InvalidFetchSessionEpoch) {
-			return fmt.Errorf("broker %d: %w", f.broker, err)
+			return fmt.Errorf("broker %d: %w", f.lane.broker, err)
 		}
 		return nil
 	case err != nil:
-		return fmt.Errorf("broker %d: fetch: %w", f.broker, err)
+		return fmt.Errorf("broker %d: fetch: %w", f.lane.broker, err)
 	}
 	for _, b := range resp.Brokers {
 		f.m.source.learnBroker(b.NodeID, b.Host, b.Port)

@@ -166,7 +166,7 @@ func (l *Link) run(ctx context.Context, from int) error {
 		serve: func(run func(context.Context)) { running.Go(func() { run(ctx) }) },
 		kick:  make(chan struct{}, 1), room: make(chan struct{}),
 		limiter: &limiter{bytesPerSecond: l.cfg.RateBytesPerSecond},
-		parts:   map[partition]*part{}, fetchers: map[int32]*fetcher{}, appenders: map[int32]*appender{},
+		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[int32]*appender{},
 		troubles: map[string]error{}, tasks: newTasks(),
 	}
 	l.connected(m)

@@ -39,7 +39,7 @@ type mover struct {
 
 	mu        sync.Mutex
 	parts     map[partition]*part
-	fetchers  map[int32]*fetcher
+	fetchers  map[lane]*fetcher
 	appenders map[int32]*appender
 	used      int64 // bytes of batches in memory
 	promised  int64 // bytes that answers to fetches under way may have
@@ -149,13 +149,14 @@ func (m *mover) trouble(what string, err error) {
 // serves these brokers. The caller holds the lock.
 func (m *mover) place(p *part, source, dest leader) {
 	if p.placed {
-		m.fetchers[p.source.broker].wake() // it may not be needed any more
+		m.fetchers[p.lane(p.source.broker)].wake() // it may not be needed any more
 		m.appenders[p.dest.broker].wake()
 	}
 	p.source, p.dest, p.placed = source, dest, true
-	if _, ok := m.fetchers[source.broker]; !ok {
-		f := newFetcher(m, source.broker)
-		m.fetchers[source.broker] = f
+	l := p.lane(source.broker)
+	if _, ok := m.fetchers[l]; !ok {
+		f := newFetcher(m, l)
+		m.fetchers[l] = f
 		m.serve(f.run)
 	}
 	if _, ok := m.appenders[dest.broker]; !ok {
@@ -173,7 +174,7 @@ func (m *mover) begin(p *part, f *flow) {
 	if p.state != Mirroring {
 		p.state, p.reason, p.since = Mirroring, nil, time.Now()
 	}
-	m.fetchers[f.leader.broker].wake()
+	m.fetchers[f.part.lane(f.leader.broker)].wake()
 }
 
 // enqueue hands over what a flow has fetched. Its loads' bytes are part of used
