@@ -29,11 +29,15 @@ const (
 	specVersion = "1.0"
 )
 
-// Types of events that carry an opaque value under a key. Other types are
-// listed in package schemas; a type in neither is an opaque put.
+// Types of events that stand for an operation alone; what their value means is
+// for the stream's merge rule to say. Other types are listed in package schemas;
+// a type in neither is a put.
 const (
-	TypePut    = "evenkeel.put.v1"
-	TypeDelete = "evenkeel.delete.v1"
+	TypePut     = "evenkeel.put.v1"
+	TypeDelete  = "evenkeel.delete.v1"
+	TypePatch   = "evenkeel.patch.v1"
+	TypeAppend  = "evenkeel.append.v1"
+	TypeResolve = "evenkeel.resolve.v1"
 )
 
 // DecodeError says why a record is no event. It never quotes the payload, which
@@ -112,8 +116,20 @@ func Decode(r *kgo.Record) (Event, error) {
 // opOf tells the operation of a record: a null value deletes, as everywhere in
 // Kafka; else the type decides.
 func opOf(typ string, value []byte) Op {
-	if value == nil || typ == TypeDelete {
+	if value == nil {
 		return OpDelete
+	}
+	switch typ {
+	case TypePut:
+		return OpPut
+	case TypeDelete:
+		return OpDelete
+	case TypePatch:
+		return OpPatch
+	case TypeAppend:
+		return OpAppend
+	case TypeResolve:
+		return OpResolve
 	}
 	if t, known := schemas.Lookup(typ); known {
 		return t.Op

@@ -137,6 +137,12 @@ func TestOperationOfATypeDependsOnTypeAndNull(t *testing.T) {
 		{events.TypeDelete, []byte("why"), events.OpDelete},
 		{events.TypeDelete, []byte{}, events.OpDelete},
 		{events.TypeDelete, nil, events.OpDelete},
+		{events.TypePatch, []byte("{}"), events.OpPatch},
+		{events.TypePatch, nil, events.OpDelete},
+		{events.TypeAppend, []byte{}, events.OpAppend},
+		{events.TypeAppend, nil, events.OpDelete},
+		{events.TypeResolve, []byte("v"), events.OpResolve},
+		{events.TypeResolve, nil, events.OpDelete},
 		{"somebody.elses.v1", []byte{}, events.OpPut},
 		{"somebody.elses.v1", nil, events.OpDelete},
 	} {

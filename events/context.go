@@ -94,6 +94,30 @@ func (c Context) Validate() error {
 	return nil
 }
 
+// Join is the least context that has seen all that c and d have seen. It may
+// share memory with either of them.
+func (c Context) Join(d Context) Context {
+	if len(c) == 0 {
+		return d
+	}
+	if len(d) == 0 {
+		return c
+	}
+	joined := make(Context, 0, len(c)+len(d))
+	for len(c) > 0 && len(d) > 0 {
+		switch order := c[0].Origin.Compare(d[0].Origin); {
+		case order < 0:
+			joined, c = append(joined, c[0]), c[1:]
+		case order > 0:
+			joined, d = append(joined, d[0]), d[1:]
+		default:
+			joined = append(joined, Seen{Origin: c[0].Origin, Next: max(c[0].Next, d[0].Next)})
+			c, d = c[1:], d[1:]
+		}
+	}
+	return append(append(joined, c...), d...)
+}
+
 // Next is the next offset of the origin's log that the writer had not applied.
 func (c Context) Next(o Origin) int64 {
 	i, ok := slices.BinarySearchFunc(c, o, func(s Seen, o Origin) int { return s.Origin.Compare(o) })

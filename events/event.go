@@ -2,6 +2,7 @@ package events
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/evenkeel/evenkeel/schemas"
@@ -13,19 +14,24 @@ type Op = schemas.Op
 
 // The operations.
 const (
-	OpPut    = schemas.OpPut    // the value replaces what was there
-	OpDelete = schemas.OpDelete // nothing is there any more
+	OpPut     = schemas.OpPut     // the value replaces what was there
+	OpDelete  = schemas.OpDelete  // nothing is there any more
+	OpPatch   = schemas.OpPatch   // the value says what changes in what was there
+	OpAppend  = schemas.OpAppend  // the value is one more
+	OpResolve = schemas.OpResolve // a put that ends a conflict
 )
+
+// operations lists all of them.
+var operations = []Op{OpPut, OpDelete, OpPatch, OpAppend, OpResolve}
 
 // ParseOp reads what String prints.
 func ParseOp(s string) (Op, error) {
-	switch s {
-	case "put":
-		return OpPut, nil
-	case "delete":
-		return OpDelete, nil
+	for _, op := range operations {
+		if op.String() == s {
+			return op, nil
+		}
 	}
-	return 0, Errorf(KindInvalid, "operation %q: want put or delete", clip(s))
+	return 0, Errorf(KindInvalid, "operation %q: want put, delete, patch, append or resolve", clip(s))
 }
 
 // Event is one state change of one entity.
@@ -59,14 +65,14 @@ func (e Event) Validate() error {
 	if err := checkSize("value", len(e.Value), 0, MaxValueBytes); err != nil {
 		return err
 	}
-	if e.Op != OpPut && e.Op != OpDelete {
+	if !slices.Contains(operations, e.Op) {
 		return Errorf(KindInvalid, "event: %s is no operation", e.Op)
 	}
-	if e.Op == OpPut && e.Value == nil {
-		return Errorf(KindInvalid, "event: a put needs a value, if only an empty one")
+	if e.Op != OpDelete && e.Value == nil {
+		return Errorf(KindInvalid, "event: %s needs a value, if only an empty one", aOp(e.Op))
 	}
 	if got := opOf(e.Type, e.Value); got != e.Op {
-		return Errorf(KindInvalid, "event: a %s of type %q with a value of %d bytes would be read as a %s", e.Op, clip(e.Type), len(e.Value), got)
+		return Errorf(KindInvalid, "event: %s of type %q with a value of %d bytes would be read as %s", aOp(e.Op), clip(e.Type), len(e.Value), aOp(got))
 	}
 	for _, a := range []struct{ name, value string }{
 		{"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"subject", e.Subject}, {"content type", e.ContentType},
@@ -85,6 +91,14 @@ func (e Event) Validate() error {
 		return err
 	}
 	return e.validateAttributes()
+}
+
+// aOp is the operation with its article.
+func aOp(op Op) string {
+	if op == OpAppend {
+		return "an " + op.String()
+	}
+	return "a " + op.String()
 }
 
 // validateAttributes holds the rules between attributes: CloudEvents wants

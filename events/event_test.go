@@ -76,6 +76,13 @@ func TestValidate(t *testing.T) {
 		{"delete", put, func(e *events.Event) { e.Op, e.Type, e.Value = events.OpDelete, events.TypeDelete, nil }, ""},
 		{"delete with a reason", put, func(e *events.Event) { e.Op, e.Type = events.OpDelete, events.TypeDelete }, ""},
 		{"delete of the type for puts", put, func(e *events.Event) { e.Op = events.OpDelete }, `event: a delete of type "evenkeel.put.v1" with a value of 1 bytes would be read as a put`},
+		{"patch", put, func(e *events.Event) { e.Op, e.Type = events.OpPatch, events.TypePatch }, ""},
+		{"append", put, func(e *events.Event) { e.Op, e.Type = events.OpAppend, events.TypeAppend }, ""},
+		{"resolve", put, func(e *events.Event) { e.Op, e.Type = events.OpResolve, events.TypeResolve }, ""},
+		{"append of nothing", put, func(e *events.Event) { e.Op, e.Type, e.Value = events.OpAppend, events.TypeAppend, nil }, "event: an append needs a value, if only an empty one"},
+		{"patch of the type for puts", put, func(e *events.Event) { e.Op = events.OpPatch }, `event: a patch of type "evenkeel.put.v1" with a value of 1 bytes would be read as a put`},
+		{"put of the type for appends", put, func(e *events.Event) { e.Type = events.TypeAppend }, `event: a put of type "evenkeel.append.v1" with a value of 1 bytes would be read as an append`},
+		{"bare patch", barePut, func(e *events.Event) { e.Op = events.OpPatch }, `event: a patch of type "" with a value of 1 bytes would be read as a put`},
 		{"put of the type for deletes", put, func(e *events.Event) { e.Type = events.TypeDelete }, `event: a put of type "evenkeel.delete.v1" with a value of 1 bytes would be read as a delete`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -109,14 +116,14 @@ func genAnything() *rapid.Generator[events.Event] {
 	return rapid.Custom(func(t *rapid.T) events.Event {
 		return events.Event{
 			Key:         rapid.SampledFrom([]string{"k", "\x00", "", strings.Repeat("k", events.MaxKeyBytes), strings.Repeat("k", events.MaxKeyBytes+1)}).Draw(t, "key"),
-			Op:          rapid.SampledFrom([]events.Op{events.OpPut, events.OpDelete, events.OpPut, events.OpDelete, 0, 3}).Draw(t, "op"),
+			Op:          rapid.SampledFrom([]events.Op{events.OpPut, events.OpDelete, events.OpPut, events.OpDelete, events.OpPatch, events.OpAppend, events.OpResolve, 0, 6}).Draw(t, "op"),
 			Clock:       rapid.SampledFrom([]events.HLC{0, 1, 1 << 16, events.MaxHLC}).Draw(t, "clock"),
 			Deps:        rapid.SampledFrom([]events.Context{nil, {}, put().Deps, {{Next: 1}}}).Draw(t, "deps"),
 			Epoch:       rapid.SampledFrom([]events.Epoch{0, 1}).Draw(t, "epoch"),
 			Value:       rapid.SampledFrom([][]byte{nil, {}, []byte("v"), big[:events.MaxValueBytes], big}).Draw(t, "value"),
 			ContentType: rapid.SampledFrom([]string{"", "a/b", "application/cloudevents", "APPLICATION/CLOUDEVENTS+JSON", "a\x00"}).Draw(t, "content type"),
 			ID:          texts.Draw(t, "id"), Source: texts.Draw(t, "source"), Subject: texts.Draw(t, "subject"),
-			Type: rapid.SampledFrom([]string{"", "a", events.TypePut, events.TypeDelete, "a\n"}).Draw(t, "type"),
+			Type: rapid.SampledFrom([]string{"", "a", events.TypePut, events.TypeDelete, events.TypePatch, events.TypeAppend, events.TypeResolve, "a\n"}).Draw(t, "type"),
 			Time: rapid.SampledFrom([]time.Time{{}, time.Unix(1, 0), time.Unix(1<<60, 0), time.Unix(-1<<60, 0)}).Draw(t, "time"),
 		}
 	})

@@ -127,7 +127,7 @@ func genEvent() *rapid.Generator[events.Event] {
 			return e
 		}
 		e.ID, e.Source = genText(1, 20).Draw(t, "id"), genText(1, 20).Draw(t, "source")
-		e.Type = rapid.OneOf(rapid.SampledFrom([]string{events.TypePut, events.TypeDelete}), genText(1, 20)).Draw(t, "type")
+		e.Type = rapid.OneOf(rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, events.TypePatch, events.TypeAppend, events.TypeResolve}), genText(1, 20)).Draw(t, "type")
 		e.Subject = rapid.OneOf(rapid.Just(""), genText(0, 20)).Draw(t, "subject")
 		e.Time = rapid.OneOf(rapid.Just(time.Time{}), genTime()).Draw(t, "time")
 		e.Clock = genHLC().Draw(t, "clock")
@@ -151,6 +151,12 @@ func opFor(e events.Event) events.Op {
 	switch {
 	case e.Value == nil, e.Type == events.TypeDelete, known && t.Op == schemas.OpDelete:
 		return events.OpDelete
+	case e.Type == events.TypePatch:
+		return events.OpPatch
+	case e.Type == events.TypeAppend:
+		return events.OpAppend
+	case e.Type == events.TypeResolve:
+		return events.OpResolve
 	}
 	return events.OpPut
 }

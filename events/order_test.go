@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,6 +177,37 @@ func TestContextNext(t *testing.T) {
 			if c.Next(o) != next {
 				t.Fatalf("%s: next of %s is %d, want %d", c, o, c.Next(o), next)
 			}
+		}
+	})
+}
+
+// The join has seen what either has, and no more.
+func TestContextJoin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := genContext().Draw(t, "a"), genContext().Draw(t, "b")
+		if rapid.Bool().Draw(t, "origins in common") && len(a) > 0 {
+			b = append(slices.Clone(a[:1]), b...)
+			b[0].Next = max(1, genOffset().Draw(t, "next"))
+			slices.SortFunc(b, func(s, u events.Seen) int { return s.Origin.Compare(u.Origin) })
+			b = slices.CompactFunc(b, func(s, u events.Seen) bool { return s.Origin == u.Origin })
+		}
+		wasA, wasB := a.String(), b.String()
+		joined := a.Join(b)
+		if err := joined.Validate(); err != nil {
+			t.Fatalf("%s and %s: %v", a, b, err)
+		}
+		if other := b.Join(a); other.String() != joined.String() {
+			t.Fatalf("%s one way, %s the other", joined, other)
+		}
+		for _, c := range []events.Context{a, b, joined} {
+			for _, s := range c {
+				if joined.Next(s.Origin) != max(a.Next(s.Origin), b.Next(s.Origin)) {
+					t.Fatalf("%s and %s have seen %s", a, b, joined)
+				}
+			}
+		}
+		if a.String() != wasA || b.String() != wasB {
+			t.Fatal("the arguments have changed")
 		}
 	})
 }

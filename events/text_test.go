@@ -94,8 +94,8 @@ var (
 	}
 	ops = form[events.Op]{
 		parse: events.ParseOp, print: events.Op.String,
-		good: []string{"put", "delete"},
-		bad:  []string{"", "none", "Put", "put ", "patch", "Op(7)"},
+		good: []string{"put", "delete", "patch", "append", "resolve"},
+		bad:  []string{"", "none", "Put", "put ", "merge", "Op(7)"},
 	}
 )
 

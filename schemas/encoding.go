@@ -15,20 +15,32 @@ func encodingOf(contentType string) decoder {
 	if contentType == "" {
 		return decodeProto
 	}
-	media, _, _ := strings.Cut(contentType, ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	switch media {
+	if IsJSON(contentType) {
+		return decodeJSON
+	}
+	switch mediaOf(contentType) {
 	case "application/protobuf", "application/x-protobuf", "application/vnd.google.protobuf":
 		return decodeProto
-	case "application/json":
-		return decodeJSON
+	}
+	return nil // among them a whole event in structured mode, which is no payload
+}
+
+// IsJSON reports whether a content type says JSON, as Decode reads it.
+func IsJSON(contentType string) bool {
+	media := mediaOf(contentType)
+	if media == "application/json" {
+		return true
 	}
 	kind, sub, ok := strings.Cut(media, "/")
 	structured := kind == "application" && strings.HasPrefix(sub, "cloudevents")
-	if sub, json := strings.CutSuffix(sub, "+json"); ok && json && isToken(kind) && isToken(sub) && !structured {
-		return decodeJSON
-	}
-	return nil // among them a whole event in structured mode, which is no payload
+	sub, json := strings.CutSuffix(sub, "+json")
+	return ok && json && isToken(kind) && isToken(sub) && !structured
+}
+
+// mediaOf is the media type in lower case, without its parameters.
+func mediaOf(contentType string) string {
+	media, _, _ := strings.Cut(contentType, ";")
+	return strings.ToLower(strings.TrimSpace(media))
 }
 
 // isToken reports whether s can be one part of a media type (RFC 6838).

@@ -14,9 +14,12 @@ type Op uint8
 
 // The operations. New ones are only appended: the numbers may be stored.
 const (
-	OpNone   Op = iota // no operation: the zero value, of no type
-	OpPut              // the payload is the key's whole new state
-	OpDelete           // the key goes; the payload says why
+	OpNone    Op = iota // no operation: the zero value, of no type
+	OpPut               // the payload is the key's whole new state
+	OpDelete            // the key goes; the payload says why
+	OpPatch             // the payload says what changes in the key's state
+	OpAppend            // the payload is one more of the key's events; there is no state to replace
+	OpResolve           // a put that ends a conflict: its writer had seen the values that it replaces
 )
 
 func (o Op) String() string {
@@ -27,6 +30,12 @@ func (o Op) String() string {
 		return "put"
 	case OpDelete:
 		return "delete"
+	case OpPatch:
+		return "patch"
+	case OpAppend:
+		return "append"
+	case OpResolve:
+		return "resolve"
 	}
 	return "Op(" + strconv.Itoa(int(o)) + ")"
 }

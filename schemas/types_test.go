@@ -85,7 +85,7 @@ func TestNewIsEmptyAndNew(t *testing.T) {
 }
 
 func TestOpString(t *testing.T) {
-	for op, want := range map[Op]string{OpNone: "none", OpPut: "put", OpDelete: "delete", 9: "Op(9)"} {
+	for op, want := range map[Op]string{OpNone: "none", OpPut: "put", OpDelete: "delete", OpPatch: "patch", OpAppend: "append", OpResolve: "resolve", 9: "Op(9)"} {
 		if got := op.String(); got != want {
 			t.Errorf("Op(%d).String() = %q, want %q", uint8(op), got, want)
 		}
