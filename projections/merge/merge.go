@@ -7,7 +7,11 @@
 // local. Fold depends on a prefix of one log alone, so that every region that
 // has the prefix has the same slice, byte for byte. Join is commutative,
 // associative and idempotent over the slices of a key. A Rule is safe for
-// concurrent use.
+// concurrent use. Package mergetest is all this as tests.
+//
+// Logs are not delivered in causal order: an event may take away what has not
+// arrived yet. What an event takes away, where a rule knows of that, is what its
+// writer had seen; see Covered. DESIGN.md says why rules are made like this.
 package merge
 
 import "github.com/evenkeel/evenkeel/events"
@@ -29,8 +33,9 @@ type Rule interface {
 	// holds nothing.
 	Live(slice []byte) bool
 
-	// Join merges the slices of one key, in any order, into its view. An
-	// error means that a slice is corrupt.
+	// Join merges the slices of one key, in any order, into its view. Of several
+	// slices of one log that of the longest prefix counts. An error means that
+	// a slice is corrupt.
 	Join(slices []Slice) (View, error)
 }
 

@@ -5,16 +5,23 @@
 // effective clock is at least one more than that of the event before it. Between
 // origins the larger effective clock wins, then the larger origin, then the
 // larger partition (producers with different partitioners can put one key into
-// several partitions of a log).
+// several partitions of a log). What a writer had seen plays no part.
+//
+// Put and resolve give a value, delete takes it away; patch and append have no
+// meaning.
+//
+// A slice is: version (1 byte, 1), flags (1 byte; 1 for a tombstone), effective
+// clock (8 bytes, big-endian), offset of the event (number), type and content
+// type (texts, see package codec), value (the rest; none in a tombstone).
 package lww
 
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/projections/merge/codec"
 )
 
 // Rule is the rule; its zero value is ready.
@@ -22,9 +29,6 @@ type Rule struct{}
 
 var _ merge.Rule = Rule{}
 
-// A slice is: version (1 byte), flags (1 byte), effective clock (8 bytes, big-
-// endian), offset of the event (uvarint), type and content type (uvarint length
-// and bytes each), value (the rest; none in a tombstone).
 const (
 	version       = 1
 	flagTombstone = 1
@@ -45,19 +49,17 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte,
 	}
 	flags, value := byte(0), e.Value
 	switch e.Op {
-	case events.OpPut:
+	case events.OpPut, events.OpResolve:
 	case events.OpDelete:
 		flags, value = flagTombstone, nil
 	default:
 		return nil, &merge.NoMeaningError{Rule: "lww", Reason: fmt.Sprintf("no meaning for the operation %s", e.Op)}
 	}
 	dst = append(dst, version, flags)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(clock))
-	dst = binary.AppendUvarint(dst, uint64(at.Offset))
-	dst = binary.AppendUvarint(dst, uint64(len(e.Type)))
-	dst = append(dst, e.Type...)
-	dst = binary.AppendUvarint(dst, uint64(len(e.ContentType)))
-	dst = append(dst, e.ContentType...)
+	dst = codec.AppendClock(dst, clock)
+	dst = codec.AppendOffset(dst, at.Offset)
+	dst = codec.AppendText(dst, e.Type)
+	dst = codec.AppendText(dst, e.ContentType)
 	return append(dst, value...), nil
 }
 
@@ -77,7 +79,7 @@ func (Rule) Join(slices []merge.Slice) (merge.View, error) {
 			return merge.View{}, fmt.Errorf("slice of %s: %w", s.Log, err)
 		}
 		c, d := clockOf(s.Data), clockOf(best.Data)
-		if c > d || c == d && s.Log.Compare(best.Log) > 0 {
+		if c > d || c == d && position(s).Compare(position(best)) > 0 {
 			best = s
 		}
 	}
@@ -88,33 +90,27 @@ func (Rule) Join(slices []merge.Slice) (merge.View, error) {
 	return view, nil
 }
 
+// position is where the slice's event was found.
+func position(s merge.Slice) events.Position {
+	r := codec.Read(s.Data[headerBytes:])
+	return s.Log.At(r.Offset())
+}
+
 func decode(s merge.Slice) (merge.View, error) {
-	offset, rest, err := uvarint(s.Data[headerBytes:])
-	if err != nil {
-		return merge.View{}, err
-	}
-	if offset > math.MaxInt64 {
-		return merge.View{}, fmt.Errorf("lww slice of an event at no offset")
-	}
-	typ, rest, err := text(rest)
-	if err != nil {
-		return merge.View{}, err
-	}
-	contentType, value, err := text(rest)
-	if err != nil {
-		return merge.View{}, err
-	}
+	r := codec.Read(s.Data[headerBytes:])
 	view := merge.View{
-		Exists:      s.Data[1]&flagTombstone == 0,
-		Type:        typ,
-		ContentType: contentType,
-		Clock:       clockOf(s.Data),
-		Position:    s.Log.At(int64(offset)),
+		Exists:   s.Data[1]&flagTombstone == 0,
+		Clock:    clockOf(s.Data),
+		Position: s.Log.At(r.Offset()),
 	}
+	view.Type, view.ContentType = string(r.Text()), string(r.Text())
 	if view.Exists {
-		view.Value = value
-	} else if len(value) > 0 {
+		view.Value = r.Rest()
+	} else if len(r.Rest()) > 0 {
 		return merge.View{}, fmt.Errorf("lww tombstone with a value")
+	}
+	if err := r.Err(); err != nil {
+		return merge.View{}, fmt.Errorf("lww slice: %w", err)
 	}
 	return view, nil
 }
@@ -128,20 +124,4 @@ func checkHeader(slice []byte) error {
 
 func clockOf(slice []byte) events.HLC {
 	return events.HLC(binary.BigEndian.Uint64(slice[2:headerBytes]))
-}
-
-func uvarint(b []byte) (uint64, []byte, error) {
-	n, size := binary.Uvarint(b)
-	if size <= 0 {
-		return 0, nil, fmt.Errorf("lww slice is cut short")
-	}
-	return n, b[size:], nil
-}
-
-func text(b []byte) (string, []byte, error) {
-	n, rest, err := uvarint(b)
-	if err != nil || n > uint64(len(rest)) {
-		return "", nil, fmt.Errorf("lww slice is cut short")
-	}
-	return string(rest[:n]), rest[n:], nil
 }

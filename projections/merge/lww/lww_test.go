@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/merge"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/projections/merge/mergetest"
 )
 
 var rule lww.Rule
@@ -186,6 +187,34 @@ func TestJoinPicksTheLargest(t *testing.T) {
 	})
 }
 
+// model: the newest event is what there is.
+func model(history []mergetest.Written) (v merge.View) {
+	for i, clock := range mergetest.EffectiveClocks(history) {
+		w := history[i]
+		if i > 0 && (clock < v.Clock || clock == v.Clock && w.At.Compare(v.Position) < 0) {
+			continue
+		}
+		v = merge.View{Exists: w.Event.Op != events.OpDelete, Type: w.Event.Type, ContentType: w.Event.ContentType, Clock: clock, Position: w.At}
+		if v.Exists {
+			v.Value = w.Event.Value
+		}
+	}
+	return v
+}
+
+// suite is the laws for events as above, resolves, and those without a meaning.
+func suite() mergetest.Suite {
+	what := rapid.Custom(func(t *rapid.T) events.Event {
+		e := genEvent().Draw(t, "event")
+		e.Op = rapid.SampledFrom([]events.Op{e.Op, e.Op, e.Op, events.OpResolve, events.OpPatch, events.OpAppend}).Draw(t, "op")
+		return e
+	})
+	return mergetest.Suite{Rule: rule, Events: what, Model: model}
+}
+
+func TestLaws(t *testing.T)   { suite().Run(t) }
+func FuzzSlices(f *testing.F) { suite().Fuzz(f) }
+
 func TestTies(t *testing.T) {
 	in := func(origin string, incarnation uint32, partition int32) events.Log {
 		return events.Log{Origin: events.Origin{Region: events.Region(origin), Incarnation: incarnation}, Stream: "s", Partition: partition}
@@ -233,7 +262,7 @@ func TestLive(t *testing.T) {
 }
 
 func TestFoldOfWhatHasNoMeaning(t *testing.T) {
-	for _, op := range []events.Op{0, 3} {
+	for _, op := range []events.Op{0, events.OpPatch, events.OpAppend, 6} {
 		_, err := rule.Fold(nil, nil, &events.Event{Op: op}, at(0))
 		var noMeaning *merge.NoMeaningError
 		if !errors.As(err, &noMeaning) || noMeaning.Rule != rule.Name() {
@@ -309,4 +338,16 @@ func FuzzCorruptSlices(f *testing.F) {
 			t.Errorf("%+v, %v; the other way %+v, %v", x, errX, y, errY)
 		}
 	})
+}
+
+func BenchmarkFold(b *testing.B) {
+	e := events.Event{Op: events.OpPut, Type: "erlmcp.session.started.v1", Value: make([]byte, 300)}
+	prev := fold(b, []events.Event{e})
+	dst := make([]byte, 0, 1<<10)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := rule.Fold(dst, prev, &e, at(1)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
