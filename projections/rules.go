@@ -6,13 +6,19 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/projections/merge/appendonly"
+	"github.com/evenkeel/evenkeel/projections/merge/fieldmap"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/projections/merge/multivalue"
 )
 
 // Rules lists every merge rule, one line each.
 func Rules() []merge.Rule {
 	return []merge.Rule{
+		appendonly.Rule{},
+		fieldmap.Rule{},
 		lww.Rule{},
+		multivalue.Rule{},
 	}
 }
 

@@ -196,7 +196,7 @@ func TestLookupRule(t *testing.T) {
 	}
 	_, err := projections.LookupRule("none")
 	wantKind(t, err, events.KindInvalid)
-	if err == nil || err.Error() != `merge rule "none" is unknown; there is lww` {
+	if err == nil || err.Error() != `merge rule "none" is unknown; there is append, fieldmap, lww, multivalue` {
 		t.Errorf("error %v", err)
 	}
 }
