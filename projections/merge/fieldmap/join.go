@@ -169,14 +169,14 @@ func (j joined) appendRegister(dst []byte, in []occurrence) []byte {
 }
 
 func (j joined) appendCounter(dst []byte, in []occurrence) []byte {
-	total, any := new(big.Int), false
+	total, counts := new(big.Int), false
 	for _, o := range in {
 		if o.kinds&counter != 0 && !j.isReset(o.state, o.sum.offset) {
 			total.Add(total, big.NewInt(o.sum.sum))
-			any = true
+			counts = true
 		}
 	}
-	if !any {
+	if !counts {
 		return dst
 	}
 	return total.Append(dst, 10)

@@ -91,7 +91,7 @@ func (w *writing) write(log events.Log, e events.Event) Written {
 	switch rapid.IntRange(0, 5).Draw(w.T, "context") {
 	case 0: // the writer does not say
 	case 1:
-		e.Deps = w.anything(log)
+		e.Deps = w.anything()
 	default:
 		e.Deps = w.honest(log)
 	}
@@ -125,7 +125,7 @@ func (w *writing) honest(log events.Log) (c events.Context) {
 }
 
 // anything is a context that may claim what never was.
-func (w *writing) anything(log events.Log) (c events.Context) {
+func (w *writing) anything() (c events.Context) {
 	origins := []events.Origin{{Region: "ap", Incarnation: 7}}
 	for _, l := range logs() {
 		origins = append(origins, l.Origin)
