@@ -135,7 +135,7 @@ func TestClockObserve(t *testing.T) {
 				if got := clock.Now(); got != want {
 					t.Errorf("after %s the reading is %s, want %s", met, got, want)
 				}
-				if far := events.TooFarAhead(met); far != (c.ahead > 0 && !c.heeded) {
+				if far := events.TooFarAhead(met, events.MaxClockSkew); far != (c.ahead > 0 && !c.heeded) {
 					t.Errorf("%s is too far ahead: %t", met, far)
 				}
 			})
@@ -143,7 +143,7 @@ func TestClockObserve(t *testing.T) {
 	}
 	var clock events.Clock
 	clock.Observe(events.MaxHLC)
-	if now := clock.Now(); events.TooFarAhead(now) {
+	if now := clock.Now(); events.TooFarAhead(now, events.MaxClockSkew) {
 		t.Errorf("the largest reading dragged the clock to %s", now)
 	}
 }

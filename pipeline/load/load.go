@@ -171,7 +171,7 @@ func (l *loader) checkItem(item Item) error {
 	if len(e.Key) > events.MaxKeyBytes || len(e.Value) > events.MaxValueBytes {
 		return fault("key of %d and value of %d bytes: at most %d and %d are possible", len(e.Key), len(e.Value), events.MaxKeyBytes, events.MaxValueBytes)
 	}
-	if e.Clock != nil && events.TooFarAhead(*e.Clock) {
+	if e.Clock != nil && events.TooFarAhead(*e.Clock, events.MaxClockSkew) {
 		return fault("clock %s is more than %s ahead", e.Clock, events.MaxClockSkew)
 	}
 	return nil
