@@ -272,15 +272,23 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 	}
+	s.show(a)
+	return nil
+}
+
+// show makes a step that was committed known to all.
+func (s *Shard) show(a *applier) {
+	done := stepOf(a)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for l, t := range a.logs {
 		if t.meta.next > t.from {
 			t.show()
 			s.logs[l] = t.log
 		}
 	}
-	return nil
+	s.recent.add(done)
+	s.mu.Unlock()
+	s.listeners.wake()
 }
 
 func (s *Shard) isBlocked(l events.Log) bool {

@@ -32,6 +32,9 @@
 //   - What is at rest can be checked against what the applies left behind
 //     (Verify, and at the end of every Restore), tombstones and parked records
 //     included. A corrupt file is an error to whoever reads it.
+//   - Whoever waits for a cut (Wait) is woken by the step that reaches it. A Feed
+//     gives every key that has changed since a cut, or says that it cannot: a
+//     shard remembers its last steps only, and its fold waits for nobody.
 //   - A disk that can no longer be written ends the process: Pebble panics.
 //
 // DESIGN.md says why it is made like this.

@@ -52,10 +52,13 @@ type Shard struct {
 	epoch   events.Epoch
 	apply   applier
 
+	listeners listeners
+
 	mu      sync.RWMutex // guards what follows; Apply alone writes logs
 	logs    map[events.Log]*logEntry
 	blocked map[events.Log]error
 	fence   error // why nothing is applied any more; nil if it is
+	recent  recent
 }
 
 const (
@@ -94,6 +97,7 @@ func (s *Shard) load() (err error) {
 				l.Stream, e.meta.rule, rule.Name(), e.meta.rule)
 		}
 	}
+	s.recent.base = events.VectorOf(sortedStates(s.logs))
 	return errors.Join(s.loadLineage(), s.loadEpoch())
 }
 
@@ -209,10 +213,11 @@ func (s *Shard) Epoch() events.Epoch { return s.epoch }
 // somebody else has the shard now. What was applied stays readable.
 func (s *Shard) Fence(reason error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.fence == nil {
 		s.fence = events.Errorf(events.KindRefused, "shard %d is fenced: %w", s.cfg.Partition, reason)
 	}
+	s.mu.Unlock()
+	s.listeners.wake() // who waits for a step waits in vain
 }
 
 func (s *Shard) fenced() error {
@@ -225,10 +230,14 @@ func (s *Shard) fenced() error {
 // the shard is opened again.
 func (s *Shard) Block(l events.Log, reason error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, is := s.blocked[l]; !is {
+	_, is := s.blocked[l]
+	if !is {
 		s.blocked[l] = reason
+	}
+	s.mu.Unlock()
+	if !is {
 		s.cfg.Log.Error("fold of a log has stopped", "log", l.String(), "error", reason)
+		s.listeners.wake()
 	}
 }
 
