@@ -22,14 +22,22 @@ func joinStreams(cfg *config.Config) string {
 }
 
 // Get implements api.Node: the view of one key as this region has it.
-func (r *Region) Get(_ context.Context, p api.GetParams) (*api.Entry, error) {
+func (r *Region) Get(ctx context.Context, p api.GetParams) (*api.Entry, error) {
 	if _, ok := r.cfg.Streams[p.Stream]; !ok {
 		return nil, r.noStream(p.Stream)
 	}
 	if len(p.Key) == 0 {
 		return nil, events.Errorf(events.KindInvalid, "get: want a key")
 	}
-	e, err := projections.Get(r.shards.all, p.Stream, string(p.Key))
+	if err := r.await(ctx, p.Freshness); err != nil {
+		return nil, err
+	}
+	// The context is taken first: it may claim less than what is read, never more.
+	seen, err := r.applied(ctx, p.Stream, r.partitionOf(p.Key))
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.lookup(p.Stream, string(p.Key))
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +45,7 @@ func (r *Region) Get(_ context.Context, p api.GetParams) (*api.Entry, error) {
 		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q", p.Stream, r.cfg.Region, p.Key)
 	}
 	entry := toEntry(e)
+	entry.Context = seen
 	return &entry, nil
 }
 
@@ -52,7 +61,14 @@ func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, e
 	if limit < 1 || limit > api.MaxScanEntries {
 		return nil, events.Errorf(events.KindInvalid, "scan: limit %d: want 1 to %d", limit, api.MaxScanEntries)
 	}
-	result := &api.ScanResult{Entries: []api.Entry{}}
+	if err := r.await(ctx, p.Freshness); err != nil {
+		return nil, err
+	}
+	seen, err := r.appliedAll(ctx, p.Stream)
+	if err != nil {
+		return nil, err
+	}
+	result := &api.ScanResult{Entries: []api.Entry{}, Context: seen}
 	size := 0
 	for e, err := range projections.Scan(r.shards.all, p.Stream, string(p.Prefix), string(p.After)) {
 		if err != nil {
@@ -72,8 +88,14 @@ func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, e
 }
 
 func toEntry(e projections.Entry) api.Entry {
-	return api.Entry{
+	entry := api.Entry{
 		Stream: e.Stream, Key: []byte(e.Key), Value: e.Value,
 		ContentType: e.ContentType, Type: e.Type, Clock: e.Clock, Position: e.Position,
 	}
+	for _, s := range e.Siblings {
+		entry.Siblings = append(entry.Siblings, api.Sibling{
+			Value: s.Value, ContentType: s.ContentType, Type: s.Type, Clock: s.Clock, Position: s.Position,
+		})
+	}
+	return entry
 }

@@ -43,7 +43,7 @@ type Region struct {
 	origin  events.Origin
 	log     *slog.Logger
 	metrics *metrics
-	clock   events.Clock
+	clock   *nodeClock
 	sources sources
 
 	restoring sync.Mutex // one at a time
@@ -132,7 +132,10 @@ func (r *Region) run() error {
 	if err != nil {
 		return err
 	}
-	if r.worker, err = newWorker(own, member, r.cfg, r.shards, r.metrics, &r.clock, r.log); err != nil {
+	if r.clock, err = openClock(r.parts.FS, r.cfg.DataDir, r.cfg.Limits.MaxClockSkew); err != nil {
+		return err
+	}
+	if r.worker, err = newWorker(own, member, r.cfg, r.shards, r.metrics, r.clock, r.log); err != nil {
 		return err
 	}
 	r.running.Go(func() {
@@ -213,6 +216,9 @@ func (r *Region) stop() error {
 		r.producer.Close()
 	}
 	r.writes.Wait()
+	if r.clock != nil {
+		err = errors.Join(err, r.clock.close())
+	}
 	if r.shards != nil {
 		err = errors.Join(err, r.shards.close())
 	}
@@ -236,7 +242,7 @@ func (r *Region) kafkaOpts(region events.Region) ([]kgo.Opt, error) {
 func producerOpts(cfg *config.Config) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Kafka's own: murmur2
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), // events are stamped with a context of their partition
 		kgo.ProducerBatchMaxBytes(int32(max(cfg.Limits.MaxValueBytes+batchOverheadBytes, batchLeastBytes))),
 		kgo.ProducerLinger(0),
 	}

@@ -45,7 +45,7 @@ type worker struct {
 	shards  *shardSet
 	routes  map[string]route
 	metrics *metrics
-	clock   *events.Clock
+	clock   *nodeClock
 	log     *slog.Logger
 
 	committing atomic.Bool
@@ -57,7 +57,7 @@ type worker struct {
 	trouble  *fetchTrouble // the last that was told; nil if there was none since the group's last assignment
 }
 
-func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *events.Clock, log *slog.Logger) (*worker, error) {
+func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
 		cfg: cfg, member: member, shards: shards, routes: routes(cfg), metrics: m, clock: clock, log: log,
 		assigned: map[string]int{}, paused: map[events.Log]bool{},

@@ -24,11 +24,7 @@ const (
 
 // Put implements api.Node: it writes one event to the region's own log.
 func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, error) {
-	e := r.newEvent(p.Key, p.Value, p.Type, p.ContentType)
-	e.ID, e.Source = uuid.NewString(), r.source()
-	e.Clock = r.clock.Now()
-	e.Time = e.Clock.Time()
-	record, err := r.record(p.Stream, e)
+	record, e, err := r.putRecord(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +38,20 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 	written := results[0].Record
 	r.metrics.written.Inc()
 	log := events.Log{Origin: r.origin, Stream: p.Stream, Partition: written.Partition}
-	return &api.PutResult{Position: log.At(written.Offset), Clock: e.Clock, ID: e.ID}, nil
+	return &api.PutResult{
+		Position: log.At(written.Offset), AtLeast: events.Vector{log: written.Offset + 1}, Clock: e.Clock, ID: e.ID,
+	}, nil
+}
+
+func (r *Region) putRecord(ctx context.Context, p api.PutParams) (*kgo.Record, events.Event, error) {
+	e := r.newEvent(p.Key, p.Value, p.Type, p.ContentType)
+	e.ID, e.Source = uuid.NewString(), r.source()
+	stamps, err := r.newStamper(p.Stream, p.Context)
+	if err != nil {
+		return nil, e, err
+	}
+	record, err := stamps.record(ctx, &e, nil)
+	return record, e, err
 }
 
 // write does a write and waits for the answer, as long as the context and
@@ -79,29 +88,6 @@ func (r *Region) newEvent(key, value []byte, typ, contentType string) events.Eve
 	return e
 }
 
-// record encodes an event for the log of a stream, or says what is wrong with
-// it.
-func (r *Region) record(stream events.Stream, e events.Event) (*kgo.Record, error) {
-	s, ok := r.cfg.Streams[stream]
-	if !ok {
-		return nil, r.noStream(stream)
-	}
-	if int64(len(e.Value)) > r.cfg.Limits.MaxValueBytes {
-		return nil, events.Errorf(events.KindInvalid, "value of %d bytes: at most %d are accepted (limits.max_value_bytes)", len(e.Value), r.cfg.Limits.MaxValueBytes)
-	}
-	record, err := events.Encode(e)
-	if err != nil {
-		return nil, err
-	}
-	// What is written here must be readable by every region: the same check
-	// that folds make.
-	if _, err := events.Decode(record); err != nil {
-		return nil, events.Errorf(events.KindInvalid, "event: %w", err)
-	}
-	record.Topic = s.Topic
-	return record, nil
-}
-
 func (r *Region) noStream(stream events.Stream) error {
 	return events.Errorf(events.KindNotFound, "stream %q is not configured; there is %s", stream, joinStreams(r.cfg))
 }
@@ -121,16 +107,9 @@ func (r *Region) notWritten(stream events.Stream, err error) error {
 
 // Load implements api.Node: it writes a batch of events in order.
 func (r *Region) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, error) {
-	if p.Source == "" || len(p.Events) == 0 || len(p.Events) > maxLoadEvents {
-		return nil, events.Errorf(events.KindInvalid, "load: want a source and 1 to %d events", maxLoadEvents)
-	}
-	records := make([]*kgo.Record, len(p.Events))
-	for i, le := range p.Events {
-		record, err := r.loadRecord(p, le)
-		if err != nil {
-			return nil, fmt.Errorf("event %q: %w", le.ID, err)
-		}
-		records[i] = record
+	records, err := r.loadRecords(ctx, p)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -151,6 +130,11 @@ func (r *Region) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, e
 	if err != nil {
 		return nil, r.notWritten(p.Stream, err)
 	}
+	return r.loaded(p.Stream, results)
+}
+
+// loaded sums up what was written of a load's batch.
+func (r *Region) loaded(stream events.Stream, results kgo.ProduceResults) (*api.LoadResult, error) {
 	var errs []error
 	ends := events.Vector{}
 	for _, res := range results {
@@ -158,23 +142,31 @@ func (r *Region) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, e
 			errs = append(errs, res.Err)
 			continue
 		}
-		log := events.Log{Origin: r.origin, Stream: p.Stream, Partition: res.Record.Partition}
+		log := events.Log{Origin: r.origin, Stream: stream, Partition: res.Record.Partition}
 		ends[log] = max(ends[log], res.Record.Offset+1)
 	}
-	r.metrics.written.Add(float64(len(records) - len(errs)))
+	r.metrics.written.Add(float64(len(results) - len(errs)))
 	if len(errs) > 0 {
-		return nil, r.notWritten(p.Stream, fmt.Errorf("%d of %d events: %w", len(errs), len(records), errs[0]))
+		return nil, r.notWritten(stream, fmt.Errorf("%d of %d events: %w", len(errs), len(results), errs[0]))
 	}
-	return &api.LoadResult{Written: len(records), Ends: ends}, nil
+	return &api.LoadResult{Written: len(results), Ends: ends}, nil
 }
 
-func (r *Region) loadRecord(p api.LoadParams, le api.LoadEvent) (*kgo.Record, error) {
-	e := r.newEvent(le.Key, le.Value, "", le.ContentType)
-	e.ID, e.Source = le.ID, p.Source
-	if le.Clock == nil {
-		e.Clock = r.clock.Now()
-	} else if e.Clock = *le.Clock; events.TooFarAhead(e.Clock) {
-		return nil, events.Errorf(events.KindRefused, "clock %s is more than %s ahead of this node's", e.Clock, events.MaxClockSkew)
+func (r *Region) loadRecords(ctx context.Context, p api.LoadParams) ([]*kgo.Record, error) {
+	if p.Source == "" || len(p.Events) == 0 || len(p.Events) > maxLoadEvents {
+		return nil, events.Errorf(events.KindInvalid, "load: want a source and 1 to %d events", maxLoadEvents)
 	}
-	return r.record(p.Stream, e)
+	stamps, err := r.newStamper(p.Stream, nil)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]*kgo.Record, len(p.Events))
+	for i, le := range p.Events {
+		e := r.newEvent(le.Key, le.Value, "", le.ContentType)
+		e.ID, e.Source = le.ID, p.Source
+		if records[i], err = stamps.record(ctx, &e, le.Clock); err != nil {
+			return nil, fmt.Errorf("event %q: %w", le.ID, err)
+		}
+	}
+	return records, nil
 }

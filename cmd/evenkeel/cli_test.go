@@ -115,6 +115,8 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"put", "session", "s-1", "not this", "-o", "xml"}, code: 2, stderr: []string{`"xml"`}},
 		{args: []string{"put", "nothing", "k", "v"}, code: 5, stderr: []string{`"nothing"`, "session"}},
 		{args: []string{"put", "session", "", "v"}, code: 2, stderr: []string{"key"}},
+		{args: []string{"put", "session", "s-1", "v", "--context", "us-east-1/session/0@0"}, code: 2, stderr: []string{"--context", "offset 0"}},
+		{args: []string{"put", "session", "s-1", "v", "--context", "us-east-1/session/0@99,us-east-1/session/1@99,us-east-1/session/2@99,us-east-1/session/3@99"}, code: 2, stderr: []string{"@99", "read the key here"}},
 		{args: []string{"load", faulty, "--stream", "session"}, code: 2, stderr: []string{"faulty.jsonl:2", "faulty.jsonl:3", "nothing was loaded"}},
 		{args: []string{"load", lines, "--stream", "session"}, stdout: []string{"us-west-1", "3 of 3 events written"}},
 		{args: []string{"load", lines, "--stream", "session"}, code: 4, stderr: []string{"--again"}},
@@ -123,6 +125,7 @@ func TestVerbs(t *testing.T) {
 		s.run(t)
 	}
 	awaitEvents(t, 5)
+	testReadYourWrites(t, l.Addresses()[1].API)
 	for _, s := range []step{
 		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
 		{args: []string{"get", "session", "bytes"}, stdout: []string{"\x00\xff\n\n"}},
@@ -150,8 +153,33 @@ func TestVerbs(t *testing.T) {
 	} {
 		s.run(t)
 	}
-	awaitEvents(t, 6)
+	awaitEvents(t, 8)
 	step{args: []string{"get", "session", "s-1"}, code: 5}.run(t)
+}
+
+// testReadYourWrites writes in one region and reads in another, as people and as
+// programs do.
+func testReadYourWrites(t *testing.T, other string) {
+	t.Helper()
+	position := strings.TrimSpace(command("", "put", "session", "ryw", "one").stdout)
+	step{args: []string{"get", "session", "ryw", "--including", position, "--server", other}, stdout: []string{"one\n"}}.run(t)
+	var written api.PutResult
+	if err := json.Unmarshal([]byte(command("", "put", "session", "ryw", "two", "-o", "json").stdout), &written); err != nil {
+		t.Fatal(err)
+	}
+	cut := written.AtLeast.String()
+	for _, s := range []step{
+		{args: []string{"get", "session", "ryw", "--at-least", cut, "--server", other}, stdout: []string{"two\n"}},
+		{args: []string{"scan", "session", "--at-least", cut, "-o", "json", "--server", other}, stdout: []string{`"context": "`, cut}},
+		{args: []string{"get", "session", "ryw", "--at-least", written.Position.Log.At(99).String(), "--timeout", "10ms"}, code: 7,
+			stderr: []string{"us-east-1 is behind", "short of 99", "waited for 10ms"}},
+		{args: []string{"get", "session", "ryw", "--at-least", "mars/session/0@1"}, code: 2, stderr: []string{"no such log"}},
+		{args: []string{"get", "session", "ryw", "--including", "nowhere"}, code: 2, stderr: []string{`"nowhere"`}},
+		{args: []string{"get", "session", "ryw", "--timeout", "2m", "--at-least", cut}, code: 2, stderr: []string{"60"}},
+		{args: []string{"get", "session", "ryw", "--timeout", "0s"}, code: 2, stderr: []string{"--timeout"}},
+	} {
+		s.run(t)
+	}
 }
 
 // awaitEvents waits until the node has folded so many events.

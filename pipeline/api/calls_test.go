@@ -27,11 +27,16 @@ var (
 	sampleEntry    = api.Entry{
 		Stream: "session", Key: api.Bytes("k\xff"), Value: api.Bytes("<v> \u2028 & \x00"), ContentType: "text/plain",
 		Type: "evenkeel.put.v1", Clock: sampleClock, Position: sampleLog.At(41),
+		Siblings: []api.Sibling{{
+			Value: api.Bytes("\xff"), ContentType: "a/b", Type: "t.v1", Clock: sampleClock, Position: sampleLog.At(40),
+		}},
+		Context: sampleVector,
 	}
 	sampleBackup = api.Backup{
 		ID: "20260504T030201.987Z-00112233", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
 		States: []events.LogState{sampleLogState},
 	}
+	sampleFreshness = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
 	sampleCount     = int64(1)<<53 + 1 // not to be had in a float
 	sampleSeconds   = 1.25
 	samplePartition = int32(3)
@@ -79,8 +84,8 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		call         func(context.Context, *api.Client, any) (any, error)
 	}{
 		{
-			"put", api.PutParams{Stream: "session", Key: api.Bytes("k\x80"), Value: api.Bytes(""), ContentType: "a/b", Type: "t.v1"},
-			&api.PutResult{Position: sampleLog.At(sampleCount), Clock: sampleClock, ID: "id"},
+			"put", api.PutParams{Stream: "session", Key: api.Bytes("k\x80"), Value: api.Bytes(""), ContentType: "a/b", Type: "t.v1", Context: &sampleVector},
+			&api.PutResult{Position: sampleLog.At(sampleCount), Clock: sampleClock, ID: "id", AtLeast: sampleVector},
 			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Put(ctx, p.(api.PutParams)) },
 		},
 		{
@@ -99,12 +104,12 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
-			"get", api.GetParams{Stream: "session", Key: api.Bytes("k")}, &sampleEntry,
+			"get", api.GetParams{Stream: "session", Key: api.Bytes("k"), Freshness: sampleFreshness}, &sampleEntry,
 			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Get(ctx, p.(api.GetParams)) },
 		},
 		{
-			"scan", api.ScanParams{Stream: "session", Prefix: api.Bytes("p\xff"), After: api.Bytes("a"), Limit: 9},
-			&api.ScanResult{Entries: []api.Entry{sampleEntry}, More: true},
+			"scan", api.ScanParams{Stream: "session", Prefix: api.Bytes("p\xff"), After: api.Bytes("a"), Limit: 9, Freshness: sampleFreshness},
+			&api.ScanResult{Entries: []api.Entry{sampleEntry}, More: true, Context: sampleVector},
 			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Scan(ctx, p.(api.ScanParams)) },
 		},
 		{
@@ -249,7 +254,8 @@ func TestWireForm(t *testing.T) {
 	for request, want := range map[string]string{
 		`{"jsonrpc":"2.0","id":"a","method":"get","params":{"stream":"session","key":{"base64":"a/8="}}}`: `{"jsonrpc":"2.0","id":"a","result":` +
 			`{"stream":"session","key":{"base64":"a/8="},"value":"<v> \u2028 & \u0000","content_type":"text/plain","type":"evenkeel.put.v1",` +
-			`"clock":"1750774237000.7","position":"us-east-1_2/session/3@41"}}`,
+			`"clock":"1750774237000.7","position":"us-east-1_2/session/3@41","siblings":[{"value":{"base64":"/w=="},"content_type":"a/b","type":"t.v1",` +
+			`"clock":"1750774237000.7","position":"us-east-1_2/session/3@40"}],"context":"us-east-1_2/session/3@42"}}`,
 		`{"jsonrpc":"2.0","id":7,"method":"put","params":{}}`: `{"jsonrpc":"2.0","id":7,"error":{"code":-32005,"message":"no"}}`,
 	} {
 		status, got := s.post(request)

@@ -34,6 +34,11 @@ type PutParams struct {
 	Value       Bytes         `json:"value"`
 	ContentType string        `json:"content_type,omitempty"`
 	Type        string        `json:"type,omitempty"` // CloudEvents type; empty: an opaque put or delete
+
+	// Context is what the writer had read: that of the answer of a get or a scan. It
+	// may not claim more than the node has. nil: the writer is taken to know all that
+	// the node has.
+	Context *events.Vector `json:"context,omitempty"`
 }
 
 // PutResult says where the event was written. It is acknowledged by all
@@ -42,6 +47,10 @@ type PutResult struct {
 	Position events.Position `json:"position"`
 	Clock    events.HLC      `json:"clock"`
 	ID       string          `json:"id"`
+
+	// AtLeast lets a read, in any region, wait for this event. It is no context: the
+	// writer may not have seen what was written just before.
+	AtLeast events.Vector `json:"at_least"`
 }
 
 // LoadParams ask for a batch of events to be written in order. One batch of a
@@ -94,7 +103,24 @@ type LandedResult struct {
 type GetParams struct {
 	Stream events.Stream `json:"stream"`
 	Key    Bytes         `json:"key"`
+	Freshness
 }
+
+// Freshness is how new the state must be that a read answers from.
+type Freshness struct {
+	// AtLeast is a cut that must have been folded: of a PutResult, of an answer's
+	// context, or of a status. The call waits for it.
+	AtLeast events.Vector `json:"at_least,omitempty"`
+
+	// TimeoutSeconds is how long it waits, at most MaxWait; 0: DefaultWait.
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
+}
+
+// How long reads wait for what they ask for.
+const (
+	DefaultWait = 10 * time.Second
+	MaxWait     = 60 * time.Second
+)
 
 // Entry is a key and its view.
 type Entry struct {
@@ -105,6 +131,24 @@ type Entry struct {
 	Type        string          `json:"type,omitempty"`
 	Clock       events.HLC      `json:"clock"`
 	Position    events.Position `json:"position"` // of the event that the value is of
+
+	// Siblings are the values of writers who did not know of each other, if there are
+	// several; Value is one of them. A resolve event whose context is this answer's
+	// replaces them all.
+	Siblings []Sibling `json:"siblings,omitempty"`
+
+	// Context says up to where each log of the key's partition had been folded when
+	// the key was read. Only of get; a scan has one for all its entries.
+	Context events.Vector `json:"context,omitempty"`
+}
+
+// Sibling is one of several concurrent values of a key.
+type Sibling struct {
+	Value       Bytes           `json:"value"`
+	ContentType string          `json:"content_type,omitempty"`
+	Type        string          `json:"type,omitempty"`
+	Clock       events.HLC      `json:"clock"`
+	Position    events.Position `json:"position"`
 }
 
 // ScanParams ask for the keys of a stream, in order.
@@ -113,6 +157,7 @@ type ScanParams struct {
 	Prefix Bytes         `json:"prefix,omitempty"`
 	After  Bytes         `json:"after,omitempty"` // begin behind this key
 	Limit  int           `json:"limit,omitempty"` // 1 to MaxScanEntries; 0: DefaultScanEntries
+	Freshness
 }
 
 // Limits of one scan's answer; a longer one is continued with After.
@@ -124,8 +169,9 @@ const (
 
 // ScanResult is one page of a scan.
 type ScanResult struct {
-	Entries []Entry `json:"entries"`
-	More    bool    `json:"more"` // ask on with After = the last key
+	Entries []Entry       `json:"entries"`
+	More    bool          `json:"more"`    // ask on with After = the last key
+	Context events.Vector `json:"context"` // up to where each log of the stream had been folded, at least
 }
 
 // Status is what a node is and does.

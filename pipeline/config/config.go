@@ -186,6 +186,11 @@ type Limits struct {
 	// regions, or the mirrors of larger events stop.
 	MaxValueBytes int64 `yaml:"max_value_bytes"`
 
+	// MaxClockSkew is how far ahead of this node's clock the clock of an event may be
+	// that a caller stamped, 1s to events.MaxFoldSkew, default 1m; and how far this
+	// node's own readings follow those of others.
+	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
+
 	// StopTimeout bounds a graceful stop, 1s to 10m, default 10s; what is not done
 	// by then is left to the next start.
 	StopTimeout time.Duration `yaml:"stop_timeout"`
@@ -203,7 +208,7 @@ func Default() Config {
 		Streams:    defaultStreams(),
 		Links:      Links{WindowBytes: defaultWindowBytes},
 		Log:        Log{Level: "info", Format: "text"},
-		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, StopTimeout: 10 * time.Second},
+		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}
 }
 

@@ -15,6 +15,7 @@ const (
 	minBodyBytes   = 1 << 10
 	maxBodyBytes   = 256 << 20
 	maxGroupBytes  = 255
+	minClockSkew   = time.Second
 	minStopTimeout = time.Second
 	maxStopTimeout = 10 * time.Minute
 	reservedTopic  = "evenkeel"
@@ -119,6 +120,9 @@ func (c *Config) checkLimits(p *problems) {
 		p.add("limits.min_free_bytes", "want 0 or more bytes, got %d", c.Limits.MinFreeBytes)
 	}
 	between(p, "limits.max_value_bytes", c.Limits.MaxValueBytes, 1, events.MaxValueBytes, " bytes")
+	if t := c.Limits.MaxClockSkew; t < minClockSkew || t > events.MaxFoldSkew {
+		p.add("limits.max_clock_skew", "want 1s to 5m, got %s; what is further ahead of its record is parked in every region", t)
+	}
 	if t := c.Limits.StopTimeout; t < minStopTimeout || t > maxStopTimeout {
 		p.add("limits.stop_timeout", "want 1s to 10m, got %s", t)
 	}

@@ -1,0 +1,80 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+// await waits until this region has folded what a read asks for, or says which log
+// is how far behind.
+func (r *Region) await(ctx context.Context, f api.Freshness) error {
+	if f.TimeoutSeconds < 0 || f.TimeoutSeconds > api.MaxWait.Seconds() {
+		return events.Errorf(events.KindInvalid, "timeout of %g seconds: want 0 (for %s) to %g", f.TimeoutSeconds, api.DefaultWait, api.MaxWait.Seconds())
+	}
+	if len(f.AtLeast) == 0 {
+		return nil
+	}
+	if err := r.checkCut(f.AtLeast); err != nil {
+		return err
+	}
+	wait := time.Duration(f.TimeoutSeconds * float64(time.Second))
+	if wait == 0 {
+		wait = api.DefaultWait
+	}
+	begun := time.Now()
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := r.awaitCut(waiting, f.AtLeast)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var behind *projections.BehindError
+	if errors.As(err, &behind) && errors.Is(behind.Err, context.DeadlineExceeded) {
+		behind.Err = fmt.Errorf("waited for %s", time.Since(begun).Round(time.Millisecond))
+	}
+	return events.Errorf(events.KindNotReady, "%s is behind: %w", r.cfg.Region, err)
+}
+
+// checkCut refuses a cut through logs that are none of this region's: it would
+// never be reached.
+func (r *Region) checkCut(cut events.Vector) error {
+	known := map[route]bool{}
+	for _, rt := range routes(r.cfg) {
+		known[rt] = true
+	}
+	for _, p := range cut.Positions() {
+		if known[route{p.Origin, p.Stream}] && p.Partition < r.cfg.Partitions {
+			continue
+		}
+		if have, err := r.applied(context.Background(), p.Stream, min(p.Partition, r.cfg.Partitions-1)); err == nil && have[p.Log] >= p.Offset {
+			continue // of an incarnation that is over
+		}
+		return events.Errorf(events.KindInvalid, "at least %s: %s has no such log", p, r.cfg.Region)
+	}
+	return nil
+}
+
+// awaitCut waits until the shards have folded everything before a cut. One that
+// cannot come to it ends the waiting for the others.
+func (r *Region) awaitCut(ctx context.Context, cut events.Vector) error {
+	partitions := map[int32]bool{}
+	for log := range cut {
+		partitions[log.Partition] = true
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for p := range partitions {
+		g.Go(func() error { return r.awaitShard(ctx, p, cut) })
+	}
+	return g.Wait()
+}
