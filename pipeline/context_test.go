@@ -84,7 +84,7 @@ func TestContexts(t *testing.T) {
 			t.Errorf("the third has seen %q, want %q", got, want)
 		}
 		a.has("k", "c0")
-		read := a.get("k")
+		read := a.get("k", events.Vector{second.Log: 1, third.Log: 1})
 		want := fmt.Sprintf("eu-central-1/session/%[1]d@1,us-east-1/session/%[1]d@1,us-west-1/session/%[1]d@1", first.Partition)
 		if got := read.Context.String(); got != want {
 			t.Errorf("read in %q, want %q", got, want)
