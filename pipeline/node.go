@@ -44,6 +44,7 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes, region.log)
 	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
 	n.server = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	n.server.RegisterOnShutdown(n.handler.EndWatches)
 	n.stopNode = sync.OnceValue(n.stop)
 	go func() { n.served <- n.server.Serve(listener) }()
 	return n, nil

@@ -245,10 +245,17 @@ func producerOpts(cfg *config.Config) []kgo.Opt {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), // events are stamped with a context of their partition
 		kgo.ProducerBatchMaxBytes(int32(max(cfg.Limits.MaxValueBytes+batchOverheadBytes, batchLeastBytes))),
 		kgo.ProducerLinger(0),
+		kgo.MaxBufferedBytes(producerBytesMost),
+		kgo.MaxBufferedRecords(producerRecordsMost),
 	}
 }
 
 const (
+	// What waits for Kafka to be written has so much memory; beyond that writers are
+	// turned away. Enough for the records of several loads.
+	producerBytesMost   = 64 << 20
+	producerRecordsMost = 4 * maxLoadEvents
+
 	// With the default limit of a value a batch stays below the 1,048,588 bytes
 	// that brokers take by default.
 	batchOverheadBytes = 48_000 // largest key, headers, framing

@@ -32,9 +32,9 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 	begun := time.Now()
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err := r.awaitCut(waiting, f.AtLeast)
-	if err == nil {
-		return nil
+	err := api.Aside(ctx, func() error { return r.awaitCut(waiting, f.AtLeast) })
+	if err == nil || errors.Is(err, api.ErrBusy) {
+		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -28,7 +28,7 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 	if err != nil {
 		return nil, err
 	}
-	results, err := r.write(ctx, func() kgo.ProduceResults { return r.producer.ProduceSync(ctx, record) })
+	results, err := r.write(ctx, func() kgo.ProduceResults { return r.tryProduce(ctx, record) })
 	if err == nil {
 		err = results.FirstErr()
 	}
@@ -52,6 +52,28 @@ func (r *Region) putRecord(ctx context.Context, p api.PutParams) (*kgo.Record, e
 	}
 	record, err := stamps.record(ctx, &e, nil)
 	return record, e, err
+}
+
+// tryProduce writes a record, unless there is no memory for it.
+func (r *Region) tryProduce(ctx context.Context, record *kgo.Record) kgo.ProduceResults {
+	answer := make(chan kgo.ProduceResults, 1)
+	r.producer.TryProduce(ctx, record, func(record *kgo.Record, err error) {
+		answer <- kgo.ProduceResults{{Record: record, Err: err}}
+	})
+	return <-answer
+}
+
+// checkRoom turns a load away for which there is no memory, before half of it is
+// written. One that is larger than all of it has to itself what there is.
+func (r *Region) checkRoom(records []*kgo.Record) error {
+	buffered, size := r.producer.BufferedProduceBytes(), int64(0)
+	for _, record := range records {
+		size += int64(len(record.Key) + len(record.Value))
+	}
+	if buffered > 0 && buffered+size > producerBytesMost {
+		return kgo.ErrMaxBuffered
+	}
+	return nil
 }
 
 // write does a write and waits for the answer, as long as the context and
@@ -99,6 +121,9 @@ var refusals = []error{
 }
 
 func (r *Region) notWritten(stream events.Stream, err error) error {
+	if errors.Is(err, kgo.ErrMaxBuffered) {
+		return events.Errorf(events.KindNotReady, "stream %s of %s: nothing was written, so much waits for kafka already (%d MiB): %w", stream, r.cfg.Region, producerBytesMost>>20, api.ErrBusy)
+	}
 	if slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) }) {
 		return events.Errorf(events.KindRefused, "stream %s of %s: kafka refuses it: %w", stream, r.cfg.Region, err)
 	}
@@ -120,6 +145,10 @@ func (r *Region) Load(ctx context.Context, p api.LoadParams) (*api.LoadResult, e
 	if p.Turn != "" && p.Turn != src.turn {
 		unlock()
 		return nil, events.Errorf(events.KindNotReady, "load: the turn is over; ask first what has landed")
+	}
+	if err := r.checkRoom(records); err != nil {
+		unlock()
+		return nil, r.notWritten(p.Stream, err)
 	}
 	// The caller may go away; what was begun is finished, so that Landed,
 	// which waits for it, tells the truth.

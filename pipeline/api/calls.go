@@ -5,16 +5,15 @@ import (
 	"sync"
 
 	"github.com/creachadair/jrpc2"
+	"golang.org/x/sync/semaphore"
 )
-
-// concurrentCalls bounds the calls that a node works on at one time; others
-// wait.
-const concurrentCalls = 32
 
 // calls keeps account of the requests under way.
 type calls struct {
-	places  chan struct{} // one for each call that is worked on
-	running sync.WaitGroup
+	reads, writes, searches, admin *class
+	watches, waits                 *class
+	bodies                         *semaphore.Weighted // bytes of request bodies in memory
+	running                        sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
@@ -22,8 +21,20 @@ type calls struct {
 	ends   map[int]context.CancelFunc // of the requests under way, by number
 }
 
-func newCalls() *calls {
-	return &calls{places: make(chan struct{}, concurrentCalls), ends: map[int]context.CancelFunc{}}
+// bodyBytesLeast is how much memory bodies have at least, all together.
+const bodyBytesLeast = 64 << 20
+
+func newCalls(maxBodyBytes int64) *calls {
+	return &calls{
+		reads:    newClass("reads", 32, 256),
+		writes:   newClass("writes", 32, 256),
+		searches: newClass("searches of logs", 4, 16),
+		admin:    newClass("commands", 8, 64),
+		watches:  newClass("watches", 256, 0),
+		waits:    newClass("reads that wait", 1_000, 0),
+		bodies:   semaphore.NewWeighted(max(bodyBytesLeast, 4*maxBodyBytes)),
+		ends:     map[int]context.CancelFunc{},
+	}
 }
 
 // begin makes the context of a request, which ends with the caller's or by
@@ -60,15 +71,14 @@ func (c *calls) close() {
 	c.running.Wait()
 }
 
-// bounded makes calls of a method wait for a place.
-func (c *calls) bounded(m jrpc2.Handler) jrpc2.Handler {
+// bounded makes calls of a method take a place of a class.
+func (c *calls) bounded(class *class, m jrpc2.Handler) jrpc2.Handler {
 	return func(ctx context.Context, req *jrpc2.Request) (any, error) {
-		select {
-		case c.places <- struct{}{}:
-		case <-ctx.Done():
-			return nil, jrpc2.Errorf(codeOf(kindOfAnswer(ctx.Err())), "%s: %s", req.Method(), ctx.Err())
+		p := &place{of: class, waits: c.waits}
+		if err := p.take(ctx); err != nil {
+			return nil, jrpc2.Errorf(codeOfError(err), "%s: %s", req.Method(), err)
 		}
-		defer func() { <-c.places }()
-		return m(ctx, req)
+		defer p.give()
+		return m(context.WithValue(ctx, placeKey{}, p), req)
 	}
 }

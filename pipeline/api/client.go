@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,12 +125,13 @@ func call[R any](ctx context.Context, c *Client, name string, params any) (*R, e
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.server+"/rpc", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := c.http.Do(req)
+	res, err := c.send(ctx, func() (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.server+"/rpc", bytes.NewReader(body))
+		if err == nil {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		return req, err
+	})
 	if err != nil {
 		return nil, unreachable(ctx, c.server, err)
 	}
@@ -141,7 +143,7 @@ func call[R any](ctx context.Context, c *Client, name string, params any) (*R, e
 	if int64(len(text)) > c.maxResponseBytes {
 		return nil, fmt.Errorf("%s at %s: the answer has more than %d bytes", name, c.server, c.maxResponseBytes)
 	}
-	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); res.StatusCode != http.StatusOK || kind != "application/json" {
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); !isAnswer(res.StatusCode) || kind != "application/json" {
 		return nil, httpError(c.server, res.StatusCode, text)
 	}
 	var answer response
@@ -162,6 +164,48 @@ func call[R any](ctx context.Context, c *Client, name string, params any) (*R, e
 	return result, nil
 }
 
+// isAnswer tells whether a status is of an answer in JSON-RPC.
+func isAnswer(status int) bool {
+	return status == http.StatusOK || status == http.StatusTooManyRequests
+}
+
+const (
+	busyTries     = 4                // of a call that is turned away
+	retryAfterMax = 10 * time.Second // whatever the node says
+)
+
+// send sends a request. If it is turned away because the node has too much to do,
+// which is before anything is done, it is sent again after a while, a few times.
+func (c *Client) send(ctx context.Context, request func() (*http.Request, error)) (*http.Response, error) {
+	for try := 1; ; try++ {
+		req, err := request()
+		if err != nil {
+			return nil, err
+		}
+		res, err := c.http.Do(req)
+		if err != nil || res.StatusCode != http.StatusTooManyRequests || try == busyTries {
+			return res, err
+		}
+		_ = res.Body.Close()
+		timer := time.NewTimer(waitOf(res.Header))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// waitOf is what an answer says of when to try again.
+func waitOf(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return retryAfter
+	}
+	return min(time.Duration(seconds)*time.Second, retryAfterMax)
+}
+
 func unreachable(ctx context.Context, server string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -178,6 +222,8 @@ func httpError(server string, status int, text []byte) error {
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return events.Errorf(events.KindInvalid, "%s: HTTP %d: %s", server, status, message)
+	case http.StatusTooManyRequests:
+		return events.Errorf(events.KindNotReady, "node at %s: HTTP %d: %s", server, status, message)
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return events.Errorf(events.KindNotReady, "node at %s does not serve at present: HTTP %d: %s", server, status, message)
 	}

@@ -19,6 +19,7 @@ import (
 type fakeNode struct {
 	do    func(ctx context.Context, method string, params any) (any, error)
 	ready func() error
+	watch func(ctx context.Context, p api.WatchParams, emit func(api.Change) error) error
 }
 
 var _ api.Node = (*fakeNode)(nil)
@@ -52,6 +53,13 @@ func (n *fakeNode) Get(ctx context.Context, p api.GetParams) (*api.Entry, error)
 
 func (n *fakeNode) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, error) {
 	return ask[api.ScanResult](ctx, n, "scan", p)
+}
+
+func (n *fakeNode) Watch(ctx context.Context, p api.WatchParams, emit func(api.Change) error) error {
+	if n.watch == nil {
+		return events.Errorf(events.KindFailed, "the test expects no watch")
+	}
+	return n.watch(ctx, p, emit)
 }
 
 func (n *fakeNode) Status(ctx context.Context) (*api.Status, error) {

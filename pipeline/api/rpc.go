@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/creachadair/jrpc2"
 )
@@ -42,10 +43,11 @@ func encode(v any) ([]byte, error) {
 // library's own bridge does not tell a method that its caller has gone, has
 // everybody wait for a request without an id, and dies of a panic.
 func (h *Handler) serveRPC(w http.ResponseWriter, r *http.Request) {
-	body, ok := h.readBody(w, r)
+	body, release, ok := h.readBody(w, r)
 	if !ok {
 		return
 	}
+	defer release()
 	ctx, end, ok := h.calls.begin(r.Context())
 	if !ok {
 		http.Error(w, "the node is stopping", http.StatusServiceUnavailable)
@@ -71,14 +73,33 @@ func (h *Handler) serveRPC(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readBody refuses other bodies than JSON, and larger ones, before anything
-// looks at them.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
+const (
+	// bodyTimeout is how long a caller may take to send a body: until then it has
+	// memory that others need.
+	bodyTimeout = time.Minute
+
+	// smallBodyBytes of a body are not counted, so that a node can always be asked
+	// how it is.
+	smallBodyBytes = 4 << 10
+)
+
+// readBody refuses other bodies than JSON, and larger ones, before anything looks at
+// them. The body's memory is released when the request is answered.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), ok bool) {
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
 		http.Error(w, "the content type must be application/json", http.StatusUnsupportedMediaType)
-		return nil, false
+		return nil, nil, false
 	}
+	release, ok = h.reserve(r.ContentLength)
+	if !ok {
+		setRetryAfter(w.Header(), ErrBusy)
+		http.Error(w, "too many large requests are under way: "+ErrBusy.Error(), http.StatusTooManyRequests)
+		return nil, nil, false
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has deadlines; those of a server do
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBodyBytes))
+	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -86,7 +107,21 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 	case err != nil:
 		http.Error(w, "request body: "+err.Error(), http.StatusBadRequest)
 	}
-	return body, err == nil
+	if err != nil {
+		release()
+	}
+	return body, release, err == nil
+}
+
+// reserve takes memory for a body of a length, -1 if it is not known.
+func (h *Handler) reserve(length int64) (release func(), ok bool) {
+	if length < 0 || length > h.maxBodyBytes {
+		length = h.maxBodyBytes
+	}
+	if length <= smallBodyBytes {
+		return func() {}, true
+	}
+	return func() { h.calls.bodies.Release(length) }, h.calls.bodies.TryAcquire(length)
 }
 
 func (h *Handler) answer(ctx context.Context, req *jrpc2.ParsedRequest) response {
@@ -150,6 +185,10 @@ func (a *answers) add(r response) {
 	}
 	if a.count++; a.count == 1 {
 		a.to.Header().Set("Content-Type", "application/json")
+		if !a.batch && r.Error != nil && r.Error.Code == codeBusy {
+			setRetryAfter(a.to.Header(), ErrBusy)
+			a.to.WriteHeader(http.StatusTooManyRequests)
+		}
 	}
 	// A caller that has gone away needs no answer.
 	_, _ = io.WriteString(a.to, before)

@@ -15,39 +15,45 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 )
 
-// Handler serves a node: POST /rpc, GET /healthz, GET /readyz. Close ends the
-// calls under way.
+// Handler serves a node: POST /rpc, GET /watch, GET /healthz, GET /readyz. Close
+// ends the calls under way.
 type Handler struct {
 	mux          *http.ServeMux
 	methods      handler.Map
 	calls        *calls
 	maxBodyBytes int64
 	log          *slog.Logger
+
+	watching   context.Context // ends before the calls do
+	endWatches context.CancelFunc
 }
 
 var _ http.Handler = (*Handler)(nil)
 
 // NewHandler makes a handler that accepts bodies of up to maxBodyBytes.
 func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
-	h := &Handler{mux: http.NewServeMux(), calls: newCalls(), maxBodyBytes: maxBodyBytes, log: log}
+	h := &Handler{mux: http.NewServeMux(), calls: newCalls(maxBodyBytes), maxBodyBytes: maxBodyBytes, log: log}
+	h.watching, h.endWatches = context.WithCancel(context.Background())
+	c := h.calls
 	h.methods = handler.Map{
-		"put":           h.calls.bounded(method(node.Put)),
-		"load":          h.calls.bounded(method(node.Load)),
-		"landed":        h.calls.bounded(method(node.Landed)),
-		"get":           h.calls.bounded(method(node.Get)),
-		"scan":          h.calls.bounded(method(node.Scan)),
+		"put":           c.bounded(c.writes, method(node.Put)),
+		"load":          c.bounded(c.writes, method(node.Load)),
+		"landed":        c.bounded(c.searches, method(node.Landed)),
+		"get":           c.bounded(c.reads, method(node.Get)),
+		"scan":          c.bounded(c.reads, method(node.Scan)),
 		"status":        plainMethod(node.Status), // answered even if everything else hangs
-		"lag":           h.calls.bounded(plainMethod(node.Lag)),
-		"backup.create": h.calls.bounded(plainMethod(node.CreateBackup)),
-		"backup.list":   h.calls.bounded(plainMethod(node.ListBackups)),
-		"restore.run":   h.calls.bounded(method(node.Restore)),
-		"links.list":    h.calls.bounded(plainMethod(node.ListLinks)),
-		"links.show":    h.calls.bounded(method(node.ShowLink)),
-		"links.pause":   h.calls.bounded(method(node.PauseLink)),
-		"links.unpause": h.calls.bounded(method(node.UnpauseLink)),
-		"links.resume":  h.calls.bounded(method(node.ResumeLink)),
-		"links.verify":  h.calls.bounded(method(node.VerifyLink)),
+		"lag":           c.bounded(c.admin, plainMethod(node.Lag)),
+		"backup.create": c.bounded(c.admin, plainMethod(node.CreateBackup)),
+		"backup.list":   c.bounded(c.admin, plainMethod(node.ListBackups)),
+		"restore.run":   c.bounded(c.admin, method(node.Restore)),
+		"links.list":    c.bounded(c.admin, plainMethod(node.ListLinks)),
+		"links.show":    c.bounded(c.admin, method(node.ShowLink)),
+		"links.pause":   c.bounded(c.admin, method(node.PauseLink)),
+		"links.unpause": c.bounded(c.admin, method(node.UnpauseLink)),
+		"links.resume":  c.bounded(c.admin, method(node.ResumeLink)),
+		"links.verify":  c.bounded(c.searches, method(node.VerifyLink)),
 	}
+	h.mux.HandleFunc("GET /watch", h.serveWatch(node))
 	h.mux.HandleFunc("POST /rpc", h.serveRPC)
 	h.mux.HandleFunc("/rpc", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "send JSON-RPC 2.0 requests by POST", http.StatusMethodNotAllowed)
@@ -71,6 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.Serv
 
 // Close ends the calls under way, waits for them and refuses later ones.
 func (h *Handler) Close() error {
+	h.endWatches()
 	h.calls.close()
 	return nil
 }
@@ -88,7 +95,7 @@ func method[P, R any](f func(context.Context, P) (*R, error)) jrpc2.Handler {
 		}
 		result, err := f(ctx, params)
 		if err != nil {
-			return nil, jrpc2.Errorf(codeOf(kindOfAnswer(err)), "%s", err)
+			return nil, jrpc2.Errorf(codeOfError(err), "%s", err)
 		}
 		return result, nil
 	}

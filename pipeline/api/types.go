@@ -16,6 +16,11 @@ type Node interface {
 	Landed(ctx context.Context, p LandedParams) (*LandedResult, error)
 	Get(ctx context.Context, p GetParams) (*Entry, error)
 	Scan(ctx context.Context, p ScanParams) (*ScanResult, error)
+
+	// Watch emits changes until the context ends, or the node ends it with an error.
+	// The first change has a context alone. An error of emit ends it too.
+	Watch(ctx context.Context, p WatchParams, emit func(Change) error) error
+
 	Status(ctx context.Context) (*Status, error)
 	Lag(ctx context.Context) (*Lag, error)
 	CreateBackup(ctx context.Context) (*Backup, error)

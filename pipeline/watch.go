@@ -1,0 +1,217 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+const (
+	// So many keys, or so many bytes of them, may wait for a watcher before no more
+	// are gathered for it. It goes on from there when it has taken them, as long as
+	// the shards remember what has changed meanwhile.
+	maxPendingKeys  = 10_000
+	maxPendingBytes = 1 << 20
+
+	// markInterval is how often a watcher without changes is told where it is.
+	markInterval = 10 * time.Second
+)
+
+// Watch implements api.Node: it emits the changes of keys until the context ends
+// or the watcher is too slow. The fold never waits for it: what has changed is
+// gathered on the side, key by key, and emitted as it is by then.
+func (r *Region) Watch(ctx context.Context, p api.WatchParams, emit func(api.Change) error) error {
+	wanted, err := r.wantedKeys(p)
+	if err != nil {
+		return err
+	}
+	shards, err := r.followed(p.Partitions)
+	if err != nil {
+		return err
+	}
+	var from events.Vector
+	if p.From != nil {
+		from = p.From.Clone()
+	}
+	feed, err := projections.Follow(shards, p.Stream, wanted, from)
+	if err != nil {
+		return fmt.Errorf("watch stream %s of %s: %w", p.Stream, r.cfg.Region, err)
+	}
+	w := &watch{region: r, stream: p.Stream, emit: emit, pending: pending{
+		keys: map[string]bool{}, cut: maps.Clone(feed.Cut()), ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
+	}}
+	ctx, cancel := context.WithCancel(ctx)
+	var gathering sync.WaitGroup
+	defer gathering.Wait()
+	defer cancel()
+	gathering.Go(func() {
+		defer feed.Close()
+		w.pending.gather(ctx, feed)
+	})
+	return w.run(ctx)
+}
+
+func (r *Region) wantedKeys(p api.WatchParams) (func(key string) bool, error) {
+	if _, ok := r.cfg.Streams[p.Stream]; !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	if len(p.Key) > 0 && len(p.Prefix) > 0 {
+		return nil, events.Errorf(events.KindInvalid, "watch: want a key or a prefix, not both")
+	}
+	if len(p.Key) > 0 {
+		key := string(p.Key)
+		return func(k string) bool { return k == key }, nil
+	}
+	prefix := string(bytes.Clone(p.Prefix))
+	return func(k string) bool { return strings.HasPrefix(k, prefix) }, nil
+}
+
+// watch emits what was gathered for one watcher.
+type watch struct {
+	region  *Region
+	stream  events.Stream
+	emit    func(api.Change) error
+	pending pending
+}
+
+func (w *watch) run(ctx context.Context) error {
+	_, cut, _ := w.pending.take()
+	if err := w.mark(cut); err != nil {
+		return err
+	}
+	tick := time.NewTicker(markInterval)
+	defer tick.Stop()
+	for {
+		var keys []string
+		var end error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.pending.ready:
+			keys, cut, end = w.pending.take()
+		case <-tick.C:
+			if err := w.mark(cut); err != nil {
+				return err
+			}
+		}
+		if err := w.changes(keys, cut); err != nil {
+			return err
+		}
+		if end != nil {
+			return fmt.Errorf("the watch ends: %w; go on from the last context", end)
+		}
+		if len(keys) > 0 {
+			tick.Reset(markInterval)
+		}
+	}
+}
+
+// mark says where the watcher is.
+func (w *watch) mark(cut events.Vector) error { return w.emit(api.Change{Context: &cut}) }
+
+// changes emits the views of keys. Only the last has a context: from those before
+// it one could not go on without missing others.
+func (w *watch) changes(keys []string, cut events.Vector) error {
+	for i, key := range keys {
+		e, err := w.region.lookup(w.stream, key)
+		if err != nil {
+			return err
+		}
+		change := api.Change{Key: []byte(key), Deleted: !e.Exists}
+		if e.Exists {
+			entry := toEntry(e)
+			change.Entry = &entry
+		}
+		if i == len(keys)-1 {
+			change.Context = &cut
+		}
+		if err := w.emit(change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pending is what has changed and was not emitted yet.
+type pending struct {
+	ready chan struct{} // there is something, or the end
+	taken chan struct{} // there is room again
+
+	mu    sync.Mutex
+	keys  map[string]bool
+	order []string
+	bytes int
+	cut   events.Vector // after all of them
+	end   error         // why nothing more comes
+}
+
+// gather follows the feed until it ends.
+func (p *pending) gather(ctx context.Context, feed *projections.Feed) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-feed.Moved():
+		}
+		var changed []string
+		err := feed.Pull(func(key string) { changed = append(changed, key) })
+		for isFull := p.add(changed, feed.Cut(), err); isFull; isFull = p.isFull() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.taken:
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// add takes in what was pulled.
+func (p *pending) add(changed []string, cut events.Vector, end error) (isFull bool) {
+	p.mu.Lock()
+	for _, key := range changed {
+		if !p.keys[key] {
+			p.keys[key] = true
+			p.order = append(p.order, key)
+			p.bytes += len(key)
+		}
+	}
+	p.cut, p.end = maps.Clone(cut), end
+	p.mu.Unlock()
+	signal(p.ready)
+	return end == nil && p.isFull()
+}
+
+func (p *pending) isFull() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.order) > maxPendingKeys || p.bytes > maxPendingBytes
+}
+
+// take empties it.
+func (p *pending) take() (keys []string, cut events.Vector, end error) {
+	p.mu.Lock()
+	defer signal(p.taken)
+	defer p.mu.Unlock()
+	keys, cut, end = p.order, p.cut, p.end
+	p.keys, p.order, p.bytes = map[string]bool{}, nil, 0
+	return keys, cut, end
+}
+
+// signal tells whoever listens to a channel with room for one.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
