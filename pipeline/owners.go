@@ -77,3 +77,25 @@ func (r *Region) followed(partitions []int32) ([]*projections.Shard, error) {
 	}
 	return shards, nil
 }
+
+// partitionsWith are the partitions whose logs may have events of a key: the one
+// where it is written to, and those that have folded some.
+func (r *Region) partitionsWith(stream events.Stream, key []byte) ([]int32, error) {
+	partitions := []int32{r.partitionOf(key)}
+	for p, shard := range r.shards.all {
+		e, err := projections.Get([]*projections.Shard{shard}, stream, string(key))
+		if err != nil {
+			return nil, err
+		}
+		if found := !e.Position.Origin.IsZero(); found && int32(p) != partitions[0] {
+			partitions = append(partitions, int32(p))
+		}
+	}
+	return partitions, nil
+}
+
+// parkedAt tells why a record was set aside by the shard that folds its log; empty
+// if it was not, or was not come to yet.
+func (r *Region) parkedAt(p events.Position) (string, error) {
+	return r.shards.all[p.Partition].ParkedAt(p)
+}

@@ -70,3 +70,16 @@ func (s *Shard) Parked(most int) (list []Parked, err error) {
 	}
 	return list, it.Error()
 }
+
+// ParkedAt tells why the record at a position was set aside; empty if it was not.
+func (s *Shard) ParkedAt(p events.Position) (reason string, err error) {
+	text, err := get(s.db, parkedKey(p))
+	if err != nil || text == nil {
+		return "", err
+	}
+	var parked Parked
+	if err := json.Unmarshal(text, &parked); err != nil {
+		return "", fmt.Errorf("parked record at %s: %w", p, err)
+	}
+	return parked.Reason, nil
+}

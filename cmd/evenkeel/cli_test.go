@@ -1,15 +1,22 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/lab"
 )
@@ -126,10 +133,21 @@ func TestVerbs(t *testing.T) {
 	}
 	awaitEvents(t, 5)
 	testReadYourWrites(t, l.Addresses()[1].API)
+	testWatch(t, l.Addresses()[1].API)
 	for _, s := range []step{
 		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
 		{args: []string{"get", "session", "bytes"}, stdout: []string{"\x00\xff\n\n"}},
 		{args: []string{"get", "session", "l-2", "-o", "json"}, stdout: []string{`"value": "text"`, `"position": "eu-central-1/session/`}},
+		{args: []string{"history", "session", "ryw"}, stdout: []string{"POSITION", "us-east-1/session/", "one", "two", "put"}},
+		{args: []string{"history", "session", "ryw", "--limit", "1"}, stdout: []string{"two", "1 older events are left out"}},
+		{args: []string{"history", "session", "watched-1", "-o", "json"}, stdout: []string{`"op": "delete"`, `"complete": true`, `"effective"`}},
+		{args: []string{"history", "session", "nobody"}, code: 5, stderr: []string{`"nobody"`}},
+		{args: []string{"history", "session", "ryw", "--from", "yesterday"}, code: 2, stderr: []string{`"yesterday"`}},
+		{args: []string{"history", "session", "ryw", "--from", "2h"}, stdout: []string{"one", "two"}},
+		{args: []string{"history", "nothing", "k"}, code: 5, stderr: []string{`"nothing"`}},
+		{args: []string{"watch", "nothing"}, code: 5, stderr: []string{`"nothing"`}},
+		{args: []string{"watch", "session", "--from", "x"}, code: 2, stderr: []string{`"x"`}},
+		{args: []string{"watch", "session", "--key", "a", "--prefix", "b"}, code: 2, stderr: []string{"not both"}},
 		{args: []string{"get", "session", "nobody"}, code: 5, stderr: []string{`"nobody"`}},
 		{args: []string{"get", "session", "s-1", "-o", "xml"}, code: 2, stderr: []string{`"xml"`}},
 		{args: []string{"scan", "session", "--prefix", "l-", "--limit", "2"}, stdout: []string{"l-1", "l-2", `--after "l-2"`}},
@@ -153,7 +171,7 @@ func TestVerbs(t *testing.T) {
 	} {
 		s.run(t)
 	}
-	awaitEvents(t, 8)
+	awaitEvents(t, 12)
 	step{args: []string{"get", "session", "s-1"}, code: 5}.run(t)
 }
 
@@ -180,6 +198,64 @@ func testReadYourWrites(t *testing.T, other string) {
 	} {
 		s.run(t)
 	}
+}
+
+// watchUntil runs a watch and gives its lines to a function until that returns false.
+func watchUntil(t *testing.T, goesOn func(line string) bool, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, in := io.Pipe()
+	c := root()
+	c.SetArgs(append([]string{"watch"}, args...))
+	c.SetOut(in)
+	c.SilenceErrors, c.SilenceUsage = true, true
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.ExecuteContext(ctx)
+		_ = in.Close() // never fails
+	}()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && goesOn(lines.Text()) {
+	}
+	cancel()
+	_ = out.Close() // never fails
+	if err := <-ended; !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("watch %v: %v", args, err)
+	}
+}
+
+// testWatch watches in one region what is written in another, and goes on from a
+// context in a third call.
+func testWatch(t *testing.T, other string) {
+	t.Helper()
+	var contexts []events.Vector
+	var keys []string
+	watchUntil(t, func(line string) bool {
+		var change api.Change
+		if err := json.Unmarshal([]byte(line), &change); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if change.Context != nil {
+			contexts = append(contexts, *change.Context)
+		}
+		if change.Key == nil && len(contexts) == 1 {
+			for _, args := range [][]string{{"put", "session", "watched-1", "v"}, {"put", "session", "unwatched", "v"}, {"put", "session", "watched-2", "v"}} {
+				step{args: args}.run(t)
+			}
+		}
+		if change.Key != nil {
+			keys = append(keys, string(change.Key))
+		}
+		return len(keys) < 2
+	}, "session", "--prefix", "watched-", "-o", "json", "--server", other)
+	slices.Sort(keys)
+	if fmt.Sprint(keys) != "[watched-1 watched-2]" {
+		t.Errorf("watched %v", keys)
+	}
+	step{args: []string{"delete", "session", "watched-1"}}.run(t)
+	watchUntil(t, func(line string) bool { return line != "watched-1  is deleted" },
+		"session", "--key", "watched-1", "--from", contexts[0].String())
 }
 
 // awaitEvents waits until the node has folded so many events.

@@ -36,10 +36,11 @@ var (
 		ID: "20260504T030201.987Z-00112233", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
 		States: []events.LogState{sampleLogState},
 	}
-	sampleFreshness = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
-	sampleCount     = int64(1)<<53 + 1 // not to be had in a float
-	sampleSeconds   = 1.25
-	samplePartition = int32(3)
+	sampleFreshness   = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
+	sampleHistoryLogs = []api.HistoryLog{{Log: sampleLog, Start: 1, From: 2, Next: 3, End: 4}}
+	sampleCount       = int64(1)<<53 + 1 // not to be had in a float
+	sampleSeconds     = 1.25
+	samplePartition   = int32(3)
 )
 
 func sampleLag() replicator.Lag {
@@ -111,6 +112,16 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			"scan", api.ScanParams{Stream: "session", Prefix: api.Bytes("p\xff"), After: api.Bytes("a"), Limit: 9, Freshness: sampleFreshness},
 			&api.ScanResult{Entries: []api.Entry{sampleEntry}, More: true, Context: sampleVector},
 			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.Scan(ctx, p.(api.ScanParams)) },
+		},
+		{
+			"history", api.HistoryParams{Stream: "session", Key: api.Bytes("k\xff"), Since: &sampleTime, Logs: sampleHistoryLogs},
+			&api.HistoryPart{Logs: sampleHistoryLogs, Done: true, Events: []api.HistoryEvent{{
+				Position: sampleLog.At(4), Op: "put", Type: "t.v1", ID: "i", Source: "s", Clock: sampleClock, Effective: sampleClock + 1,
+				Context: "us-east-1@7", Written: sampleTime, ContentType: "a/b", Value: api.Bytes("v\xff"), Parked: "why",
+			}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.HistoryPart(ctx, p.(api.HistoryParams))
+			},
 		},
 		{
 			"status", nil, sampleStatus(),

@@ -62,6 +62,10 @@ func (n *fakeNode) Watch(ctx context.Context, p api.WatchParams, emit func(api.C
 	return n.watch(ctx, p, emit)
 }
 
+func (n *fakeNode) History(ctx context.Context, p api.HistoryParams) (*api.HistoryPart, error) {
+	return ask[api.HistoryPart](ctx, n, "history", p)
+}
+
 func (n *fakeNode) Status(ctx context.Context) (*api.Status, error) {
 	return ask[api.Status](ctx, n, "status", nil)
 }

@@ -41,6 +41,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"landed":        c.bounded(c.searches, method(node.Landed)),
 		"get":           c.bounded(c.reads, method(node.Get)),
 		"scan":          c.bounded(c.reads, method(node.Scan)),
+		"history":       c.bounded(c.searches, method(node.History)),
 		"status":        plainMethod(node.Status), // answered even if everything else hangs
 		"lag":           c.bounded(c.admin, plainMethod(node.Lag)),
 		"backup.create": c.bounded(c.admin, plainMethod(node.CreateBackup)),

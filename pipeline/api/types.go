@@ -21,6 +21,7 @@ type Node interface {
 	// The first change has a context alone. An error of emit ends it too.
 	Watch(ctx context.Context, p WatchParams, emit func(Change) error) error
 
+	History(ctx context.Context, p HistoryParams) (*HistoryPart, error)
 	Status(ctx context.Context) (*Status, error)
 	Lag(ctx context.Context) (*Lag, error)
 	CreateBackup(ctx context.Context) (*Backup, error)
