@@ -42,6 +42,7 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 	}
 	n := &Node{Region: region, listener: listener, served: make(chan error, 1)}
 	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes, region.log)
+	parts.Registry.MustRegister(newAdmissionGauges(n.handler))
 	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
 	n.server = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	n.server.RegisterOnShutdown(n.handler.EndWatches)

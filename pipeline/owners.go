@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -98,4 +99,9 @@ func (r *Region) partitionsWith(stream events.Stream, key []byte) ([]int32, erro
 // if it was not, or was not come to yet.
 func (r *Region) parkedAt(p events.Position) (string, error) {
 	return r.shards.all[p.Partition].ParkedAt(p)
+}
+
+// load says what holds a shard up.
+func (r *Region) load(partition int32) api.ShardLoad {
+	return r.worker.pace.load(partition, r.shards.all[partition])
 }

@@ -118,6 +118,15 @@ func (s *shardSet) close() error {
 	return err
 }
 
+// numbers are the partitions whose shards are open.
+func (s *shardSet) numbers() []int32 {
+	numbers := make([]int32, len(s.all))
+	for i := range s.all {
+		numbers[i] = int32(i)
+	}
+	return numbers
+}
+
 // states is the state of every log of every shard.
 func (s *shardSet) states() (states []events.LogState) {
 	for _, shard := range s.all {

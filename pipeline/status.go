@@ -30,6 +30,7 @@ func (r *Region) Status(context.Context) (*api.Status, error) {
 	for p, shard := range r.shards.all {
 		logs := shard.Logs()
 		row := shardStatus(int32(p), shard, logs)
+		row.Load = r.load(int32(p))
 		s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
 		s.Events, s.Keys, s.Parked = s.Events+row.Events, s.Keys+row.Keys, s.Parked+row.Parked
 		if left := shownParked - len(s.Examples); row.Parked > 0 && left > 0 {

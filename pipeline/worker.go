@@ -46,6 +46,7 @@ type worker struct {
 	routes  map[string]route
 	metrics *metrics
 	clock   *nodeClock
+	pace    *pace
 	log     *slog.Logger
 
 	committing atomic.Bool
@@ -59,7 +60,7 @@ type worker struct {
 
 func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, member: member, shards: shards, routes: routes(cfg), metrics: m, clock: clock, log: log,
+		cfg: cfg, member: member, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), log: log,
 		assigned: map[string]int{}, paused: map[events.Log]bool{},
 	}
 	var err error
@@ -82,7 +83,11 @@ func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardS
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// What was fetched and is not folded yet: so many answers of brokers, of
+		// so many bytes each.
 		kgo.FetchMaxBytes(16<<20),
+		kgo.MaxConcurrentFetches(3),
+		kgo.WithHooks(w.pace),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
@@ -122,7 +127,7 @@ func (w *worker) assign(topics map[string][]int32, sign int) {
 func (w *worker) run(ctx context.Context) error {
 	lastCommit := time.Now()
 	for {
-		fetches := w.client.PollRecords(ctx, workerPollRecords)
+		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.client.PollRecords(ctx, workerPollRecords) })
 		if ended(ctx) {
 			w.client.AllowRebalance()
 			return nil
@@ -161,7 +166,7 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for p, shardRuns := range runs {
-		g.Go(func() error { return w.foldShard(ctx, w.shards.all[p], shardRuns) })
+		g.Go(func() error { return w.foldShard(ctx, p, w.shards.all[p], shardRuns) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -171,9 +176,9 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 }
 
 // foldShard applies runs to one shard; while the disk is full it waits.
-func (w *worker) foldShard(ctx context.Context, shard *projections.Shard, runs []projections.Run) error {
+func (w *worker) foldShard(ctx context.Context, p int32, shard *projections.Shard, runs []projections.Run) error {
 	for {
-		done, err := shard.Apply(runs)
+		done, err := w.pace.apply(p, shard, runs)
 		var full *projections.DiskFullError
 		if !errors.As(err, &full) {
 			if err == nil {

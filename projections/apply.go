@@ -30,6 +30,11 @@ type Applied struct {
 	MaxClock events.HLC // largest clock among the events
 }
 
+// Add sums up what two Applies did.
+func (a Applied) Add(b Applied) Applied {
+	return Applied{a.Events + b.Events, a.Parked + b.Parked, a.Skipped + b.Skipped, max(a.MaxClock, b.MaxClock)}
+}
+
 // GapError says that records of a log are missing between what was folded and
 // what came. The fold of that log stops: going on would lose them silently.
 type GapError struct {
@@ -269,7 +274,7 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 	}
 	// Not synced: the log is the durable truth, and the vector in this very
 	// batch says from where to replay.
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	if err := s.effort.commit(func() error { return batch.Commit(pebble.NoSync) }); err != nil {
 		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 	}
 	s.show(a)

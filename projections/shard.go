@@ -53,6 +53,7 @@ type Shard struct {
 	apply   applier
 
 	listeners listeners
+	effort    effort
 
 	mu      sync.RWMutex // guards what follows; Apply alone writes logs
 	logs    map[events.Log]*logEntry
@@ -74,11 +75,14 @@ func Open(cfg Config) (*Shard, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	db, err := pebble.Open(cfg.Dir, pebbleOptions(cfg.FS, cfg.Cache, cfg.Log))
+	s := &Shard{cfg: cfg, blocked: map[events.Log]error{}}
+	opts := pebbleOptions(cfg.FS, cfg.Cache, cfg.Log)
+	s.effort.watch(opts.EventListener)
+	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("state in %s cannot be opened: %w", cfg.Dir, err)
 	}
-	s := &Shard{cfg: cfg, db: db, blocked: map[events.Log]error{}}
+	s.db = db
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("state in %s: %w", cfg.Dir, err), db.Close())
 	}

@@ -152,7 +152,7 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"get", "session", "s-1", "-o", "xml"}, code: 2, stderr: []string{`"xml"`}},
 		{args: []string{"scan", "session", "--prefix", "l-", "--limit", "2"}, stdout: []string{"l-1", "l-2", `--after "l-2"`}},
 		{args: []string{"scan", "session", "--limit", "0x"}, code: 2},
-		{args: []string{"shards"}, stdout: []string{"LINEAGE", "us-east-1/session/"}},
+		{args: []string{"shards"}, stdout: []string{"LINEAGE", "PACE", "keeping-up", "us-east-1/session/"}},
 		{args: []string{"lag"}, stdout: []string{"BEHIND"}},
 		{args: []string{"lag", "--all", "-o", "json"}, stdout: []string{`"folds"`, `"links"`}},
 		{args: []string{"status"}, stdout: []string{"Region us-east-1", "READY", "us-west-1 → us-east-1"}},

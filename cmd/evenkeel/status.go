@@ -113,10 +113,10 @@ func shardsTable(w io.Writer, s *api.Status) error {
 	for _, sh := range s.Shards {
 		rows = append(rows, []string{
 			strconv.Itoa(int(sh.Partition)), term.Count(sh.Events), term.Count(sh.Keys), term.Count(sh.Parked),
-			strconv.Itoa(len(sh.Blocked)), sh.Digest.String(), sh.Lineage,
+			strconv.Itoa(len(sh.Blocked)), sh.Load.Pace, sh.Digest.String(), sh.Lineage,
 		})
 	}
-	if err := term.Table(w, []string{"SHARD", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "DIGEST", "LINEAGE"}, rows); err != nil {
+	if err := term.Table(w, []string{"SHARD", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "PACE", "DIGEST", "LINEAGE"}, rows); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

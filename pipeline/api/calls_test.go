@@ -68,7 +68,9 @@ func sampleStatus() *api.Status {
 	return &api.Status{
 		Region: "us-east-1", Software: "evenkeel x", Started: sampleTime, Ready: true, Problems: []string{"one", "two"},
 		Events: sampleCount, Keys: 2, Parked: 3, Digest: sampleDigest, Logs: []events.LogState{sampleLogState},
-		Shards: []api.ShardStatus{{Partition: 3, Lineage: "l", Events: 1, Keys: 2, Parked: 3, Digest: sampleDigest, Blocked: []string{"hole"}}},
+		Shards: []api.ShardStatus{{Partition: 3, Lineage: "l", Events: 1, Keys: 2, Parked: 3, Digest: sampleDigest, Blocked: []string{"hole"}, Load: api.ShardLoad{
+			Pace: api.PacePebble, Behind: sampleCount, WaitSeconds: 1.5, FoldSeconds: 2.5, CommitSeconds: 3.5, StallSeconds: 4.5, L0Sublevels: 5, CompactionDebtBytes: 6,
+		}}},
 		Links: []replicator.Status{{
 			Origin: sampleOrigin, Destination: "eu-central-1", Running: true, Error: "e", Since: sampleTime, Stopped: []string{"s"},
 		}},

@@ -211,6 +211,30 @@ type ShardStatus struct {
 	Parked    int64         `json:"parked"`
 	Digest    events.Digest `json:"digest"`
 	Blocked   []string      `json:"blocked,omitempty"`
+	Load      ShardLoad     `json:"load"`
+}
+
+// What holds a shard up, in one word.
+const (
+	PaceKeepingUp = "keeping-up"
+	PaceNetwork   = "network"   // it waits for Kafka
+	PaceFold      = "fold"      // folding takes its time
+	PacePebble    = "pebble"    // writing the state does
+	PaceDiskFull  = "disk-full" // and it waits for room
+	PaceBlocked   = "blocked"   // a log has stopped, see Blocked
+)
+
+// ShardLoad says whether a shard keeps up with its logs and mirrors, and what its
+// time went into since the node's start.
+type ShardLoad struct {
+	Pace                string  `json:"pace"`           // one of the words above, from the last seconds
+	Behind              int64   `json:"behind_records"` // that were not fetched yet, as of the last fetches
+	WaitSeconds         float64 `json:"wait_seconds"`   // for records
+	FoldSeconds         float64 `json:"fold_seconds"`
+	CommitSeconds       float64 `json:"commit_seconds"` // without stalls
+	StallSeconds        float64 `json:"stall_seconds"`  // in which Pebble held commits up
+	L0Sublevels         int     `json:"l0_sublevels"`   // of Pebble: 0 and 1 are good
+	CompactionDebtBytes int64   `json:"compaction_debt_bytes"`
 }
 
 // ParkedRecord is a record that is no event: where and why, never what.
