@@ -104,7 +104,7 @@ func Decode(r *kgo.Record) (Event, error) {
 		return Event{}, err
 	}
 	e := d.event
-	e.Op = opOf(e.Type, e.Value)
+	e.Op = OpOf(e.Type, e.Value)
 	if t, known := schemas.Lookup(e.Type); known && e.Value != nil {
 		if err := schemas.Check(t, e.ContentType, e.Value); err != nil {
 			return Event{}, decodeErrorf("value", "%s", err)
@@ -113,9 +113,9 @@ func Decode(r *kgo.Record) (Event, error) {
 	return e, nil
 }
 
-// opOf tells the operation of a record: a null value deletes, as everywhere in
+// OpOf tells the operation of a record: a null value deletes, as everywhere in
 // Kafka; else the type decides.
-func opOf(typ string, value []byte) Op {
+func OpOf(typ string, value []byte) Op {
 	if value == nil {
 		return OpDelete
 	}

@@ -71,7 +71,7 @@ func (e Event) Validate() error {
 	if e.Op != OpDelete && e.Value == nil {
 		return Errorf(KindInvalid, "event: %s needs a value, if only an empty one", aOp(e.Op))
 	}
-	if got := opOf(e.Type, e.Value); got != e.Op {
+	if got := OpOf(e.Type, e.Value); got != e.Op {
 		return Errorf(KindInvalid, "event: %s of type %q with a value of %d bytes would be read as %s", aOp(e.Op), clip(e.Type), len(e.Value), aOp(got))
 	}
 	for _, a := range []struct{ name, value string }{

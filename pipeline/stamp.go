@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
 // stamper makes records of the events of one call, with what lets all regions
@@ -16,6 +18,7 @@ type stamper struct {
 	region *Region
 	stream events.Stream
 	topic  string
+	rule   merge.Rule
 	given  *events.Vector           // what the caller had read; nil if it did not say
 	deps   map[int32]events.Context // by partition
 }
@@ -25,7 +28,11 @@ func (r *Region) newStamper(stream events.Stream, given *events.Vector) (*stampe
 	if !ok {
 		return nil, r.noStream(stream)
 	}
-	return &stamper{region: r, stream: stream, topic: s.Topic, given: given, deps: map[int32]events.Context{}}, nil
+	rule, err := projections.LookupRule(s.Merge)
+	if err != nil {
+		return nil, err
+	}
+	return &stamper{region: r, stream: stream, topic: s.Topic, rule: rule, given: given, deps: map[int32]events.Context{}}, nil
 }
 
 // record stamps an event and encodes it, or says what is wrong with it. A clock
@@ -53,14 +60,25 @@ func (s *stamper) record(ctx context.Context, e *events.Event, given *events.HLC
 	record.Topic, record.Partition, record.Timestamp = s.topic, partition, now
 	// What is written here must be readable by every region: the same checks
 	// that folds make.
-	read, err := events.Decode(record)
-	if err == nil {
-		err = events.CheckClock(&read, record)
-	}
-	if err != nil {
+	if err := s.check(record); err != nil {
 		return nil, events.Errorf(events.KindInvalid, "event: %w", err)
 	}
 	return record, nil
+}
+
+// check does with a record what folds do, up to where they need what is there
+// already.
+func (s *stamper) check(record *kgo.Record) error {
+	e, err := events.Decode(record)
+	if err != nil {
+		return err
+	}
+	if err := events.CheckClock(&e, record); err != nil {
+		return err
+	}
+	log := events.Log{Origin: s.region.origin, Stream: s.stream, Partition: record.Partition}
+	_, err = s.rule.Fold(nil, nil, &e, log.At(0))
+	return err
 }
 
 // clock gives the event a clock and returns the physical time of it.

@@ -45,6 +45,9 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 
 func (r *Region) putRecord(ctx context.Context, p api.PutParams) (*kgo.Record, events.Event, error) {
 	e := r.newEvent(p.Key, p.Value, p.Type, p.ContentType)
+	if e.Op == events.OpResolve && p.Context == nil {
+		return nil, e, events.Errorf(events.KindInvalid, "a resolve needs a context: that of the answer in which the values were read")
+	}
 	e.ID, e.Source = uuid.NewString(), r.source()
 	stamps, err := r.newStamper(p.Stream, p.Context)
 	if err != nil {
@@ -95,17 +98,18 @@ func (r *Region) write(ctx context.Context, do func() kgo.ProduceResults) (kgo.P
 // source is the CloudEvents source of what is written through the API.
 func (r *Region) source() string { return "evenkeel/" + r.origin.String() }
 
-// newEvent is an event without identity and clock. A nil value deletes.
+// newEvent is an event without identity and clock. A nil value deletes, and only
+// that: a value would be lost.
 func (r *Region) newEvent(key, value []byte, typ, contentType string) events.Event {
 	e := events.Event{Key: string(key), Op: events.OpPut, Value: value, Type: typ, ContentType: contentType}
-	if value == nil {
-		e.Op = events.OpDelete
-	}
 	if e.Type == "" {
 		e.Type = events.TypePut
 		if value == nil {
 			e.Type = events.TypeDelete
 		}
+	}
+	if value == nil || e.Type != events.TypeDelete {
+		e.Op = events.OpOf(e.Type, value)
 	}
 	return e
 }

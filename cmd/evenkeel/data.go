@@ -75,6 +75,53 @@ func (t *tool) deleteCommand() *cobra.Command {
 	return c
 }
 
+// operationCommand writes events of one of the generic types.
+func (t *tool) operationCommand(use, short, long, typ string, needsContext bool) *cobra.Command {
+	var contentType string
+	var context vectorFlag
+	c := &cobra.Command{
+		Use: use, Short: short, Long: long,
+		Args: cli.Args(cobra.RangeArgs(2, 3)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if needsContext && context.vector == nil {
+				return events.Errorf(events.KindInvalid, "say with --context what you had read: the context that get -o json printed")
+			}
+			value, err := valueArg(c.InOrStdin(), args[2:])
+			if err != nil {
+				return err
+			}
+			return t.put(c, api.PutParams{
+				Stream: events.Stream(args[0]), Key: []byte(args[1]), Value: value, Type: typ, ContentType: contentType, Context: context.vector,
+			})
+		},
+	}
+	c.Flags().StringVar(&contentType, "content-type", "", "media type of the value")
+	contextFlag(c, &context)
+	return c
+}
+
+func (t *tool) patchCommand() *cobra.Command {
+	const short = "Change fields of an object, in streams that are merged by fieldmap"
+	return t.operationCommand("patch STREAM KEY [JSON|-]", short, short+`. JSON is an object with any of these members:
+
+  {"set": {field: value}, "unset": [field], "increment": {field: integer},
+   "add": {field: [element]}, "remove": {field: [element]}}
+
+Without JSON, or with -, it is read from standard input.`, events.TypePatch, false)
+}
+
+func (t *tool) appendCommand() *cobra.Command {
+	const short = "Add an event to those of a key, in streams that are merged by append"
+	return t.operationCommand("append STREAM KEY [VALUE|-]", short, short+". Without VALUE, or with -, it is read from standard input.", events.TypeAppend, false)
+}
+
+func (t *tool) resolveCommand() *cobra.Command {
+	const short = "Settle a conflict: one value for those of writers who did not know of each other"
+	return t.operationCommand("resolve STREAM KEY [VALUE|-] --context CONTEXT", short, short+`, in streams that are merged
+by multivalue. It replaces the values that the context covers; get prints them, and the context. Without VALUE, or
+with -, it is read from standard input.`, events.TypeResolve, true)
+}
+
 func valueArg(stdin io.Reader, args []string) ([]byte, error) {
 	if len(args) == 1 && args[0] != "-" {
 		return []byte(args[0]), nil

@@ -18,7 +18,7 @@ func root() *cobra.Command {
 	c := cli.Group("evenkeel", "Disaster recovery for event-sourced services on Kafka",
 		t.runCommand(),
 		t.statusCommand(), t.lagCommand(), t.shardsCommand(),
-		t.putCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
+		t.putCommand(), t.patchCommand(), t.appendCommand(), t.resolveCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
 		t.linksCommand(),
 		cli.Group("backup", "Make and list backups", t.backupCreateCommand(), t.backupListCommand()),
 		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
