@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/derived"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -68,6 +69,10 @@ type applier struct {
 	spare   []*logTurn
 	hasher  digest.Hasher
 	key     []byte
+
+	// For read models.
+	models   *derived.Turn
+	entities []entity
 }
 
 // item is a record of a batch on its way into its slice.
@@ -83,9 +88,10 @@ type item struct {
 type logTurn struct {
 	log     *logEntry // as committed before
 	rule    merge.Rule
-	meta    logMeta // as it will be
-	from    int64   // meta.next before the batch
-	expect  int64   // next offset to take in
+	readers *derived.Readers // read models of the stream; nil if there are none
+	meta    logMeta          // as it will be
+	from    int64            // meta.next before the batch
+	expect  int64            // next offset to take in
 	marks   []events.Mark
 	changes digest.Changes
 	encoded []byte // changes, as the database has them
@@ -102,6 +108,8 @@ func (s *Shard) Apply(runs []Run) (Applied, error) {
 		return Applied{}, err
 	}
 	s.apply.reset()
+	s.apply.models = s.models.Begin(s.vector)
+	defer s.apply.models.End()
 	var done Applied
 	for _, run := range runs {
 		if err := s.take(run, &done); err != nil {
@@ -110,6 +118,9 @@ func (s *Shard) Apply(runs []Run) (Applied, error) {
 	}
 	if err := s.readTouched(); err != nil {
 		return Applied{}, err
+	}
+	if err := s.readViews(); err != nil {
+		return Applied{}, fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 	}
 	batch := s.db.NewBatch()
 	defer batch.Close()
@@ -138,6 +149,8 @@ func (s *Shard) checkWritable() error {
 func (a *applier) reset() {
 	clear(a.items)
 	a.items, a.order = a.items[:0], a.order[:0]
+	clear(a.entities)
+	a.entities = a.entities[:0]
 	if a.touched == nil {
 		a.touched, a.logs, a.blocked = map[string]*touched{}, map[events.Log]*logTurn{}, map[events.Log]error{}
 	}
@@ -199,7 +212,7 @@ func (s *Shard) turn(l events.Log, rule merge.Rule) *logTurn {
 	if t.log == nil {
 		t.log = newLogEntry(l, rule.Name())
 	}
-	t.rule, t.meta, t.marks = rule, t.log.meta, t.marks[:0]
+	t.rule, t.meta, t.marks, t.readers = rule, t.log.meta, t.marks[:0], s.models.Readers(l.Stream)
 	t.from, t.expect = t.meta.next, t.meta.next
 	a.logs[l] = t
 	return t
@@ -250,7 +263,7 @@ func (s *Shard) foldEvent(i *item) error {
 	slice.now, slice.live, slice.changed = now, t.rule.Live(now), true
 	slice.hash = s.apply.hasher.Slice(t.meta.log.Stream, slice.key, now)
 	t.meta.add(&t.changes, slice)
-	return nil
+	return s.apply.models.Event(t.readers, derived.Event{Event: &i.event, Position: t.meta.log.At(i.record.Offset)})
 }
 
 // commit writes what the runs changed, and then shows it.
@@ -272,11 +285,15 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 			return err
 		}
 	}
+	if err := s.writeModels(batch); err != nil {
+		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
+	}
 	// Not synced: the log is the durable truth, and the vector in this very
 	// batch says from where to replay.
 	if err := s.effort.commit(func() error { return batch.Commit(pebble.NoSync) }); err != nil {
 		return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 	}
+	a.models.Committed()
 	s.show(a)
 	return nil
 }

@@ -55,7 +55,7 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 	defer closeIter(it, &err)
 	var w *sstable.Writer
 	var written int64
-	for it.First(); it.Valid(); it.Next() {
+	for it.First(); atState(it); it.Next() {
 		if it.Key()[0] == prefixFact {
 			continue
 		}

@@ -35,6 +35,8 @@
 //   - Whoever waits for a cut (Wait) is woken by the step that reaches it. A Feed
 //     gives every key that has changed since a cut, or says that it cannot: a
 //     shard remembers its last steps only, and its fold waits for nobody.
+//   - Read models (Config.Models, package derived) are kept in the same batch. They
+//     are in no cut, digest or proof; one that fails is stopped, and nothing else.
 //   - A disk that can no longer be written ends the process: Pebble panics.
 //
 // DESIGN.md says why it is made like this.
@@ -42,7 +44,8 @@
 // # Goroutines
 //
 // Apply and Close belong to one goroutine, the shard's worker. Everything else
-// may be called from any goroutine until Close returns.
+// may be called from any goroutine until Close returns. With read models a shard has
+// one of its own, which builds those that are new; Close ends it.
 //
 // # Layout of the database
 //
@@ -52,4 +55,5 @@
 //	'M' name                                  database's own facts (lineage, epoch); not part of a backup
 //	'P' log 0x00 offset                       parked record
 //	'S' stream 0x00 key 0x00 0x01 origin      slice; 0x00 in the key is written 0x00 0xff
+//	'V' model 0x00 ...                        read model, see package derived; not part of a backup
 package projections

@@ -5,7 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/derived"
+	"github.com/evenkeel/evenkeel/projections/escape"
 )
 
 // First byte of every database key; doc.go draws the layout.
@@ -16,7 +20,16 @@ const (
 	prefixFact    = 'M'
 	prefixParked  = 'P'
 	prefixSlice   = 'S'
+	prefixDerived = derived.Prefix // what is made of the rest: in no backup, digest or proof
 )
+
+// atState moves an iterator past what is derived, and reports whether it is valid.
+func atState(it *pebble.Iterator) bool {
+	if it.Valid() && it.Key()[0] == prefixDerived {
+		it.SeekGE([]byte{prefixDerived + 1})
+	}
+	return it.Valid()
+}
 
 func factKey(name string) []byte { return append([]byte{prefixFact}, name...) }
 
@@ -61,8 +74,7 @@ func parseParkedKey(k []byte) (events.Position, error) {
 // appendEntityKey appends the part of a slice's key that all slices of one
 // entity share. Keys of one stream sort as their entities' keys do.
 func appendEntityKey(b []byte, stream events.Stream, key string) []byte {
-	b = appendEntityPrefix(b, stream, key)
-	return append(b, 0x00, 0x01)
+	return escape.End(appendEntityPrefix(b, stream, key))
 }
 
 // appendEntityPrefix is appendEntityKey for all entities whose keys begin with
@@ -71,58 +83,19 @@ func appendEntityPrefix(b []byte, stream events.Stream, prefix string) []byte {
 	b = append(b, prefixSlice)
 	b = append(b, stream...)
 	b = append(b, 0x00)
-	for i := 0; i < len(prefix); i++ {
-		b = append(b, prefix[i])
-		if prefix[i] == 0x00 {
-			b = append(b, 0xff)
-		}
-	}
-	return b
+	return escape.Append(b, prefix)
 }
 
 // splitSliceKey takes a slice's key apart; entity is the part that
 // appendEntityKey makes.
 func splitSliceKey(k []byte) (stream events.Stream, key string, entity []byte, origin events.Origin, err error) {
-	bad := func() (events.Stream, string, []byte, events.Origin, error) {
-		return "", "", nil, events.Origin{}, fmt.Errorf("key %q is no slice's", k)
-	}
-	if len(k) == 0 || k[0] != prefixSlice {
-		return bad()
-	}
-	i := bytes.IndexByte(k, 0)
-	if i < 0 {
-		return bad()
-	}
-	stream = events.Stream(k[1:i])
-	plain := make([]byte, 0, len(k)-i)
-	for i++; i < len(k); i++ {
-		if k[i] != 0x00 {
-			plain = append(plain, k[i])
-			continue
-		}
-		if i+1 == len(k) {
-			return bad()
-		}
-		i++
-		if k[i] == 0x01 {
-			origin, err = events.ParseOrigin(string(k[i+1:]))
-			return stream, string(plain), k[:i+1], origin, err
-		}
-		if k[i] != 0xff {
-			return bad()
-		}
-		plain = append(plain, 0x00)
-	}
-	return bad()
-}
-
-// prefixEnd is the smallest key after all keys that begin with prefix.
-func prefixEnd(prefix []byte) []byte {
-	end := bytes.Clone(prefix)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
+	if len(k) > 0 && k[0] == prefixSlice {
+		if name, text, ok := bytes.Cut(k[1:], []byte{0x00}); ok {
+			if key, rest, ok := escape.Cut(text); ok {
+				origin, err = events.ParseOrigin(string(rest))
+				return events.Stream(name), key, k[:len(k)-len(rest)], origin, err
+			}
 		}
 	}
-	return nil // no upper bound
+	return "", "", nil, events.Origin{}, fmt.Errorf("key %q is no slice's", k)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/digest"
+	"github.com/evenkeel/evenkeel/projections/escape"
 )
 
 var (
@@ -58,7 +59,7 @@ func TestEntityPrefixIsThatOfKeysWithThePrefix(t *testing.T) {
 		if got := bytes.HasPrefix(db, lower); got != want {
 			t.Fatalf("%s %q begins with %s %q: %t, want %t", s1, key, s2, prefix, got, want)
 		}
-		if got := bytes.Compare(db, lower) >= 0 && bytes.Compare(db, prefixEnd(lower)) < 0; got != want {
+		if got := bytes.Compare(db, lower) >= 0 && bytes.Compare(db, escape.Past(lower)) < 0; got != want {
 			t.Fatalf("%s %q is between %s %q and its end: %t, want %t", s1, key, s2, prefix, got, want)
 		}
 	})
@@ -79,7 +80,7 @@ func TestPrefixEnd(t *testing.T) {
 	for _, c := range []struct{ prefix, want string }{
 		{"a", "b"}, {"a\xff", "b"}, {"a\xff\xff", "b"}, {"a\x00", "a\x01"}, {"\xff\x00", "\xff\x01"}, {"\xff", ""}, {"\xff\xff", ""}, {"", ""},
 	} {
-		if got := prefixEnd([]byte(c.prefix)); string(got) != c.want || (got == nil) != (c.want == "") {
+		if got := escape.Past([]byte(c.prefix)); string(got) != c.want || (got == nil) != (c.want == "") {
 			t.Errorf("after %q comes %q, want %q", c.prefix, got, c.want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/escape"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
@@ -50,12 +51,12 @@ func scan(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) 
 	return func(yield func(Entry, error) bool) {
 		lower := dbPrefix
 		if after != "" {
-			past := prefixEnd(appendEntityKey(nil, stream, after))
+			past := escape.Past(appendEntityKey(nil, stream, after))
 			if bytes.Compare(past, lower) > 0 {
 				lower = past
 			}
 		}
-		cursors, err := openCursors(shards, lower, prefixEnd(dbPrefix))
+		cursors, err := openCursors(shards, lower, escape.Past(dbPrefix))
 		defer closeCursors(cursors)
 		for err == nil {
 			var slices []merge.Slice

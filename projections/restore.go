@@ -36,6 +36,7 @@ func describe(s events.LogState) string {
 // cfg.FS on the same file system as cfg.Dir and synced to disk, are moved into
 // the database. On error the directory is not to be used.
 func Restore(ctx context.Context, cfg Config, tables []string, want []events.LogState) (err error) {
+	cfg.Models = nil // they are made of what is restored, when it is opened
 	s, err := Open(cfg)
 	if err != nil {
 		return err
@@ -53,6 +54,10 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 		if err := s.db.Ingest(ctx, tables); err != nil {
 			return fmt.Errorf("shard %d: tables cannot be taken in: %w", cfg.Partition, err)
 		}
+	}
+	// Nobody proves what is derived, so nothing of it is taken over.
+	if err := s.db.DeleteRange([]byte{prefixDerived}, []byte{prefixDerived + 1}, pebble.Sync); err != nil {
+		return err
 	}
 	found, err := s.Verify()
 	if err != nil {

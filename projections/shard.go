@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/derived"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -25,6 +26,7 @@ type Config struct {
 	Cache     *pebble.Cache                // shared by shards; nil: a small one of its own
 	Rules     map[events.Stream]merge.Rule // the streams that the shard folds
 	Lineage   Lineage                      // given to a database that is made; ignored if there is one
+	Models    []derived.Model              // read models to be kept; entries of others are removed
 	Log       *slog.Logger                 // nil: silent
 
 	// Epoch is the term under which the shard is opened. It is kept in the
@@ -51,6 +53,8 @@ type Shard struct {
 	lineage Lineage
 	epoch   events.Epoch
 	apply   applier
+	models  *derived.Store // nil if there are none
+	builder *builder       // nil if there are none
 
 	listeners listeners
 	effort    effort
@@ -102,7 +106,10 @@ func (s *Shard) load() (err error) {
 		}
 	}
 	s.recent.base = events.VectorOf(sortedStates(s.logs))
-	return errors.Join(s.loadLineage(), s.loadEpoch())
+	if err := errors.Join(s.loadLineage(), s.loadEpoch()); err != nil {
+		return err
+	}
+	return s.openModels()
 }
 
 func (s *Shard) loadLineage() error {
@@ -179,7 +186,10 @@ func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logEntry, 
 
 // Close syncs everything to disk and releases the database. It does not flush
 // first: Pebble's flush panics where its Close has an error to return.
-func (s *Shard) Close() error { return s.db.Close() }
+func (s *Shard) Close() error {
+	s.closeModels()
+	return s.db.Close()
+}
 
 // Lineage is the line of descent of the shard's state.
 func (s *Shard) Lineage() Lineage { return s.lineage }

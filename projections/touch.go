@@ -43,18 +43,25 @@ func (s *Shard) readTouched() error {
 	a := &s.apply
 	slices.SortFunc(a.order, func(x, y *touched) int { return strings.Compare(x.dbKey, y.dbKey) })
 	for _, slice := range a.order {
+		if slice.turn.readers.OfViews() {
+			continue // readViews reads it with its neighbours
+		}
 		a.key = append(a.key[:0], slice.dbKey...)
 		was, err := get(s.db, a.key)
 		if err != nil {
 			return fmt.Errorf("state in %s: %w", s.cfg.Dir, err)
 		}
-		if was == nil {
-			continue
+		if was != nil {
+			a.found(slice, was)
 		}
-		slice.now, slice.live = was, slice.turn.rule.Live(was)
-		slice.hash = a.hasher.Slice(slice.turn.meta.log.Stream, slice.key, was)
 	}
 	return nil
+}
+
+// found notes what the database has of a slice.
+func (a *applier) found(slice *touched, was []byte) {
+	slice.now, slice.live = was, slice.turn.rule.Live(was)
+	slice.hash = a.hasher.Slice(slice.turn.meta.log.Stream, slice.key, was)
 }
 
 // get reads a key's value, nil if there is none.

@@ -94,7 +94,7 @@ func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int3
 	}
 	defer closeIter(it, &err)
 	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*recounted{}}
-	for it.First(); it.Valid(); it.Next() {
+	for it.First(); atState(it); it.Next() {
 		if err := found.take(it.Key(), it.Value()); err != nil {
 			return nil, err
 		}
