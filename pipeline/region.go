@@ -145,7 +145,7 @@ func (r *Region) run() error {
 			close(r.failed)
 		}
 	})
-	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r))
+	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r))
 	linkMetrics := replicator.NewMetrics(r.parts.Registry)
 	for _, source := range r.cfg.Peers() {
 		sourceOpts, err := r.kafkaOpts(source)

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/derived"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
@@ -92,11 +93,20 @@ func shardConfig(cfg *config.Config, fs vfs.FS, log *slog.Logger, stateDir strin
 		}
 		rules[name] = rule
 	}
+	var models []derived.Model
+	for i, name := range cfg.Models {
+		model, err := projections.LookupModel(name)
+		if err != nil {
+			return projections.Config{}, fmt.Errorf("models[%d]: %w", i, err)
+		}
+		models = append(models, model)
+	}
 	return projections.Config{
 		Partition:    partition,
 		Dir:          shardDir(stateDir, partition),
 		FS:           fs,
 		Rules:        rules,
+		Models:       models,
 		Log:          log.With("shard", partition),
 		MinFreeBytes: uint64(cfg.Limits.MinFreeBytes),
 	}, nil

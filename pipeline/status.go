@@ -88,6 +88,7 @@ func (r *Region) problems() []string {
 			parked += st.Parked
 		}
 	}
+	problems = append(problems, r.modelProblems()...)
 	for _, l := range r.links {
 		s := l.Status()
 		if !s.Running {

@@ -110,6 +110,22 @@ func (n *fakeNode) VerifyLink(ctx context.Context, p api.VerifyLinkParams) (*rep
 	return ask[replicator.Verified](ctx, n, "links.verify", p)
 }
 
+func (n *fakeNode) ListModels(ctx context.Context) (*api.ModelList, error) {
+	return ask[api.ModelList](ctx, n, "models.list", nil)
+}
+
+func (n *fakeNode) ShowModel(ctx context.Context, p api.ShowModelParams) (*api.ModelDetails, error) {
+	return ask[api.ModelDetails](ctx, n, "models.show", p)
+}
+
+func (n *fakeNode) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*api.ModelDetails, error) {
+	return ask[api.ModelDetails](ctx, n, "models.rebuild", p)
+}
+
+func (n *fakeNode) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.ModelRows, error) {
+	return ask[api.ModelRows](ctx, n, "models.query", p)
+}
+
 func (n *fakeNode) Ready(context.Context) error {
 	if n.ready == nil {
 		return nil

@@ -36,23 +36,27 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 	h.watching, h.endWatches = context.WithCancel(context.Background())
 	c := h.calls
 	h.methods = handler.Map{
-		"put":           c.bounded(c.writes, method(node.Put)),
-		"load":          c.bounded(c.writes, method(node.Load)),
-		"landed":        c.bounded(c.searches, method(node.Landed)),
-		"get":           c.bounded(c.reads, method(node.Get)),
-		"scan":          c.bounded(c.reads, method(node.Scan)),
-		"history":       c.bounded(c.searches, method(node.History)),
-		"status":        plainMethod(node.Status), // answered even if everything else hangs
-		"lag":           c.bounded(c.admin, plainMethod(node.Lag)),
-		"backup.create": c.bounded(c.admin, plainMethod(node.CreateBackup)),
-		"backup.list":   c.bounded(c.admin, plainMethod(node.ListBackups)),
-		"restore.run":   c.bounded(c.admin, method(node.Restore)),
-		"links.list":    c.bounded(c.admin, plainMethod(node.ListLinks)),
-		"links.show":    c.bounded(c.admin, method(node.ShowLink)),
-		"links.pause":   c.bounded(c.admin, method(node.PauseLink)),
-		"links.unpause": c.bounded(c.admin, method(node.UnpauseLink)),
-		"links.resume":  c.bounded(c.admin, method(node.ResumeLink)),
-		"links.verify":  c.bounded(c.searches, method(node.VerifyLink)),
+		"put":            c.bounded(c.writes, method(node.Put)),
+		"load":           c.bounded(c.writes, method(node.Load)),
+		"landed":         c.bounded(c.searches, method(node.Landed)),
+		"get":            c.bounded(c.reads, method(node.Get)),
+		"scan":           c.bounded(c.reads, method(node.Scan)),
+		"history":        c.bounded(c.searches, method(node.History)),
+		"status":         plainMethod(node.Status), // answered even if everything else hangs
+		"lag":            c.bounded(c.admin, plainMethod(node.Lag)),
+		"backup.create":  c.bounded(c.admin, plainMethod(node.CreateBackup)),
+		"backup.list":    c.bounded(c.admin, plainMethod(node.ListBackups)),
+		"restore.run":    c.bounded(c.admin, method(node.Restore)),
+		"links.list":     c.bounded(c.admin, plainMethod(node.ListLinks)),
+		"links.show":     c.bounded(c.admin, method(node.ShowLink)),
+		"links.pause":    c.bounded(c.admin, method(node.PauseLink)),
+		"links.unpause":  c.bounded(c.admin, method(node.UnpauseLink)),
+		"links.resume":   c.bounded(c.admin, method(node.ResumeLink)),
+		"links.verify":   c.bounded(c.searches, method(node.VerifyLink)),
+		"models.list":    c.bounded(c.admin, plainMethod(node.ListModels)),
+		"models.show":    c.bounded(c.admin, method(node.ShowModel)),
+		"models.rebuild": c.bounded(c.admin, method(node.RebuildModel)),
+		"models.query":   c.bounded(c.reads, method(node.QueryModel)),
 	}
 	h.mux.HandleFunc("GET /watch", h.serveWatch(node))
 	h.mux.HandleFunc("POST /rpc", h.serveRPC)

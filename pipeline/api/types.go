@@ -28,6 +28,7 @@ type Node interface {
 	ListBackups(ctx context.Context) (*BackupList, error)
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
 	LinksNode
+	ModelsNode
 
 	// Ready is nil if the node can serve, else says why not.
 	Ready(ctx context.Context) error

@@ -37,6 +37,12 @@ type Config struct {
 	// its defaults. Streams given in the file replace these five.
 	Streams map[events.Stream]Stream `yaml:"streams"`
 
+	// Models are the read models to be kept, by name; see package projections. The
+	// entries of one that is not among them any more are removed. Default:
+	// event-counts alone, which costs next to nothing; an index of views nearly
+	// doubles the cost of an event of its stream.
+	Models []string `yaml:"models"`
+
 	// Regions are all regions of the deployment, this one and its peers; the
 	// same in every region. At least one, at most events.MaxContextOrigins.
 	Regions map[events.Region]Region `yaml:"regions"`
@@ -206,6 +212,7 @@ func Default() Config {
 		Group:      "evenkeel",
 		API:        API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
 		Streams:    defaultStreams(),
+		Models:     []string{"event-counts"},
 		Links:      Links{WindowBytes: defaultWindowBytes},
 		Log:        Log{Level: "info", Format: "text"},
 		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},

@@ -33,6 +33,7 @@ func (c *Config) check(p *problems) {
 	c.checkNode(p)
 	c.checkAPI(p)
 	c.checkStreams(p)
+	c.checkModels(p)
 	c.checkRegions(p)
 	if c.Backup != nil {
 		c.Backup.check(p)
@@ -91,6 +92,16 @@ func (c *Config) checkStreams(p *problems) {
 		}
 		if _, err := projections.LookupRule(s.Merge); err != nil {
 			p.add(path+".merge", "%s", err)
+		}
+	}
+}
+
+func (c *Config) checkModels(p *problems) {
+	for i, name := range c.Models {
+		if _, err := projections.LookupModel(name); err != nil {
+			p.add(indexed("models", i), "%s", err)
+		} else if slices.Index(c.Models, name) < i {
+			p.add(indexed("models", i), "%s is given twice", name)
 		}
 	}
 }
