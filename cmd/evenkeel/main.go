@@ -20,6 +20,7 @@ func root() *cobra.Command {
 		t.statusCommand(), t.lagCommand(), t.shardsCommand(),
 		t.putCommand(), t.patchCommand(), t.appendCommand(), t.resolveCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
 		t.linksCommand(),
+		t.modelsCommand(),
 		cli.Group("backup", "Make and list backups", t.backupCreateCommand(), t.backupListCommand()),
 		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
 	)
