@@ -1,0 +1,123 @@
+package divergence
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/schemas"
+	controlv1 "github.com/evenkeel/evenkeel/schemas/control/v1"
+)
+
+// Topic is where a region attests its own logs: one partition, mirrored like a
+// log's, and compacted, because of each log only the newest attestation has to stay.
+const Topic = "evenkeel.attestations"
+
+const (
+	typeAttested = "evenkeel.control.attested.v1"
+	contentType  = "application/protobuf"
+)
+
+// Attestation is what an origin says of one of its own logs.
+type Attestation struct {
+	Log    events.Log
+	Mark   events.Mark  // of the log's fold at the origin
+	Format uint32       // of chain, digest and slices; unequal ones are not compared
+	Epoch  events.Epoch // under which the origin's shard was open
+
+	// Applied is, for the log's stream and partition, the next offset of each
+	// origin's log that the region had folded, its own included.
+	Applied events.Context
+
+	Made time.Time // by the origin's clock; for people, decides nothing
+}
+
+// Record writes the attestation as a record of Topic.
+func (a Attestation) Record() (*kgo.Record, error) {
+	payload, err := proto.Marshal(&controlv1.Attested{
+		Region: a.Log.Origin.Region.String(), Incarnation: a.Log.Origin.Incarnation,
+		Stream: a.Log.Stream.String(), Partition: uint32(a.Log.Partition),
+		Offset: a.Mark.Next, Chain: a.Mark.Chain[:], Digest: a.Mark.Digest[:],
+		Keys: uint64(a.Mark.Keys), SliceBytes: uint64(a.Mark.Bytes),
+		FormatVersion: a.Format, AttestedAtMs: a.Made.UnixMilli(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r, err := events.Encode(events.Event{
+		Key: a.Log.String(), Op: events.OpPut, Value: payload, ContentType: contentType,
+		ID: fmt.Sprintf("%s/%s/%d", a.Log.At(a.Mark.Next), a.Epoch, a.Made.UnixMilli()), Source: "evenkeel/" + a.Log.Origin.String(),
+		Type: typeAttested, Time: a.Made, Clock: events.HLCAt(a.Made), Deps: a.Applied, Epoch: a.Epoch,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Topic = Topic
+	return r, nil
+}
+
+// Read reads what Record wrote, or says in a *RefusedError why the record is no
+// attestation.
+func Read(r *kgo.Record) (Attestation, error) {
+	e, err := events.Decode(r)
+	if err != nil {
+		return Attestation{}, refuse(Corrupt, "%w", err)
+	}
+	typ, _ := schemas.Lookup(e.Type)
+	if e.Type != typeAttested || e.Op != events.OpPut {
+		return Attestation{}, refuse(Corrupt, "a %s of type %q is no attestation", e.Op, e.Type)
+	}
+	payload, err := schemas.Decode(typ, e.ContentType, e.Value)
+	if err != nil {
+		return Attestation{}, refuse(Corrupt, "%w", err)
+	}
+	m, ok := payload.(*controlv1.Attested)
+	if !ok || m.GetKeys() > math.MaxInt64 || m.GetSliceBytes() > math.MaxInt64 {
+		return Attestation{}, refuse(Corrupt, "its counts are out of range")
+	}
+	a := Attestation{
+		Log: events.Log{
+			Origin: events.Origin{Region: events.Region(m.GetRegion()), Incarnation: m.GetIncarnation()},
+			Stream: events.Stream(m.GetStream()), Partition: int32(m.GetPartition()),
+		},
+		Mark:   events.Mark{Next: m.GetOffset(), Keys: int64(m.GetKeys()), Bytes: int64(m.GetSliceBytes())},
+		Format: m.GetFormatVersion(), Epoch: e.Epoch, Applied: e.Deps, Made: time.UnixMilli(m.GetAttestedAtMs()).UTC(),
+	}
+	copy(a.Mark.Chain[:], m.GetChain())
+	copy(a.Mark.Digest[:], m.GetDigest())
+	if key := a.Log.String(); key != e.Key {
+		return Attestation{}, refuse(Corrupt, "it is of %s, under the key %q", key, e.Key)
+	}
+	return a, nil
+}
+
+// Refusal is why an attestation is not heeded.
+type Refusal string
+
+// The reasons.
+const (
+	Corrupt    Refusal = "corrupt"     // the record is no attestation
+	NotTheirs  Refusal = "not-theirs"  // an origin speaks only of its own logs
+	UnknownLog Refusal = "unknown-log" // the configuration does not have it
+	OldEpoch   Refusal = "old-epoch"   // somebody else has had the shard since
+)
+
+// Refusals are all of them.
+func Refusals() []Refusal { return []Refusal{Corrupt, NotTheirs, UnknownLog, OldEpoch} }
+
+// RefusedError says why an attestation is not heeded.
+type RefusedError struct {
+	Reason Refusal
+	err    error
+}
+
+func refuse(reason Refusal, format string, args ...any) error {
+	return &RefusedError{Reason: reason, err: fmt.Errorf("attestation refused: "+format, args...)}
+}
+
+func (e *RefusedError) Error() string { return e.err.Error() }
+func (e *RefusedError) Unwrap() error { return e.err }
