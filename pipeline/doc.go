@@ -6,6 +6,8 @@
 // member of the region's consumer group, reads logs and mirrors and has the
 // shards fold them; a link per other region keeps the mirrors. What a shard's own
 // vector says is where reading begins, whatever offsets the group has committed.
+// An attester says what became of the region's own logs, and a checker compares
+// what all regions say with the shards (package replicator/divergence).
 //
 // Stop ends it in the reverse order: no new calls, links, worker, producer,
 // shards; what was acknowledged is in the logs, what was folded is flushed.

@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // lagTimeout bounds how long the cluster is waited for; what it did not say by
@@ -87,6 +88,9 @@ func linkLags(cfg *config.Config, d replicator.Details) []api.LinkLag {
 	}
 	var rows []api.LinkLag
 	for _, p := range d.Partitions {
+		if p.Topic == divergence.Topic {
+			continue // no data: what regions say of themselves, all the time
+		}
 		row := linkLag(d.Origin, p)
 		if name, ok := streams[p.Topic]; ok {
 			row.Log = &events.Log{Origin: d.Origin, Stream: name, Partition: p.Partition}

@@ -13,13 +13,15 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
 // linkConfig is what the link from a region does.
 func linkConfig(cfg *config.Config, source events.Region) (replicator.Config, error) {
 	l := cfg.Links
-	topics, err := follow.NewPatterns(append(logTopics(cfg), l.Include...), l.Exclude)
+	always := append(logTopics(cfg), divergence.Topic)
+	topics, err := follow.NewPatterns(append(always, l.Include...), l.Exclude)
 	if err != nil {
 		return replicator.Config{}, err
 	}

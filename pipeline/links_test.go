@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // logRecord is a record of a log as a test writes it.
@@ -103,7 +104,7 @@ func TestLinksRefuse(t *testing.T) {
 		}{
 			"no such link":        {show(api.ShowLinkParams{Origin: us.String()}), events.KindNotFound, []string{`"us-east-1"`, "from eu-central-1"}},
 			"another incarnation": {show(api.ShowLinkParams{Origin: "eu-central-1_2"}), events.KindNotFound, []string{"from eu-central-1"}},
-			"no such topic":       {show(api.ShowLinkParams{Origin: from, Topic: "orders"}), events.KindNotFound, []string{`"orders"`, "config, session"}},
+			"no such topic":       {show(api.ShowLinkParams{Origin: from, Topic: "orders"}), events.KindNotFound, []string{`"orders"`, "config, evenkeel.attestations, session"}},
 			"no such partition":   {show(api.ShowLinkParams{Origin: from, Topic: "session", Partition: new(int32(7))}), events.KindNotFound, []string{"no partition 7"}},
 			"partition of what":   {show(api.ShowLinkParams{Origin: from, Partition: new(int32(7))}), events.KindInvalid, []string{"which topic"}},
 			"pause of what":       {pause("sessions"), events.KindInvalid, []string{`"sessions"`, "topic/TOPIC"}},
@@ -158,7 +159,7 @@ func TestPauses(t *testing.T) {
 		if got := set("topic/session", true); len(got.Partitions) != partitions || len(got.What) != partitions || got.What[1] != "topic/session/1" || !got.Paused {
 			t.Errorf("%+v", got)
 		}
-		if got := set("", true); len(got.Partitions) != 2*partitions || got.What[0] != "link" {
+		if got := set("", true); len(got.Partitions) != 2*partitions+1 || got.What[0] != "link" {
 			t.Errorf("%+v", got)
 		}
 		if got := set("groups", true); len(got.Partitions) != 0 || got.What[0] != "groups" {
@@ -179,7 +180,7 @@ func TestPauses(t *testing.T) {
 		if err != nil {
 			a.w.Fatal(err)
 		}
-		if l := list.Links[0]; l.Partitions[replicator.Paused] != partitions || l.Partitions[replicator.Mirroring] != partitions ||
+		if l := list.Links[0]; l.Partitions[replicator.Paused] != partitions || l.Partitions[replicator.Mirroring] != partitions+1 ||
 			l.Unknown != partitions || l.Lag.Records != nil || l.Lag.Seconds != nil {
 			t.Errorf("%+v", l)
 		}
@@ -292,7 +293,8 @@ func TestVerifyFindsADifference(t *testing.T) {
 }
 
 // Topics that patterns include are mirrored besides the streams', but no mirrors,
-// nothing that is excluded, and nothing of Kafka's and Evenkeel's own.
+// nothing that is excluded, and nothing of Kafka's and Evenkeel's own but what regions
+// attest.
 func TestIncludedTopics(t *testing.T) {
 	two(t, func(a, b *region) {
 		a.cfg.Links.Include, a.cfg.Links.Exclude = []string{"*"}, []string{"app-secret"}
@@ -309,7 +311,7 @@ func TestIncludedTopics(t *testing.T) {
 		for _, p := range a.show(api.ShowLinkParams{}).Partitions {
 			topics[p.Topic] = true
 		}
-		if len(topics) != 3 || !topics["app-1"] || !topics["session"] || !topics["config"] {
+		if len(topics) != 4 || !topics["app-1"] || !topics[divergence.Topic] || !topics["session"] || !topics["config"] {
 			t.Errorf("mirrored: %v", topics)
 		}
 		a.behind("0")
@@ -384,14 +386,18 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	series := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if m.GetGauge() == nil {
+			value := m.GetGauge().GetValue()
+			switch {
+			case m.GetCounter() != nil:
+				value = m.GetCounter().GetValue()
+			case m.GetGauge() == nil:
 				continue
 			}
 			var labels []string
 			for _, l := range m.GetLabel() {
 				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
 			}
-			series[f.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue()
+			series[f.GetName()+"{"+strings.Join(labels, ",")+"}"] = value
 		}
 	}
 	return series

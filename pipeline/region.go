@@ -52,6 +52,7 @@ type Region struct {
 	shards   *shardSet
 	worker   *worker
 	links    []*replicator.Link
+	checks   *checker
 
 	started  time.Time
 	cancel   context.CancelFunc // ends what goes on in the background
@@ -165,7 +166,7 @@ func (r *Region) run() error {
 		r.running.Go(func() { link.Run(ctx) })
 	}
 	r.parts.Registry.MustRegister(newLinkGauges(r.links))
-	return nil
+	return r.startChecks(ctx, own)
 }
 
 // relays are the peers that have mirrors of an origin besides this region.
@@ -211,6 +212,9 @@ func (r *Region) stop() error {
 	var err error
 	if r.worker != nil {
 		r.worker.close()
+	}
+	if r.checks != nil {
+		r.checks.close()
 	}
 	if r.producer != nil {
 		r.producer.Close()

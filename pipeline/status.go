@@ -89,6 +89,7 @@ func (r *Region) problems() []string {
 		}
 	}
 	problems = append(problems, r.modelProblems()...)
+	problems = append(problems, r.divergences()...)
 	for _, l := range r.links {
 		s := l.Status()
 		if !s.Running {

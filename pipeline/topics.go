@@ -73,7 +73,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Sorted(maps.Keys(routes(r.cfg)))
+	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))))
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err
@@ -107,6 +107,7 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 		return nil, events.Errorf(events.KindNotReady, "kafka of %s at %s cannot be reached: %w; check regions.%s.kafka",
 			r.cfg.Region, strings.Join(r.cfg.Own().Kafka.Seeds, ", "), err, r.cfg.Region)
 	}
+	attestations := attestationTopics(r.cfg) // of which any number will do
 	var wrong []error
 	for _, topic := range want {
 		t, ok := found.Topics[topic]
@@ -115,7 +116,7 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 			missing = append(missing, topic)
 		case t.Err != nil:
 			wrong = append(wrong, fmt.Errorf("topic %s of %s: %w", topic, r.cfg.Region, t.Err))
-		case len(t.Partitions) != int(r.cfg.Partitions):
+		case attestations[topic].IsZero() && len(t.Partitions) != int(r.cfg.Partitions):
 			wrong = append(wrong, events.Errorf(events.KindRefused,
 				"topic %s of %s has %d partitions, the configuration says %d: keys would be looked for in the wrong shard; "+
 					"set partitions to %d, or point the stream at another topic",
@@ -125,14 +126,28 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 	return missing, errors.Join(wrong...)
 }
 
-// createTopics creates topics with the cluster's default replication. What
-// another node creates at the same time is as good.
+// createTopics creates topics of logs and of attestations.
 func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []string) error {
+	attestations := attestationTopics(r.cfg)
+	var logs, attests []string
+	for _, topic := range topics {
+		if _, ok := attestations[topic]; ok {
+			attests = append(attests, topic)
+		} else {
+			logs = append(logs, topic)
+		}
+	}
+	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, attestationConfigs, attests))
+}
+
+// createTopicsLike creates topics with the cluster's default replication. What
+// another node creates at the same time is as good.
+func (r *Region) createTopicsLike(ctx context.Context, admin *kadm.Client, partitions int32, configs map[string]*string, topics []string) error {
 	if len(topics) == 0 {
 		return nil
 	}
 	const clusterDefault = -1
-	created, err := admin.CreateTopics(ctx, r.cfg.Partitions, clusterDefault, nil, topics...)
+	created, err := admin.CreateTopics(ctx, partitions, clusterDefault, configs, topics...)
 	if err != nil {
 		return fmt.Errorf("create topics in %s: %w", r.cfg.Region, err)
 	}
@@ -140,7 +155,7 @@ func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []
 	for _, topic := range topics {
 		switch err := created[topic].Err; {
 		case err == nil:
-			r.log.Info("topic created", "topic", topic, "partitions", r.cfg.Partitions)
+			r.log.Info("topic created", "topic", topic, "partitions", partitions)
 		case !errors.Is(err, kerr.TopicAlreadyExists):
 			errs = append(errs, fmt.Errorf("create topic %s in %s: %w", topic, r.cfg.Region, err))
 		}

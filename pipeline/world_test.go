@@ -47,15 +47,16 @@ type world struct {
 type region struct {
 	*pipeline.Region // the node; nil: it does not run
 
-	w      *world
-	cfg    *config.Config
-	disk   vfs.FS
-	bucket objstore.Bucket
-	opts   []kgo.Opt // of its Kafka clients
-	log    *logBuffer
-	dir    string // of Kafka's data
-	port   int
-	kafka  *kfake.Cluster
+	w        *world
+	cfg      *config.Config
+	disk     vfs.FS
+	bucket   objstore.Bucket
+	opts     []kgo.Opt // of its Kafka clients
+	log      *logBuffer
+	registry *prometheus.Registry // of the node that runs
+	dir      string               // of Kafka's data
+	port     int
+	kafka    *kfake.Cluster
 }
 
 // simulate runs a test in a bubble, with a cluster up for each region and no
@@ -136,8 +137,9 @@ func (r *region) down() {
 }
 
 func (r *region) parts() pipeline.Parts {
+	r.registry = prometheus.NewRegistry()
 	return pipeline.Parts{
-		FS: r.disk, Bucket: r.bucket, Registry: prometheus.NewRegistry(),
+		FS: r.disk, Bucket: r.bucket, Registry: r.registry,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), KafkaOpts: r.opts,
 	}
 }

@@ -86,6 +86,14 @@ func (n *fakeNode) Restore(ctx context.Context, p api.RestoreParams) (*api.Resto
 	return ask[api.Restored](ctx, n, "restore.run", p)
 }
 
+func (n *fakeNode) Check(ctx context.Context, p api.CheckParams) (*api.Check, error) {
+	return ask[api.Check](ctx, n, "check", p)
+}
+
+func (n *fakeNode) Acknowledge(ctx context.Context, p api.AcknowledgeParams) (*api.Acknowledged, error) {
+	return ask[api.Acknowledged](ctx, n, "check.acknowledge", p)
+}
+
 func (n *fakeNode) ListLinks(ctx context.Context) (*api.LinkList, error) {
 	return ask[api.LinkList](ctx, n, "links.list", nil)
 }

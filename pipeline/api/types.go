@@ -29,6 +29,7 @@ type Node interface {
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
 	LinksNode
 	ModelsNode
+	CheckNode
 
 	// Ready is nil if the node can serve, else says why not.
 	Ready(ctx context.Context) error

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
@@ -13,13 +14,13 @@ import (
 // between slashes that must match the whole name: see follow.Patterns.
 type Links struct {
 	// Include are patterns of topics of the other regions to be mirrored besides
-	// the logs of the streams, which always are. A topic that is named must exist
+	// the logs of the streams and what regions attest of them, which always are. A topic that is named must exist
 	// there: the link says that it waits for it. Topics of Kafka and of Evenkeel and
 	// mirrors are taken only if they are named. Default none.
 	Include []string `yaml:"include"`
 
-	// Exclude are patterns of topics that Include does not mean. A stream's topic
-	// cannot be excluded. Mirrors that exist stay, and get no more records.
+	// Exclude are patterns of topics that Include does not mean. A stream's topic and
+	// evenkeel.attestations cannot be excluded. Mirrors that exist stay, and get no more records.
 	Exclude []string `yaml:"exclude"`
 
 	// Groups are patterns of consumer groups whose offsets are kept in step, so that
@@ -94,12 +95,16 @@ func checkPatterns(p *problems, path string, patterns []string) {
 	}
 }
 
-// checkStreamsStay sees that no stream loses its mirrors.
+// checkStreamsStay sees that no stream loses its mirrors, and the attestations
+// neither.
 func (c *Config) checkStreamsStay(p *problems) {
 	for i, pattern := range c.Links.Exclude {
 		excluded, err := follow.NewPatterns([]string{pattern}, nil)
 		if err != nil {
 			continue
+		}
+		if excluded.Match(divergence.Topic) {
+			p.add(indexed("links.exclude", i), "%q excludes the topic %s, which is always mirrored: regions could not be compared", clip(pattern), divergence.Topic)
 		}
 		for _, name := range c.StreamNames() {
 			if topic := c.Streams[name].Topic; excluded.Match(topic) {

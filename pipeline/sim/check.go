@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // ledger is what was acknowledged to writers.
@@ -64,7 +65,7 @@ func (w *World) Settle() {
 func (w *World) Check() {
 	w.t.Helper()
 	logs := w.readLogs()
-	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews()} {
+	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkNoDivergence()} {
 		if err != nil {
 			w.t.Error(err)
 		}
@@ -144,6 +145,49 @@ func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
 		}
 	}
 	return nil
+}
+
+// checkNoDivergence: whatever happened, no region has found a divergence, and
+// every region comes to compare every log.
+func (w *World) checkNoDivergence() error {
+	for _, r := range w.Regions {
+		r.await("consistent", func() error {
+			c, err := r.node.Check(context.Background(), api.CheckParams{})
+			if err != nil {
+				return err
+			}
+			for _, f := range c.Logs {
+				if f.Result == divergence.Diverged {
+					w.t.Fatal(f.Describe(r.Name))
+				}
+				if f.Result != divergence.Consistent {
+					return errors.New(f.Describe(r.Name))
+				}
+			}
+			return nil
+		})
+		if found := r.found(); found > 0 {
+			return fmt.Errorf("%s has found %d divergences", r.Name, found)
+		}
+	}
+	return nil
+}
+
+// found is how many divergences a region has found, whether or not they are over.
+func (r *Region) found() (n int) {
+	families, err := r.metrics.Gather()
+	if err != nil {
+		r.world.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "evenkeel_divergences_found_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			n += int(m.GetCounter().GetValue())
+		}
+	}
+	return n
 }
 
 // checkViews: every reader sees the same, whichever region is asked.

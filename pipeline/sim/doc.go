@@ -6,7 +6,8 @@
 // A World is made of one to three regions. Scenarios do things to it (Put,
 // PowerLoss, Start); checkers, in check.go, stand apart from them and hold for
 // every scenario: nothing acknowledged is lost, nothing is folded twice, mirrors
-// equal their logs, and regions at equal vectors have equal digests.
+// equal their logs, regions at equal vectors have equal digests, and no region has
+// found a divergence where there is none.
 //
 // Every random choice comes from the World's seed. Goroutine scheduling does
 // not, so a seed narrows a failure down rather than replaying it instruction by

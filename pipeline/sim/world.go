@@ -42,12 +42,13 @@ type Region struct {
 	Name   events.Region
 	Bucket *objstore.Memory
 
-	world *World
-	port  int
-	dir   string     // of Kafka's data, which outlives a loss of power
-	disk  *vfs.MemFS // of the node
-	node  *pipeline.Region
-	kafka *kfake.Cluster
+	world   *World
+	port    int
+	dir     string     // of Kafka's data, which outlives a loss of power
+	disk    *vfs.MemFS // of the node
+	node    *pipeline.Region
+	metrics *prometheus.Registry
+	kafka   *kfake.Cluster
 }
 
 // New makes a world of the named regions, all of them up and ready. It must be
@@ -105,9 +106,9 @@ func (r *Region) Start() {
 	if err != nil {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
-	r.kafka = kafka
+	r.kafka, r.metrics = kafka, prometheus.NewRegistry()
 	r.node = pipeline.NewRegion(r.config(), pipeline.Parts{
-		FS: r.disk, Bucket: r.Bucket, Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		FS: r.disk, Bucket: r.Bucket, Registry: r.metrics, Log: slog.New(slog.DiscardHandler),
 		KafkaOpts: []kgo.Opt{kgo.Dialer(r.world.net.DialContext)},
 	})
 	if err := r.node.Start(context.Background()); err != nil {

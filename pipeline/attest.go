@@ -1,0 +1,153 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
+)
+
+// foldVersion numbers what folds make of events, of all rules together. Raise it
+// when the same record leads to other bytes than before: while regions run
+// different versions their states differ and are not compared.
+const foldVersion = 1
+
+// formatVersion is the version of everything that a comparison of two regions'
+// folds depends on: the chain, the digest, the merge rule and its slices.
+func formatVersion(rule string) uint32 {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%d", rule, foldVersion)
+	return digest.ChainVersion<<24 | digest.SumVersion<<16 | h.Sum32()&0xffff
+}
+
+// attester attests the region's own logs in the shards that this node has.
+type attester struct {
+	cfg     *config.Config
+	origin  events.Origin
+	client  *kgo.Client
+	held    func(partition int32) *projections.Shard // nil: another node has it
+	metrics *checkMetrics
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	paces map[events.Log]*attestPace
+}
+
+// attestPace is when a log was attested last. One attestation of a log is under way
+// at a time, so a cluster that does not answer costs no memory.
+type attestPace struct {
+	divergence.Pace
+	epoch    events.Epoch
+	underWay bool
+}
+
+// run attests until the context ends.
+func (a *attester) run(ctx context.Context) {
+	tick := time.NewTicker(divergence.ActiveInterval)
+	defer tick.Stop()
+	for {
+		a.attest(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// attest attests every log of this node's shards for which it is time.
+func (a *attester) attest(ctx context.Context, now time.Time) {
+	for p := range a.cfg.Partitions {
+		shard := a.held(p)
+		if shard == nil {
+			continue
+		}
+		states := shard.Logs()
+		for stream := range a.cfg.Streams {
+			log := events.Log{Origin: a.origin, Stream: stream, Partition: p}
+			if err := a.attestLog(ctx, shard, log, states, now); err != nil {
+				a.log.Debug("log was not attested", "log", log.String(), "error", err)
+			}
+		}
+	}
+}
+
+func (a *attester) attestLog(ctx context.Context, shard *projections.Shard, log events.Log, states []events.LogState, now time.Time) error {
+	applied, next := contextOf(states, log)
+	epoch := shard.Epoch()
+	pace, offset, due := a.due(log, epoch, next, now)
+	if !due {
+		return nil
+	}
+	mark, err := shard.At(log, offset)
+	if err != nil {
+		return err // the next one is newer
+	}
+	record, err := divergence.Attestation{
+		Log: log, Mark: mark, Format: formatVersion(a.cfg.Streams[log.Stream].Merge), Epoch: epoch, Applied: applied, Made: now,
+	}.Record()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	pace.Attested(offset, now)
+	pace.underWay = true
+	a.mu.Unlock()
+	a.client.TryProduce(ctx, record, func(_ *kgo.Record, err error) { a.attested(pace, err) })
+	return nil
+}
+
+// due tells whether and where a log is to be attested.
+func (a *attester) due(log events.Log, epoch events.Epoch, next int64, now time.Time) (pace *attestPace, offset int64, due bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pace, ok := a.paces[log]
+	if !ok || pace.epoch != epoch {
+		pace = &attestPace{epoch: epoch}
+		a.paces[log] = pace
+	}
+	if pace.underWay {
+		return nil, 0, false
+	}
+	offset, due = pace.Due(next, projections.MarkEvery, now)
+	return pace, offset, due
+}
+
+func (a *attester) attested(pace *attestPace, err error) {
+	a.mu.Lock()
+	pace.underWay = false
+	if err != nil {
+		pace.Pace = divergence.Pace{} // due again at once
+	}
+	a.mu.Unlock()
+	if err != nil {
+		a.log.Debug("attestation was not written", "error", err)
+		return
+	}
+	a.metrics.written.Inc()
+}
+
+// contextOf is what a shard has applied of all origins' logs beside the given one,
+// and where that one stands.
+func contextOf(states []events.LogState, log events.Log) (c events.Context, next int64) {
+	for _, st := range states { // in order
+		if st.Log.Stream != log.Stream || st.Next == 0 {
+			continue
+		}
+		c = append(c, events.Seen{Origin: st.Log.Origin, Next: st.Next})
+		if st.Log == log {
+			next = st.Next
+		}
+	}
+	return c, next
+}

@@ -1,0 +1,289 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
+)
+
+// compareInterval is how often it is looked whether the fold has come to what was
+// attested.
+const compareInterval = 200 * time.Millisecond
+
+// checker compares what origins attest with this region's state, all the time.
+type checker struct {
+	cfg     *config.Config
+	client  *kgo.Client
+	topics  map[string]events.Origin // whose attestations they hold
+	held    func(partition int32) *projections.Shard
+	metrics *checkMetrics
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	judge *divergence.Judge
+}
+
+// attestationTopics are the region's own topic of attestations and its mirrors of
+// the others'.
+func attestationTopics(cfg *config.Config) map[string]events.Origin {
+	own := cfg.Origin(cfg.Region)
+	topics := map[string]events.Origin{divergence.Topic: own}
+	for _, peer := range cfg.Peers() {
+		origin := cfg.Origin(peer)
+		topics[origin.MirrorTopic(divergence.Topic)] = origin
+	}
+	return topics
+}
+
+// attestationConfigs keep the newest attestation of each log for ever, and little
+// else: every node reads the topic from its beginning when it starts.
+var attestationConfigs = map[string]*string{
+	"cleanup.policy": kadm.StringPtr("compact"),
+	"segment.ms":     kadm.StringPtr("600000"),
+	"segment.bytes":  kadm.StringPtr("33554432"),
+}
+
+// startChecks starts attesting the region's own logs and comparing all of them.
+func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
+	topics := attestationTopics(r.cfg)
+	client, err := kgo.NewClient(append(own,
+		kgo.ConsumeTopics(slices.Sorted(maps.Keys(topics))...),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerLinger(0),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)...)
+	if err != nil {
+		return fmt.Errorf("kafka client of %s: %w", r.cfg.Region, err)
+	}
+	m := newCheckMetrics(r.parts.Registry)
+	r.checks = newChecker(r.cfg, client, topics, r.heldShard, m, r.log)
+	a := &attester{
+		cfg: r.cfg, origin: r.origin, client: client, held: r.heldShard, metrics: m, log: r.log, paces: map[events.Log]*attestPace{},
+	}
+	r.parts.Registry.MustRegister(&checkGauges{region: r})
+	r.running.Go(func() { a.run(ctx) })
+	r.running.Go(func() { r.checks.read(ctx) })
+	r.running.Go(func() { r.checks.compare(ctx) })
+	return nil
+}
+
+// heldShard is the shard of a partition if this node has it, else nil.
+func (r *Region) heldShard(partition int32) *projections.Shard { return r.shards.all[partition] }
+
+func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events.Origin, held func(int32) *projections.Shard, m *checkMetrics, log *slog.Logger) *checker {
+	c := &checker{cfg: cfg, client: client, topics: topics, held: held, metrics: m, log: log}
+	jc := divergence.Config{
+		Origin: cfg.Origin(cfg.Region),
+		Format: func(s events.Stream) uint32 { return formatVersion(cfg.Streams[s].Merge) },
+	}
+	for region := range cfg.Regions {
+		origin := cfg.Origin(region)
+		jc.Origins = append(jc.Origins, origin)
+		for stream := range cfg.Streams {
+			for p := range cfg.Partitions {
+				jc.Logs = append(jc.Logs, events.Log{Origin: origin, Stream: stream, Partition: p})
+			}
+		}
+	}
+	c.judge = divergence.NewJudge(jc, localMarks{held}, time.Now())
+	return c
+}
+
+// localMarks asks the region's shards for marks.
+type localMarks struct {
+	held func(partition int32) *projections.Shard
+}
+
+var _ divergence.Local = localMarks{}
+
+// At implements divergence.Local.
+func (l localMarks) At(log events.Log, offset int64) (events.Mark, error) {
+	shard := l.held(log.Partition)
+	if shard == nil {
+		return events.Mark{}, divergence.ErrElsewhere
+	}
+	mark, err := shard.At(log, offset)
+	switch {
+	case errors.Is(err, projections.ErrMarkAhead):
+		err = divergence.ErrAhead
+	case errors.Is(err, projections.ErrMarkGone):
+		err = divergence.ErrGone
+	}
+	return mark, err
+}
+
+// Lineage implements divergence.Local.
+func (l localMarks) Lineage(log events.Log) string {
+	if shard := l.held(log.Partition); shard != nil {
+		return shard.Lineage().ID
+	}
+	return ""
+}
+
+// read takes in attestations until the context ends.
+func (c *checker) read(ctx context.Context) {
+	for {
+		fetches := c.client.PollFetches(ctx)
+		if ended(ctx) {
+			return
+		}
+		fetches.EachRecord(c.take)
+		if err := fetches.Err(); err != nil {
+			c.log.Debug("attestations cannot be read and are tried again", "error", err)
+			pause(ctx, errorPause)
+		}
+	}
+}
+
+func (c *checker) take(r *kgo.Record) {
+	a, err := divergence.Read(r)
+	if err == nil {
+		c.mu.Lock()
+		err = c.judge.Attested(c.topics[r.Topic], a, time.Now())
+		c.mu.Unlock()
+	}
+	var refused *divergence.RefusedError
+	if errors.As(err, &refused) {
+		c.metrics.refused.WithLabelValues(string(refused.Reason)).Inc()
+		c.log.Debug("attestation refused", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+	}
+}
+
+// compare compares until the context ends.
+func (c *checker) compare(ctx context.Context) {
+	tick := time.NewTicker(compareInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c.mu.Lock()
+		done := c.judge.Compare(time.Now())
+		c.mu.Unlock()
+		c.metrics.compared.Add(float64(done.Compared))
+		for _, f := range done.Found {
+			c.metrics.found.WithLabelValues(string(f.Layer)).Inc()
+			c.log.Error("divergence found", "log", f.Log.String(), "offset", *f.At, "layer", string(f.Layer), "what", f.Describe(c.cfg.Region))
+		}
+		for _, log := range done.Repaired {
+			c.log.Info("divergence is over: the state was folded anew and is equal", "log", log.String())
+		}
+	}
+}
+
+// findings tell how every log stands.
+func (c *checker) findings(links []*replicator.Link) []divergence.Finding {
+	blocked := c.blocked(links)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.judge.Findings(time.Now(), func(log events.Log) string { return blocked[log] })
+}
+
+// blocked says what keeps logs from being compared: the link, the shard, the fold.
+func (c *checker) blocked(links []*replicator.Link) map[events.Log]string {
+	blocked := map[events.Log]string{}
+	for _, l := range links {
+		c.linkTroubles(linkDetails(l), blocked)
+	}
+	for p := range c.cfg.Partitions {
+		shard := c.held(p)
+		if shard == nil {
+			for region := range c.cfg.Regions {
+				for stream := range c.cfg.Streams {
+					blocked[events.Log{Origin: c.cfg.Origin(region), Stream: stream, Partition: p}] = fmt.Sprintf("shard %d is not held by this node", p)
+				}
+			}
+			continue
+		}
+		for log, err := range shard.Blocked() {
+			blocked[log] = err.Error()
+		}
+	}
+	return blocked
+}
+
+// linkTroubles notes what keeps a link from mirroring logs, or attestations of
+// them.
+func (c *checker) linkTroubles(d replicator.Details, blocked map[events.Log]string) {
+	troubles := map[topicPartition]string{}
+	for _, p := range d.Partitions {
+		if p.State == replicator.Mirroring {
+			continue
+		}
+		text := fmt.Sprintf("link from %s, topic %s, partition %d: %s", d.Origin, p.Topic, p.Partition, p.State)
+		if p.Reason != "" {
+			text += ": " + p.Reason
+		}
+		troubles[topicPartition{p.Topic, p.Partition}] = text
+	}
+	for stream, s := range c.cfg.Streams {
+		for p := range c.cfg.Partitions {
+			log := events.Log{Origin: d.Origin, Stream: stream, Partition: p}
+			if !d.Running && len(d.Partitions) == 0 {
+				blocked[log] = fmt.Sprintf("link from %s: %s", d.Origin, d.Error)
+			}
+			if text := cmp.Or(troubles[topicPartition{s.Topic, p}], troubles[topicPartition{divergence.Topic, 0}]); text != "" {
+				blocked[log] = text
+			}
+		}
+	}
+}
+
+// topicPartition is a partition of a topic.
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+func (c *checker) close() { c.client.Close() }
+
+// Check implements api.CheckNode.
+func (r *Region) Check(_ context.Context, p api.CheckParams) (*api.Check, error) {
+	if _, ok := r.cfg.Streams[p.Stream]; !ok && p.Stream != "" {
+		return nil, r.noStream(p.Stream)
+	}
+	findings := slices.DeleteFunc(r.checks.findings(r.links), func(f divergence.Finding) bool {
+		return p.Stream != "" && f.Log.Stream != p.Stream
+	})
+	return &api.Check{Region: r.cfg.Region, At: time.Now().UTC(), Logs: findings}, nil
+}
+
+// Acknowledge implements api.CheckNode.
+func (r *Region) Acknowledge(_ context.Context, p api.AcknowledgeParams) (*api.Acknowledged, error) {
+	r.checks.mu.Lock()
+	defer r.checks.mu.Unlock()
+	if err := r.checks.judge.Acknowledge(p.Log); err != nil {
+		return nil, err
+	}
+	r.log.Warn("divergence acknowledged by an operator", "log", p.Log.String())
+	return &api.Acknowledged{Region: r.cfg.Region, Log: p.Log}, nil
+}
+
+// divergences describe the logs that have diverged.
+func (r *Region) divergences() (texts []string) {
+	for _, f := range r.checks.findings(nil) {
+		if f.Result == divergence.Diverged {
+			texts = append(texts, f.Describe(r.cfg.Region))
+		}
+	}
+	return texts
+}

@@ -1,0 +1,106 @@
+package pipeline
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evenkeel/evenkeel/replicator/divergence"
+)
+
+// checkMetrics counts what becomes of attestations.
+type checkMetrics struct {
+	written  prometheus.Counter
+	compared prometheus.Counter
+	refused  *prometheus.CounterVec
+	found    *prometheus.CounterVec
+}
+
+func newCheckMetrics(r prometheus.Registerer) *checkMetrics {
+	m := &checkMetrics{
+		written: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "evenkeel_attestations_written_total", Help: "Attestations of the region's own logs that were written."}),
+		compared: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "evenkeel_attestations_compared_total", Help: "Attestations that were compared with the region's state, its own included."}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_attestations_refused_total", Help: "Attestations that were not heeded, by reason."}, []string{"reason"}),
+		found: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_divergences_found_total", Help: "Divergences found since the node's start, by layer."}, []string{"layer"}),
+	}
+	for _, reason := range divergence.Refusals() {
+		m.refused.WithLabelValues(string(reason))
+	}
+	for _, layer := range divergence.Layers() {
+		m.found.WithLabelValues(string(layer))
+	}
+	r.MustRegister(m.written, m.compared, m.refused, m.found)
+	return m
+}
+
+// checkGauges shows how logs compare whenever it is asked. Only logs that have
+// diverged have series of their own.
+type checkGauges struct{ region *Region }
+
+var (
+	logsDesc = prometheus.NewDesc("evenkeel_check_logs",
+		"Logs of an origin, by how this region's fold of them compares with what the origin attests.", []string{"origin", "result"}, nil)
+	divergedDesc = prometheus.NewDesc("evenkeel_check_diverged",
+		"1 for a log whose fold here is not what its origin attests.", []string{"origin", "stream", "partition", "layer"}, nil)
+	verifiedDesc = prometheus.NewDesc("evenkeel_check_verified_fraction",
+		"Logs found consistent within the last minute, of all that there are.", nil, nil)
+	attestationAgeDesc = prometheus.NewDesc("evenkeel_attestation_age_seconds",
+		"Seconds since the newest attestation came, of the log of an origin of which that is longest ago. Absent while there is none of some log.", []string{"origin"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g *checkGauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{logsDesc, divergedDesc, verifiedDesc, attestationAgeDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *checkGauges) Collect(ch chan<- prometheus.Metric) {
+	show := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	type tally struct {
+		results map[divergence.Result]int
+		oldest  time.Time
+		unheard bool
+	}
+	origins := map[string]*tally{}
+	findings := g.region.checks.findings(nil)
+	consistent := 0
+	for _, f := range findings {
+		origin := f.Log.Origin.String()
+		t, ok := origins[origin]
+		if !ok {
+			t = &tally{results: map[divergence.Result]int{}}
+			origins[origin] = t
+		}
+		t.results[f.Result]++
+		switch {
+		case f.Heard == nil:
+			t.unheard = true
+		case t.oldest.IsZero() || f.Heard.Before(t.oldest):
+			t.oldest = *f.Heard
+		}
+		switch f.Result {
+		case divergence.Consistent:
+			consistent++
+		case divergence.Diverged:
+			show(divergedDesc, 1, origin, f.Log.Stream.String(), strconv.Itoa(int(f.Log.Partition)), string(f.Layer))
+		}
+	}
+	show(verifiedDesc, float64(consistent)/float64(len(findings)))
+	for origin, t := range origins {
+		for _, result := range divergence.Results() {
+			show(logsDesc, float64(t.results[result]), origin, string(result))
+		}
+		if !t.unheard {
+			show(attestationAgeDesc, time.Since(t.oldest).Seconds(), origin)
+		}
+	}
+}
