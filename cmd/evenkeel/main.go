@@ -17,7 +17,7 @@ func root() *cobra.Command {
 	t := &tool{}
 	c := cli.Group("evenkeel", "Disaster recovery for event-sourced services on Kafka",
 		t.runCommand(),
-		t.statusCommand(), t.lagCommand(), t.shardsCommand(),
+		t.statusCommand(), t.lagCommand(), t.shardsCommand(), t.checkCommand(),
 		t.putCommand(), t.patchCommand(), t.appendCommand(), t.resolveCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
 		t.linksCommand(),
 		t.modelsCommand(),
