@@ -25,10 +25,11 @@ type Run struct {
 
 // Applied says what an Apply did.
 type Applied struct {
-	Events   int        // folded
-	Parked   int        // set aside because they are no events
-	Skipped  int        // folded before
-	MaxClock events.HLC // largest clock among the events
+	Events    int        // folded
+	Parked    int        // set aside because they are no events
+	Skipped   int        // folded before
+	Collected int        // tombstones taken out of the state
+	MaxClock  events.HLC // largest clock among the events
 }
 
 // Add sums up what two Applies did.
@@ -80,8 +81,11 @@ type item struct {
 	record *kgo.Record
 	turn   *logTurn
 	event  events.Event
-	slice  *touched // nil if the record is no event
+	slice  *touched // nil if the record is no event, or collects tombstones
 	parked error    // why it is none
+
+	tombstones []events.Tombstone // to be collected
+	collected  []*touched         // their slices
 }
 
 // logTurn is what a batch makes of one log; it is shown once it is committed.
@@ -189,7 +193,7 @@ func (s *Shard) take(run Run, done *Applied) error {
 		t.expect = r.Offset + 1
 		i := item{record: r, turn: t}
 		if i.event, i.parked = events.Decode(r); i.parked == nil {
-			i.slice = s.apply.touch(t, i.event.Key)
+			s.apply.aim(&i)
 		}
 		s.apply.items = append(s.apply.items, i)
 	}
@@ -225,7 +229,7 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 		return err
 	}
 	if i.parked == nil {
-		if err := s.foldEvent(i); err != nil {
+		if err := s.foldEvent(i, done); err != nil {
 			return err
 		}
 	}
@@ -247,7 +251,10 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 
 // foldEvent folds an event into its slice, and moves the slice from its old to
 // its new place in sums and counts.
-func (s *Shard) foldEvent(i *item) error {
+func (s *Shard) foldEvent(i *item, done *Applied) error {
+	if i.slice == nil {
+		return s.collect(i, done)
+	}
 	t, slice := i.turn, i.slice
 	now, err := t.rule.Fold(nil, slice.now, &i.event, t.meta.log.At(i.record.Offset))
 	if isNoMeaning(err) {
@@ -276,7 +283,13 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 		if !slice.changed {
 			continue // its only events were parked
 		}
-		if err := batch.Set([]byte(slice.dbKey), slice.now, nil); err != nil {
+		err := error(nil)
+		if slice.now == nil { // collected
+			err = batch.Delete([]byte(slice.dbKey), nil)
+		} else {
+			err = batch.Set([]byte(slice.dbKey), slice.now, nil)
+		}
+		if err != nil {
 			return err
 		}
 	}

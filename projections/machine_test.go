@@ -123,7 +123,13 @@ func (m *machine) expect(runs []projections.Run) (done projections.Applied) {
 				break
 			}
 			m.next[run.Log]++
-			if e, err := events.Decode(r); err != nil {
+			e, err := events.Decode(r)
+			if err == nil && e.IsCollection() {
+				if _, err = e.Collection(); err == nil {
+					done.Collected += len(m.world.fold(run.Log, r.Offset).slices) - len(m.world.fold(run.Log, r.Offset+1).slices)
+				}
+			}
+			if err != nil {
 				done.Parked++
 			} else {
 				done.Events++

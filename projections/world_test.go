@@ -131,6 +131,10 @@ func (w world) fold(l events.Log, next int64) folded {
 			f.parked = append(f.parked, l.At(r.Offset))
 			continue
 		}
+		if e.IsCollection() {
+			f.collect(l, e, r.Offset)
+			continue
+		}
 		f.state.Events++
 		s := slice{log: l, clock: e.Clock, offset: r.Offset, event: e}
 		if old, ok := f.slices[e.Key]; ok {
@@ -152,6 +156,20 @@ func (w world) fold(l events.Log, next int64) folded {
 	}
 	f.state.Chain, f.state.Digest, f.state.Parked = chain.Digest(), sum.Digest(), int64(len(f.parked))
 	return f
+}
+
+func (f *folded) collect(l events.Log, e events.Event, offset int64) {
+	tombstones, err := e.Collection()
+	if err != nil {
+		f.parked = append(f.parked, l.At(offset))
+		return
+	}
+	f.state.Events++
+	for _, t := range tombstones {
+		if s, ok := f.slices[t.Key]; ok && s.event.Op == events.OpDelete && s.offset == t.Offset {
+			delete(f.slices, t.Key)
+		}
+	}
 }
 
 // entries are the views of a stream's keys at a vector, in order.
@@ -287,7 +305,8 @@ func getOne(t tb, shards []*projections.Shard, stream events.Stream, key string)
 }
 
 // genRecord gives what may be in a log: bare records and CloudEvents, puts and
-// deletes, clocks that jump about, and now and then what is no event.
+// deletes, clocks that jump about, collections of tombstones, and now and then what
+// is no event.
 func genRecord() *rapid.Generator[*kgo.Record] {
 	return rapid.Custom(func(t *rapid.T) *kgo.Record {
 		r := &kgo.Record{
@@ -303,13 +322,34 @@ func genRecord() *rapid.Generator[*kgo.Record] {
 		case 3:
 			r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_id", Value: []byte("1")}) // no event
 			return r
-		case 4, 5:
-			typ := rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, "t"}).Draw(t, "type")
+		case 4:
+			return genCollection().Draw(t, "collection")
+		case 5, 6:
+			typ := rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, events.TypeCollect, "t"}).Draw(t, "type")
 			clock := rapid.SampledFrom([]string{"0.0", "0.1", "3.0", "4.65535", "281474976710655.65530"}).Draw(t, "clock")
 			r.Headers = ceHeaders(typ, clock)
 		}
 		r.Value = rapid.SliceOfN(rapid.Byte(), 0, 6).Draw(t, "value")
 		return r
+	})
+}
+
+// genCollection gives collections that name what is a tombstone, what is none, and
+// tombstones that were replaced since.
+func genCollection() *rapid.Generator[*kgo.Record] {
+	return rapid.Custom(func(t *rapid.T) *kgo.Record {
+		var tombstones []events.Tombstone
+		for _, key := range rapid.SliceOfNDistinct(rapid.SampledFrom(keys), 1, 3, rapid.ID).Draw(t, "collected") {
+			from := rapid.Int64Range(0, 40).Draw(t, "from")
+			for offset := from; offset < from+20; offset++ {
+				tombstones = append(tombstones, events.Tombstone{Key: key, Offset: offset})
+			}
+		}
+		e, err := events.NewCollection(tombstones)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &kgo.Record{Key: []byte(e.Key), Value: e.Value, Headers: ceHeaders(e.Type, "1.0")}
 	})
 }
 
