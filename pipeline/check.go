@@ -78,6 +78,13 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 		cfg: r.cfg, origin: r.origin, client: client, held: r.heldShard, metrics: m, log: r.log, paces: map[events.Log]*attestPace{},
 	}
 	r.parts.Registry.MustRegister(&checkGauges{region: r})
+	if r.cfg.Tombstones.Keep > 0 {
+		c := &collector{
+			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.heldShard, checks: r.checks, clock: &r.clock,
+			log: r.log, sweeps: map[events.Log]*sweep{},
+		}
+		r.running.Go(func() { c.run(ctx) })
+	}
 	r.running.Go(func() { a.run(ctx) })
 	r.running.Go(func() { r.checks.read(ctx) })
 	r.running.Go(func() { r.checks.compare(ctx) })

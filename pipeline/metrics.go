@@ -8,11 +8,12 @@ import (
 
 // metrics counts what a region folds and writes.
 type metrics struct {
-	events  prometheus.Counter
-	parked  prometheus.Counter
-	skipped prometheus.Counter
-	written prometheus.Counter
-	backups *prometheus.CounterVec
+	events    prometheus.Counter
+	parked    prometheus.Counter
+	skipped   prometheus.Counter
+	collected prometheus.Counter
+	written   prometheus.Counter
+	backups   *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -20,15 +21,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		events:  counter("evenkeel_fold_events_total", "Events folded into slices, of all origins."),
-		parked:  counter("evenkeel_fold_parked_total", "Records set aside because they are no events."),
-		skipped: counter("evenkeel_fold_skipped_total", "Records skipped because they had been folded before."),
-		written: counter("evenkeel_api_events_total", "Events written to the region's logs through its API."),
+		events:    counter("evenkeel_fold_events_total", "Events folded into slices, of all origins."),
+		parked:    counter("evenkeel_fold_parked_total", "Records set aside because they are no events."),
+		skipped:   counter("evenkeel_fold_skipped_total", "Records skipped because they had been folded before."),
+		collected: counter("evenkeel_fold_collected_total", "Tombstones taken out of the state, of all origins."),
+		written:   counter("evenkeel_api_events_total", "Events written to the region's logs through its API."),
 		backups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_backups_total", Help: "Backups, by result.",
 		}, []string{"result"}),
 	}
-	r.MustRegister(m.events, m.parked, m.skipped, m.written, m.backups)
+	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.written, m.backups)
 	return m
 }
 
@@ -36,6 +38,7 @@ func (m *metrics) applied(a projections.Applied) {
 	m.events.Add(float64(a.Events))
 	m.parked.Add(float64(a.Parked))
 	m.skipped.Add(float64(a.Skipped))
+	m.collected.Add(float64(a.Collected))
 }
 
 func (m *metrics) backup(err error) {

@@ -54,6 +54,9 @@ type Config struct {
 	// Links are what the links from the other regions mirror into this one.
 	Links Links `yaml:"links"`
 
+	// Tombstones are what deletes leave behind.
+	Tombstones Tombstones `yaml:"tombstones"`
+
 	Log    Log    `yaml:"log"`
 	Limits Limits `yaml:"limits"`
 }
@@ -171,6 +174,17 @@ type Backup struct {
 	PathStyle bool `yaml:"path_style"`
 }
 
+// Tombstones are what deletes leave behind, so that older writes of other regions do
+// not bring the deleted back.
+type Tombstones struct {
+	// Keep is how old a tombstone is at least before it is collected, by the clock of
+	// the delete; 1s to 87600h, default 24h; 0: never. It is collected only if every
+	// region has folded it and no region holds anything under the key. A write whose
+	// clock is older than the delete and that comes after that is seen again, in all
+	// regions alike.
+	Keep time.Duration `yaml:"keep"`
+}
+
 // Log is what the process writes to standard error.
 type Log struct {
 	// Level is "debug", "info" (default), "warn" or "error".
@@ -214,6 +228,7 @@ func Default() Config {
 		Streams:    defaultStreams(),
 		Models:     []string{"event-counts"},
 		Links:      Links{WindowBytes: defaultWindowBytes},
+		Tombstones: Tombstones{Keep: 24 * time.Hour},
 		Log:        Log{Level: "info", Format: "text"},
 		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}

@@ -18,6 +18,8 @@ const (
 	minClockSkew   = time.Second
 	minStopTimeout = time.Second
 	maxStopTimeout = 10 * time.Minute
+	minKeep        = time.Second
+	maxKeep        = 87600 * time.Hour
 	reservedTopic  = "evenkeel"
 )
 
@@ -133,6 +135,9 @@ func (c *Config) checkLimits(p *problems) {
 	between(p, "limits.max_value_bytes", c.Limits.MaxValueBytes, 1, events.MaxValueBytes, " bytes")
 	if t := c.Limits.MaxClockSkew; t < minClockSkew || t > events.MaxFoldSkew {
 		p.add("limits.max_clock_skew", "want 1s to 5m, got %s; what is further ahead of its record is parked in every region", t)
+	}
+	if keep := c.Tombstones.Keep; keep != 0 && (keep < minKeep || keep > maxKeep) {
+		p.add("tombstones.keep", "want 1s to 87600h, or 0 to keep them for ever, got %s", keep)
 	}
 	if t := c.Limits.StopTimeout; t < minStopTimeout || t > maxStopTimeout {
 		p.add("limits.stop_timeout", "want 1s to 10m, got %s", t)

@@ -320,3 +320,20 @@ func (j *Judge) Stable() events.Vector {
 	}
 	return Stable(j.cfg.Origins, newest)
 }
+
+// Settled is up to where a log's events are known to every region, if whatever
+// regions had written when they said so is folded here, else 0. Next says up to where
+// a log is. A deleted key below it of which nothing is left in any region stays
+// deleted: who writes it from now on knows of the delete.
+func (j *Judge) Settled(log events.Log, next func(events.Log) int64) int64 {
+	var newest []Attestation
+	for _, o := range j.cfg.Origins {
+		theirs := events.Log{Origin: o, Stream: log.Stream, Partition: log.Partition}
+		t, ok := j.tracks[theirs]
+		if !ok || t.heard.IsZero() || next(theirs) < t.newest.Applied.Next(o) {
+			return 0
+		}
+		newest = append(newest, t.newest)
+	}
+	return Stable(j.cfg.Origins, newest)[log]
+}

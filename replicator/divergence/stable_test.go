@@ -69,6 +69,13 @@ func TestStableIsFolded(t *testing.T) {
 						t.Fatalf("%s is stable up to %d, %s has folded %d", log, next, r.origin, r.folds[log].state().next)
 					}
 				}
+				own := func(l events.Log) int64 { return w.regions[0].folds[l].state().next }
+				if settled := w.regions[0].judge.Settled(log, own); settled != 0 && settled != next {
+					t.Fatalf("%s is settled up to %d, stable up to %d", log, settled, next)
+				}
+				if settled := w.regions[0].judge.Settled(log, func(events.Log) int64 { return 0 }); settled != 0 {
+					t.Fatalf("%s is settled up to %d where nothing is folded", log, settled)
+				}
 			}
 			before = stable
 		}
