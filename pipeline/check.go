@@ -80,7 +80,7 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	r.parts.Registry.MustRegister(&checkGauges{region: r})
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
-			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.heldShard, checks: r.checks, clock: &r.clock,
+			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.heldShard, checks: r.checks, clock: r.clock,
 			log: r.log, sweeps: map[events.Log]*sweep{},
 		}
 		r.running.Go(func() { c.run(ctx) })

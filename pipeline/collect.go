@@ -30,7 +30,7 @@ type collector struct {
 	client *kgo.Client
 	held   func(partition int32) *projections.Shard
 	checks *checker
-	clock  *events.Clock
+	clock  *nodeClock
 	log    *slog.Logger
 	sweeps map[events.Log]*sweep
 }
@@ -109,8 +109,10 @@ func (c *collector) write(ctx context.Context, shard *projections.Shard, log eve
 	if err != nil {
 		return 0, err
 	}
-	e.ID, e.Source, e.Clock, e.Epoch = uuid.NewString(), c.source, c.clock.Now(), shard.Epoch()
-	e.Time = e.Clock.Time()
+	e.ID, e.Source, e.Epoch = uuid.NewString(), c.source, shard.Epoch()
+	if e.Clock, e.Time, err = c.clock.now(); err != nil {
+		return 0, err
+	}
 	e.Deps, _ = contextOf(shard.Logs(), log)
 	record, err := events.Encode(e)
 	if err != nil {

@@ -82,7 +82,7 @@ func TestTombstonesAreCollected(t *testing.T) {
 		if len(digests) != 1 {
 			t.Errorf("regions at the same vector have digests %v", digests)
 		}
-	}, us, uw, eu)
+	}, us, west, eu)
 }
 
 // Kept for ever if it is said so.

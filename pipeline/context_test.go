@@ -20,12 +20,18 @@ const west = events.Region("us-west-1")
 // not enough.
 func three(t *testing.T, test func(a, b, c *region)) {
 	t.Helper()
+	threeOf(t, [3]events.Region{us, eu, west}, test)
+}
+
+// threeOf is three with the regions in another order.
+func threeOf(t *testing.T, names [3]events.Region, test func(a, b, c *region)) {
+	t.Helper()
 	simulate(t, func(w *world) {
 		for _, r := range w.regions {
 			r.start()
 		}
 		test(w.regions[0], w.regions[1], w.regions[2])
-	}, us, eu, west)
+	}, names[:]...)
 }
 
 // get reads a key that is there.

@@ -138,11 +138,6 @@ func errIf(is bool, text string) error {
 	return errors.New(text)
 }
 
-type topicPartition struct {
-	topic     string
-	partition int32
-}
-
 // historian reads logs for the events of one key.
 type historian struct {
 	region  *Region

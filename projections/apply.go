@@ -34,7 +34,10 @@ type Applied struct {
 
 // Add sums up what two Applies did.
 func (a Applied) Add(b Applied) Applied {
-	return Applied{a.Events + b.Events, a.Parked + b.Parked, a.Skipped + b.Skipped, max(a.MaxClock, b.MaxClock)}
+	return Applied{
+		Events: a.Events + b.Events, Parked: a.Parked + b.Parked, Skipped: a.Skipped + b.Skipped,
+		Collected: a.Collected + b.Collected, MaxClock: max(a.MaxClock, b.MaxClock),
+	}
 }
 
 // GapError says that records of a log are missing between what was folded and
@@ -193,6 +196,9 @@ func (s *Shard) take(run Run, done *Applied) error {
 		t.expect = r.Offset + 1
 		i := item{record: r, turn: t}
 		if i.event, i.parked = events.Decode(r); i.parked == nil {
+			i.parked = events.CheckClock(&i.event, r)
+		}
+		if i.parked == nil {
 			s.apply.aim(&i)
 		}
 		s.apply.items = append(s.apply.items, i)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections/escape"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
@@ -63,9 +64,9 @@ func (s *Shard) Dead(log events.Log, after string, most int) (dead []Dead, next 
 	prefix := appendEntityPrefix(nil, log.Stream, "")
 	lower := prefix
 	if after != "" {
-		lower = prefixEnd(appendEntityKey(nil, log.Stream, after))
+		lower = escape.Past(appendEntityKey(nil, log.Stream, after))
 	}
-	cursors, err := openCursors([]*Shard{s}, lower, prefixEnd(prefix))
+	cursors, err := openCursors([]*Shard{s}, lower, escape.Past(prefix))
 	defer closeCursors(cursors)
 	for range most {
 		if err != nil {

@@ -123,7 +123,7 @@ func (m *machine) expect(runs []projections.Run) (done projections.Applied) {
 				break
 			}
 			m.next[run.Log]++
-			e, err := events.Decode(r)
+			e, err := decode(r)
 			if err == nil && e.IsCollection() {
 				if _, err = e.Collection(); err == nil {
 					done.Collected += len(m.world.fold(run.Log, r.Offset).slices) - len(m.world.fold(run.Log, r.Offset+1).slices)

@@ -120,13 +120,22 @@ func (f folded) mark() events.Mark {
 	return events.Mark{Next: f.state.Next, Chain: f.state.Chain, Digest: f.state.Digest, Keys: f.state.Keys, Bytes: f.state.Bytes}
 }
 
+// decode reads a record as the event that it has to be taken for.
+func decode(r *kgo.Record) (events.Event, error) {
+	e, err := events.Decode(r)
+	if err == nil {
+		err = events.CheckClock(&e, r)
+	}
+	return e, err
+}
+
 func (w world) fold(l events.Log, next int64) folded {
 	f := folded{state: events.LogState{Log: l, Next: next}, slices: map[string]slice{}}
 	var chain digest.Sum
 	var h digest.Hasher
 	for _, r := range w[l][:next] {
 		chain = h.Chain(chain, r)
-		e, err := events.Decode(r)
+		e, err := decode(r)
 		if err != nil {
 			f.parked = append(f.parked, l.At(r.Offset))
 			continue
