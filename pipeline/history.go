@@ -234,23 +234,33 @@ func (h *historian) take(record *kgo.Record) error {
 // says why, never what.
 func (h *historian) event(log events.Log, record *kgo.Record) (api.HistoryEvent, error) {
 	found := api.HistoryEvent{Position: log.At(record.Offset), Written: record.Timestamp.UTC()}
-	e, err := events.Decode(record)
-	if err == nil {
-		err = events.CheckClock(&e, record)
-	}
-	if err != nil {
-		found.Op, found.Parked = "none", err.Error()
+	e, wrong := readEvent(record)
+	if wrong != "" {
+		found.Op, found.Parked = "none", wrong
 		found.Clock = events.HLCAt(record.Timestamp)
 		found.Effective = found.Clock
 		return found, nil
 	}
 	found.Op, found.Type, found.ID, found.Source = e.Op.String(), e.Type, e.ID, e.Source
 	found.Clock, found.Effective, found.Context = e.Clock, e.Clock, e.Deps.String()
-	if found.Parked, err = h.region.parkedAt(found.Position); err != nil {
+	reason, err := h.region.parkedAt(found.Position)
+	if err != nil {
 		return found, fmt.Errorf("history: %w", err)
 	}
-	if found.Parked == "" {
+	if found.Parked = reason; reason == "" {
 		found.ContentType, found.Value = e.ContentType, e.Value
 	}
 	return found, nil
+}
+
+// readEvent decodes a record, or says why it is no event.
+func readEvent(record *kgo.Record) (e events.Event, reason string) {
+	e, err := events.Decode(record)
+	if err == nil {
+		err = events.CheckClock(&e, record)
+	}
+	if err != nil {
+		return e, err.Error()
+	}
+	return e, ""
 }

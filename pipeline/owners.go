@@ -30,6 +30,9 @@ func (r *Region) partitionOf(key []byte) int32 {
 // applied is the cut at which the shard of a partition stands, of the logs of
 // one stream. What is read of the shard afterwards is at least as new.
 func (r *Region) applied(_ context.Context, stream events.Stream, partition int32) (events.Vector, error) {
+	if partition < 0 || partition >= r.cfg.Partitions {
+		return nil, events.Errorf(events.KindInvalid, "partition %d: there are %d, from 0", partition, r.cfg.Partitions)
+	}
 	cut := events.Vector{}
 	for _, st := range r.shards.all[partition].Logs() {
 		if st.Log.Stream == stream && st.Next > 0 {

@@ -22,7 +22,7 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 	if len(f.AtLeast) == 0 {
 		return nil
 	}
-	if err := r.checkCut(f.AtLeast); err != nil {
+	if err := r.checkCut(ctx, f.AtLeast); err != nil {
 		return err
 	}
 	wait := time.Duration(f.TimeoutSeconds * float64(time.Second))
@@ -48,7 +48,7 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 
 // checkCut refuses a cut through logs that are none of this region's: it would
 // never be reached.
-func (r *Region) checkCut(cut events.Vector) error {
+func (r *Region) checkCut(ctx context.Context, cut events.Vector) error {
 	known := map[route]bool{}
 	for _, rt := range routes(r.cfg) {
 		known[rt] = true
@@ -57,7 +57,7 @@ func (r *Region) checkCut(cut events.Vector) error {
 		if known[route{p.Origin, p.Stream}] && p.Partition < r.cfg.Partitions {
 			continue
 		}
-		if have, err := r.applied(context.Background(), p.Stream, min(p.Partition, r.cfg.Partitions-1)); err == nil && have[p.Log] >= p.Offset {
+		if have, err := r.applied(ctx, p.Stream, p.Partition); err == nil && have[p.Log] >= p.Offset {
 			continue // of an incarnation that is over
 		}
 		return events.Errorf(events.KindInvalid, "at least %s: %s has no such log", p, r.cfg.Region)

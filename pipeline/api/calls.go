@@ -8,17 +8,22 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// calls keeps account of the requests under way.
+// calls keeps account of the requests under way and their places.
 type calls struct {
+	requests
 	reads, writes, searches, admin *class
 	watches, waits                 *class
 	bodies                         *semaphore.Weighted // bytes of request bodies in memory
-	running                        sync.WaitGroup
+}
+
+// requests are those of one sort that are under way. The zero value is ready.
+type requests struct {
+	running sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	last   int
-	ends   map[int]context.CancelFunc // of the requests under way, by number
+	ends   map[int]context.CancelFunc // by number
 }
 
 // bodyBytesLeast is how much memory bodies have at least, all together.
@@ -33,42 +38,44 @@ func newCalls(maxBodyBytes int64) *calls {
 		watches:  newClass("watches", 256, 0),
 		waits:    newClass("reads that wait", 1_000, 0),
 		bodies:   semaphore.NewWeighted(max(bodyBytesLeast, 4*maxBodyBytes)),
-		ends:     map[int]context.CancelFunc{},
 	}
 }
 
 // begin makes the context of a request, which ends with the caller's or by
 // close. If ok, the request calls end when it is answered.
-func (c *calls) begin(caller context.Context) (ctx context.Context, end func(), ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+func (r *requests) begin(caller context.Context) (ctx context.Context, end func(), ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
 		return nil, nil, false
 	}
 	ctx, cancel := context.WithCancel(caller)
-	c.last++
-	number := c.last
-	c.ends[number] = cancel
-	c.running.Add(1)
+	if r.ends == nil {
+		r.ends = map[int]context.CancelFunc{}
+	}
+	r.last++
+	number := r.last
+	r.ends[number] = cancel
+	r.running.Add(1)
 	return ctx, func() {
 		cancel()
-		c.mu.Lock()
-		delete(c.ends, number)
-		c.mu.Unlock()
-		c.running.Done()
+		r.mu.Lock()
+		delete(r.ends, number)
+		r.mu.Unlock()
+		r.running.Done()
 	}, true
 }
 
 // close ends the requests under way and returns when they have ended; later
 // ones do not begin.
-func (c *calls) close() {
-	c.mu.Lock()
-	c.closed = true
-	for _, end := range c.ends {
+func (r *requests) close() {
+	r.mu.Lock()
+	r.closed = true
+	for _, end := range r.ends {
 		end()
 	}
-	c.mu.Unlock()
-	c.running.Wait()
+	r.mu.Unlock()
+	r.running.Wait()
 }
 
 // bounded makes calls of a method take a place of a class.

@@ -23,9 +23,7 @@ type Handler struct {
 	calls        *calls
 	maxBodyBytes int64
 	log          *slog.Logger
-
-	watching   context.Context // ends before the calls do
-	endWatches context.CancelFunc
+	watching     requests // they end before the calls do
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -33,7 +31,6 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler makes a handler that accepts bodies of up to maxBodyBytes.
 func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 	h := &Handler{mux: http.NewServeMux(), calls: newCalls(maxBodyBytes), maxBodyBytes: maxBodyBytes, log: log}
-	h.watching, h.endWatches = context.WithCancel(context.Background())
 	c := h.calls
 	h.methods = handler.Map{
 		"put":               c.bounded(c.writes, method(node.Put)),
@@ -84,7 +81,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.Serv
 
 // Close ends the calls under way, waits for them and refuses later ones.
 func (h *Handler) Close() error {
-	h.endWatches()
+	h.watching.close()
 	h.calls.close()
 	return nil
 }

@@ -64,9 +64,9 @@ func (h *Handler) serveWatch(node Node) http.HandlerFunc {
 			out.end(err)
 			return
 		}
-		ctx, end, ok := h.calls.begin(r.Context())
+		ctx, end, ok := h.watching.begin(r.Context())
 		if !ok {
-			http.Error(w, "the node is stopping", http.StatusServiceUnavailable)
+			out.end(errStopping)
 			return
 		}
 		defer end()
@@ -76,16 +76,14 @@ func (h *Handler) serveWatch(node Node) http.HandlerFunc {
 			return
 		}
 		defer leave()
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(h.watching, func() { cancel(errStopping) })()
 		err = h.runWatch(ctx, node, params, out)
-		if cause := context.Cause(ctx); errors.Is(cause, errStopping) {
-			err = cause
+		switch {
+		case r.Context().Err() != nil:
+			return // who has gone needs no reason
+		case ctx.Err() != nil:
+			err = errStopping
 		}
-		if r.Context().Err() == nil {
-			out.end(err)
-		}
+		out.end(err)
 	}
 }
 
@@ -104,7 +102,7 @@ func (h *Handler) runWatch(ctx context.Context, node Node, p WatchParams, out *l
 
 // EndWatches ends the watches, which would go on for ever, before the server waits
 // for its calls to end.
-func (h *Handler) EndWatches() { h.endWatches() }
+func (h *Handler) EndWatches() { h.watching.close() }
 
 func parseWatch(q url.Values) (p WatchParams, err error) {
 	for name, values := range q {
