@@ -58,7 +58,7 @@ type builder struct {
 
 // openModels opens the store of the read models and starts the builder.
 func (s *Shard) openModels() (err error) {
-	if s.models, err = derived.Open(s.db, s.cfg.Models, s.vector()); err != nil || s.models == nil {
+	if s.models, err = derived.Open(s.db, s.cfg.Models, s.vector(), s.cfg.Log); err != nil || s.models == nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 // none.
 type Store struct {
 	db      *pebble.DB
+	log     *slog.Logger
 	models  []*running // by name
 	readers map[events.Stream]*Readers
 	all     *Readers // models that read every stream
@@ -51,8 +53,8 @@ type Readers struct{ views, events []*running }
 
 // Open makes the store of a shard that stands at a cut. Entries of models that are
 // not among those given are removed. What has to be built is built by Step.
-func Open(db *pebble.DB, models []Model, at events.Vector) (*Store, error) {
-	s := &Store{db: db, changed: make(chan struct{})}
+func Open(db *pebble.DB, models []Model, at events.Vector, log *slog.Logger) (*Store, error) {
+	s := &Store{db: db, log: log, changed: make(chan struct{})}
 	for i := range models {
 		if err := models[i].Validate(); err != nil {
 			return nil, err
@@ -221,6 +223,10 @@ func (s *Store) show(r *running, rec record) {
 	defer s.mu.Unlock()
 	if rec.Stopped != "" && r.record.Stopped == "" {
 		r.failures++
+		s.log.Error("read model has stopped, what it has is stale", "model", r.model.Name, "reason", rec.Stopped)
+	}
+	if rec.Building == nil && r.record.Building != nil && rec.Stopped == "" {
+		s.log.Info("read model is built", "model", r.model.Name, "version", rec.Version)
 	}
 	r.record = rec
 	close(s.changed)
