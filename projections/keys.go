@@ -71,6 +71,12 @@ func parseParkedKey(k []byte) (events.Position, error) {
 	return p, p.Validate()
 }
 
+// SliceKey is the key under which a shard's database holds the slice of one log
+// and key, for measuring what Pebble does by itself.
+func SliceKey(l events.Log, key string) []byte {
+	return append(appendEntityKey(nil, l.Stream, key), l.Origin.String()...)
+}
+
 // appendEntityKey appends the part of a slice's key that all slices of one
 // entity share. Keys of one stream sort as their entities' keys do.
 func appendEntityKey(b []byte, stream events.Stream, key string) []byte {

@@ -19,6 +19,13 @@ const formatVersion = pebble.FormatValueSeparation
 // an apply looks up are either in the memtable or nowhere.
 const filterBitsPerKey = 10
 
+// PebbleOptions are those under which Open opens the database, for measuring what
+// Pebble does by itself.
+func (c Config) PebbleOptions() *pebble.Options {
+	c.setDefaults()
+	return pebbleOptions(c.FS, c.Cache, c.Log)
+}
+
 func pebbleOptions(fs vfs.FS, cache *pebble.Cache, log *slog.Logger) *pebble.Options {
 	opts := &pebble.Options{
 		FS:                          fs,

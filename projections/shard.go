@@ -73,14 +73,9 @@ const (
 
 // Open opens the shard's database, or makes it.
 func Open(cfg Config) (*Shard, error) {
-	if cfg.FS == nil {
-		cfg.FS = vfs.Default
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+	cfg.setDefaults()
 	s := &Shard{cfg: cfg, blocked: map[events.Log]error{}}
-	opts := pebbleOptions(cfg.FS, cfg.Cache, cfg.Log)
+	opts := cfg.PebbleOptions()
 	s.effort.watch(opts.EventListener)
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
@@ -91,6 +86,15 @@ func Open(cfg Config) (*Shard, error) {
 		return nil, errors.Join(fmt.Errorf("state in %s: %w", cfg.Dir, err), db.Close())
 	}
 	return s, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 }
 
 func (s *Shard) load() (err error) {

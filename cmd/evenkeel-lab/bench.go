@@ -1,17 +1,16 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
 	"github.com/evenkeel/evenkeel/pipeline/lab"
 	"github.com/evenkeel/evenkeel/pipeline/lab/bench"
+	"github.com/evenkeel/evenkeel/pipeline/lab/report"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 )
 
@@ -37,8 +36,10 @@ func benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := writeJSON(path, rows); err != nil {
-				return err
+			if path != "" {
+				if err := report.WriteFile(path, rows); err != nil {
+					return err
+				}
 			}
 			return term.Table(c.OutOrStdout(), []string{"SYSTEM", "EVENTS", "VALUE", "SECONDS", "EVENTS/S", "CPU µS/EVENT"}, benchRows(rows))
 		},
@@ -56,18 +57,4 @@ func benchRows(rows []bench.Row) (cells [][]string) {
 		})
 	}
 	return cells
-}
-
-func writeJSON(path string, rows []bench.Row) error {
-	if path == "" {
-		return nil
-	}
-	text, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
 }

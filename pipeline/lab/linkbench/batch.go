@@ -7,10 +7,9 @@ import (
 	"hash/crc32"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-)
 
-// record is a record to be; its place and time come from its batch.
-type record struct{ key, value []byte }
+	"github.com/evenkeel/evenkeel/pipeline/lab/payload"
+)
 
 var codecs = map[string]kgo.CompressionCodec{
 	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
@@ -46,14 +45,14 @@ func newEncoder(codec string) (*encoder, error) {
 }
 
 // batch encodes records, all of one time.
-func (e *encoder) batch(records []record, unixMilli int64) []byte {
+func (e *encoder) batch(records []payload.Record, unixMilli int64) []byte {
 	e.records = e.records[:0]
 	var body []byte
 	for i, r := range records {
 		body = append(body[:0], 0, 0) // no attributes; as old as the batch
 		body = binary.AppendVarint(body, int64(i))
-		body = appendField(body, r.key)
-		body = appendField(body, r.value)
+		body = appendField(body, r.Key)
+		body = appendField(body, r.Value)
 		body = append(body, 0) // no headers
 		e.records = append(binary.AppendVarint(e.records, int64(len(body))), body...)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/pipeline/lab/payload"
 )
 
 const (
@@ -57,10 +59,10 @@ func (b *bench) latency(ctx context.Context, system string, rtt time.Duration) (
 		return Latency{}, err
 	}
 	defer consumer.Close()
-	records := newPayload(b.cfg.Seed)
+	records := payload.New(b.cfg.Seed)
 	var took []time.Duration
 	for i := range latencyWarmUp + latencyRecords {
-		d, err := through(ctx, producer, consumer, records.record(latencyBytes))
+		d, err := through(ctx, producer, consumer, records.Record(latencyBytes))
 		if err != nil {
 			return Latency{}, fmt.Errorf("record %d: %w; %s", i, err, p.lastWords())
 		}
@@ -78,13 +80,13 @@ func (b *bench) latency(ctx context.Context, system string, rtt time.Duration) (
 }
 
 // through sends one record and waits for it at the other end.
-func through(ctx context.Context, producer, consumer *kgo.Client, r record) (time.Duration, error) {
+func through(ctx context.Context, producer, consumer *kgo.Client, r payload.Record) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, latencyPatience)
 	defer cancel()
 	began := time.Now()
 	// The ack is not waited for: a link may be faster than it.
 	failed := make(chan error, 1)
-	producer.Produce(ctx, &kgo.Record{Key: r.key, Value: r.value}, func(_ *kgo.Record, err error) { failed <- err })
+	producer.Produce(ctx, &kgo.Record{Key: r.Key, Value: r.Value}, func(_ *kgo.Record, err error) { failed <- err })
 	for {
 		fetches := consumer.PollRecords(ctx, 1)
 		took := time.Since(began)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/evenkeel/evenkeel/pipeline/lab/report"
 )
 
 const (
@@ -80,7 +82,7 @@ func (b *bench) mirrorCase(ctx context.Context, c Case, system, topic string, to
 	if _, err := b.await(ctx, p.process, mirror, c.Partitions, total); err != nil {
 		return Row{}, err
 	}
-	peakBytes, err := peakMemoryBytes(p.pid())
+	peakBytes, err := report.PeakMemoryBytes(p.pid())
 	if err != nil {
 		return Row{}, err
 	}
@@ -103,7 +105,7 @@ func (b *bench) await(ctx context.Context, p *process, mirror string, partitions
 			return sample{}, err
 		}
 		if n >= records {
-			cpu, err := cpuTime(p.pid())
+			cpu, err := report.CPUTime(p.pid())
 			return sample{time.Now(), n, cpu}, err
 		}
 		if n > last {

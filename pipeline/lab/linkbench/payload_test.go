@@ -2,42 +2,20 @@ package linkbench
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"pgregory.net/rapid"
-)
 
-func TestRecordsAreExactAndRepeatable(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		seed, size := rapid.Uint64().Draw(t, "seed"), rapid.IntRange(100, 12_000).Draw(t, "size")
-		a, b := newPayload(seed), newPayload(seed)
-		for range 3 {
-			r, again := a.record(size), b.record(size)
-			if len(r.key)+len(r.value) != size {
-				t.Fatalf("key of %d and value of %d bytes, want %d together", len(r.key), len(r.value), size)
-			}
-			if !json.Valid(r.value) {
-				t.Fatalf("no JSON: %s", r.value)
-			}
-			if !bytes.Equal(r.value, again.value) || !bytes.Equal(r.key, again.key) {
-				t.Fatalf("the same seed made %s and %s", r.value, again.value)
-			}
-		}
-	})
-	if r, other := newPayload(1).record(300), newPayload(2).record(300); bytes.Equal(r.value, other.value) {
-		t.Error("two seeds made one record")
-	}
-}
+	"github.com/evenkeel/evenkeel/pipeline/lab/payload"
+)
 
 // Records compress as a service's events do: to between a third and a fifth,
 // give or take; gzip and zstd the more, snappy the less.
 func TestPayloadCompressesLikeEvents(t *testing.T) {
-	encode := func(codec string, records []record) []byte {
+	encode := func(codec string, records []payload.Record) []byte {
 		e, err := newEncoder(codec)
 		if err != nil {
 			t.Fatal(err)
@@ -45,10 +23,10 @@ func TestPayloadCompressesLikeEvents(t *testing.T) {
 		return e.batch(records, 0)
 	}
 	for _, size := range []int{100, 1000, 10_000} {
-		p := newPayload(1)
-		records := make([]record, largeBatchBytes/size)
+		p := payload.New(1)
+		records := make([]payload.Record, largeBatchBytes/size)
 		for i := range records {
-			records[i] = p.record(size)
+			records[i] = p.Record(size)
 		}
 		plain := len(encode("none", records))
 		for codec, want := range map[string][2]float64{
@@ -70,11 +48,11 @@ func TestBatchIsReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPayload(3)
+		p := payload.New(3)
 		for _, n := range []int{1, 2, 700} { // with one encoder: nothing is left of the batch before
-			var records []record
+			var records []payload.Record
 			for range n {
-				records = append(records, p.record(300))
+				records = append(records, p.Record(300))
 			}
 			if err := readBack(e.batch(records, 1234), records, decompressor); err != nil {
 				t.Errorf("%s, %d records: %v", codec, n, err)
@@ -83,7 +61,7 @@ func TestBatchIsReadBack(t *testing.T) {
 	}
 }
 
-func readBack(raw []byte, want []record, d kgo.Decompressor) error {
+func readBack(raw []byte, want []payload.Record, d kgo.Decompressor) error {
 	var b kmsg.RecordBatch
 	if err := b.ReadFrom(raw); err != nil {
 		return err
@@ -107,7 +85,7 @@ func readBack(raw []byte, want []record, d kgo.Decompressor) error {
 		if err := length.ReadFrom(payload); err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
-		if int(length.OffsetDelta) != i || !bytes.Equal(length.Key, w.key) || !bytes.Equal(length.Value, w.value) {
+		if int(length.OffsetDelta) != i || !bytes.Equal(length.Key, w.Key) || !bytes.Equal(length.Value, w.Value) {
 			return fmt.Errorf("record %d: delta %d, key %q", i, length.OffsetDelta, length.Key)
 		}
 		payload = payload[len(length.AppendTo(nil)):]

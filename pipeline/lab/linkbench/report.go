@@ -1,13 +1,10 @@
 package linkbench
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
-	"strings"
+
+	"github.com/evenkeel/evenkeel/pipeline/lab/report"
 )
 
 // Report is what a run has found out, as far as it has come.
@@ -22,76 +19,12 @@ type Report struct {
 
 // Machine is where it was measured, and with what.
 type Machine struct {
-	CPUs        int    `json:"cpus"`
-	CPU         string `json:"cpu"`
-	MemoryTotal string `json:"memory_total"`
-	Kernel      string `json:"kernel"`
-	Go          string `json:"go"`
-	Kafka       string `json:"kafka"` // brokers' and MirrorMaker's
-	// Load is how many threads others kept running in the minute before: what is
-	// measured beside them is too slow, though its processor time is about right.
-	Load     float64 `json:"load"`
-	Revision string  `json:"revision,omitempty"`
+	report.Machine
+	Kafka string `json:"kafka"` // brokers' and MirrorMaker's
 }
 
-// machine describes this one; what cannot be found out is left empty.
-func machine() Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		m.CPU = fieldOf(string(text), "model name")
-	}
-	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(text))
-	}
-	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		m.MemoryTotal = fieldOf(string(text), "MemTotal")
-	}
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		_, _ = fmt.Sscan(string(text), &m.Load) // the first of several
-	}
-	if build, ok := debug.ReadBuildInfo(); ok {
-		m.Revision = revision(build.Settings)
-	}
-	return m
-}
-
-// fieldOf finds the first "name : value" line.
-func fieldOf(text, name string) string {
-	for line := range strings.Lines(text) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-func revision(settings []debug.BuildSetting) (text string) {
-	for _, s := range settings {
-		switch {
-		case s.Key == "vcs.revision":
-			text = s.Value + text
-		case s.Key == "vcs.modified" && s.Value == "true":
-			text += "+changes"
-		}
-	}
-	return text
-}
-
-// WriteFile writes the report as JSON. The file is replaced at once, so that
-// whoever reads it meanwhile sees a whole one.
-func (r *Report) WriteFile(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
+// WriteFile writes the report as JSON.
+func (r *Report) WriteFile(path string) error { return report.WriteFile(path, r) }
 
 // version is that of the jars in use.
 func (k *clusters) version() (string, error) {

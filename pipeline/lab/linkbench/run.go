@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/evenkeel/evenkeel/pipeline/lab/report"
 )
 
 // Config is what Run does and with what.
@@ -26,9 +28,6 @@ type Config struct {
 	Save func(*Report) error
 }
 
-// busyShare of the processors in use by others spoils the figures.
-const busyShare = 0.25
-
 type bench struct {
 	cfg      Config
 	clusters *clusters
@@ -40,7 +39,7 @@ type bench struct {
 // does not keep the others from being measured; the error then tells of all of
 // them. Brokers and processes have ended when it returns.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
-	b := &bench{cfg: cfg, report: &Report{Machine: machine(), Short: cfg.Short, Seed: cfg.Seed}, logs: filepath.Join(cfg.Dir, "mirrors")}
+	b := &bench{cfg: cfg, report: &Report{Machine: Machine{Machine: report.ThisMachine()}, Short: cfg.Short, Seed: cfg.Seed}, logs: filepath.Join(cfg.Dir, "mirrors")}
 	if err := os.RemoveAll(b.logs); err != nil {
 		return nil, err
 	}
@@ -54,7 +53,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if b.report.Machine.Kafka, err = b.clusters.version(); err != nil {
 		return nil, err
 	}
-	if m := b.report.Machine; m.Load > busyShare*float64(m.CPUs) {
+	if m := b.report.Machine; m.IsBusy() {
 		b.say("the load is %.1f on %d processors: other programs slow every system down", m.Load, m.CPUs)
 	}
 	for _, c := range Cases(cfg.Short) {

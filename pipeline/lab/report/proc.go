@@ -1,4 +1,4 @@
-package linkbench
+package report
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 // architecture that Go runs on.
 const ticksPerSecond = 100
 
-// cpuTime reads the processor time that a process has used, of all its threads.
-func cpuTime(pid int) (time.Duration, error) {
+// CPUTime reads the processor time that a process has used, of all its threads.
+func CPUTime(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -42,8 +42,8 @@ func parseStat(text []byte) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
 }
 
-// peakMemoryBytes reads the most memory that a process has had resident.
-func peakMemoryBytes(pid int) (int64, error) {
+// PeakMemoryBytes reads the most memory that a process has had resident.
+func PeakMemoryBytes(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err

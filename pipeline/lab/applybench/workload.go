@@ -1,0 +1,130 @@
+package applybench
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/lab/payload"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
+)
+
+const (
+	stream     = events.Stream("session")
+	partition  = 0
+	keyFormat  = "entity-%09d"
+	keyBytes   = len("entity-000000000")
+	valuesHeld = 4096 // different values; a block of a table holds a few of them
+)
+
+// workload makes a case's events, the same in each process.
+type workload struct {
+	c      Case
+	rule   merge.Rule
+	logs   []events.Log
+	next   []int64 // offsets in logs
+	random *rand.Rand
+	zipf   *rand.Zipf
+	values [][]byte
+	seq    uint64
+}
+
+// batch is one batch in the forms in which the systems take it.
+type batch struct {
+	runs    []projections.Run
+	touched []write // in the order of the first touch
+	index   map[string]int
+}
+
+// write is a slice as the batch leaves it.
+type write struct{ key, value []byte }
+
+func newWorkload(c Case) (*workload, error) {
+	rule, err := projections.LookupRule(c.Rule)
+	if err != nil {
+		return nil, err
+	}
+	w := &workload{c: c, rule: rule, random: rand.New(rand.NewPCG(c.Seed, c.Seed))}
+	w.zipf = rand.NewZipf(w.random, 1.1, 1, uint64(c.Keys-1))
+	for _, region := range []events.Region{"us-east-1", "us-west-1", "eu-central-1"} {
+		w.logs = append(w.logs, events.Log{Origin: events.Origin{Region: region, Incarnation: 1}, Stream: stream, Partition: partition})
+	}
+	w.next = make([]int64, len(w.logs))
+	p := payload.New(c.Seed)
+	for range valuesHeld {
+		w.values = append(w.values, p.Record(c.ValueBytes+len("entity-000000")).Value)
+	}
+	return w, nil
+}
+
+// draw picks a key.
+func (w *workload) draw() int {
+	if w.c.Order == skewed {
+		const prime = 2654435761 // spreads what is asked for most over the database
+		return int(w.zipf.Uint64() * prime % uint64(w.c.Keys))
+	}
+	return w.random.IntN(w.c.Keys)
+}
+
+// batch makes the next one, of n events of the keys that pick gives.
+func (w *workload) batch(n int, pick func() int) (*batch, error) {
+	b := &batch{index: make(map[string]int, n)}
+	runs := make([]projections.Run, len(w.logs))
+	for range n {
+		key := pick()
+		i := key % len(w.logs) // each key has one origin
+		r, err := w.record(key, w.next[i])
+		if err != nil {
+			return nil, err
+		}
+		if err := w.touch(b, w.logs[i], r); err != nil {
+			return nil, err
+		}
+		w.next[i]++
+		runs[i].Log, runs[i].Records = w.logs[i], append(runs[i].Records, r)
+	}
+	for _, run := range runs {
+		if len(run.Records) > 0 {
+			b.runs = append(b.runs, run)
+		}
+	}
+	return b, nil
+}
+
+// record is an event as the API writes it.
+func (w *workload) record(key int, offset int64) (*kgo.Record, error) {
+	w.seq++
+	const begin = 1_767_225_600_000 // in ms
+	clock := events.HLCFromMillis(begin + int64(w.seq))
+	r, err := events.Encode(events.Event{
+		Key: fmt.Sprintf(keyFormat, key), Op: events.OpPut, Clock: clock, Value: w.values[w.random.IntN(len(w.values))],
+		ContentType: "application/json", ID: fmt.Sprintf("%08x-0000-4000-8000-%012x", w.random.Uint32(), w.seq),
+		Source: "evenkeel/us-east-1", Type: events.TypePut, Time: clock.Time(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Offset, r.Timestamp = offset, clock.Time()
+	return r, nil
+}
+
+// touch works out what a record makes of its slice. It knows nothing of earlier
+// batches, so an event's slice may not depend on them but in bytes that do not
+// change its size; finish compares.
+func (w *workload) touch(b *batch, l events.Log, r *kgo.Record) error {
+	e, err := events.Decode(r)
+	if err != nil {
+		return err
+	}
+	i, again := b.index[e.Key]
+	if !again {
+		i = len(b.touched)
+		b.index[e.Key] = i
+		b.touched = append(b.touched, write{key: projections.SliceKey(l, e.Key)})
+	}
+	b.touched[i].value, err = w.rule.Fold(nil, b.touched[i].value, &e, l.At(r.Offset))
+	return err
+}
