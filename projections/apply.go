@@ -66,12 +66,14 @@ func (e *DiskFullError) Error() string {
 // applier is the scratch space of Apply, kept from one batch to the next.
 type applier struct {
 	items   []item
-	touched map[string]*touched
+	touched map[sliceID]*touched
 	order   []*touched              // by database key, once they are read
 	logs    map[events.Log]*logTurn // logs of this batch
 	blocked map[events.Log]error    // logs that stop once the rest is committed
 	spare   []*logTurn
 	hasher  digest.Hasher
+	memory  arena // of keys and new slices; gone with the next batch
+	readers [readersMax]reader
 	key     []byte
 
 	// For read models.
@@ -155,11 +157,13 @@ func (s *Shard) checkWritable() error {
 
 func (a *applier) reset() {
 	clear(a.items)
+	clear(a.order)
 	a.items, a.order = a.items[:0], a.order[:0]
 	clear(a.entities)
 	a.entities = a.entities[:0]
+	a.memory.reset()
 	if a.touched == nil {
-		a.touched, a.logs, a.blocked = map[string]*touched{}, map[events.Log]*logTurn{}, map[events.Log]error{}
+		a.touched, a.logs, a.blocked = map[sliceID]*touched{}, map[events.Log]*logTurn{}, map[events.Log]error{}
 	}
 	for _, t := range a.logs {
 		t.changes.Reset()
@@ -255,6 +259,10 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 	return nil
 }
 
+// foldExtraBytes is what a slice usually holds besides values: clocks, types. One
+// that holds more gets memory of its own.
+const foldExtraBytes = 128
+
 // foldEvent folds an event into its slice, and moves the slice from its old to
 // its new place in sums and counts.
 func (s *Shard) foldEvent(i *item, done *Applied) error {
@@ -262,7 +270,8 @@ func (s *Shard) foldEvent(i *item, done *Applied) error {
 		return s.collect(i, done)
 	}
 	t, slice := i.turn, i.slice
-	now, err := t.rule.Fold(nil, slice.now, &i.event, t.meta.log.At(i.record.Offset))
+	memory := &s.apply.memory
+	now, err := t.rule.Fold(memory.room(len(slice.now)+len(i.event.Value)+foldExtraBytes), slice.now, &i.event, t.meta.log.At(i.record.Offset))
 	if isNoMeaning(err) {
 		i.parked = err
 		return nil
@@ -270,6 +279,7 @@ func (s *Shard) foldEvent(i *item, done *Applied) error {
 	if err != nil {
 		return fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, t.meta.log, err)
 	}
+	memory.keep(now)
 	if slice.now != nil {
 		t.meta.remove(&t.changes, slice)
 	}
@@ -291,9 +301,9 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 		}
 		err := error(nil)
 		if slice.now == nil { // collected
-			err = batch.Delete([]byte(slice.dbKey), nil)
+			err = batch.Delete(slice.dbKey, nil)
 		} else {
-			err = batch.Set([]byte(slice.dbKey), slice.now, nil)
+			err = batch.Set(slice.dbKey, slice.now, nil)
 		}
 		if err != nil {
 			return err

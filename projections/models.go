@@ -246,7 +246,7 @@ func (s *Shard) readViews() (err error) {
 	for i := 0; i < len(a.order); {
 		first, n := a.order[i], 1
 		entityKey := first.dbKey[:len(first.dbKey)-len(first.turn.meta.origin)]
-		for i+n < len(a.order) && strings.HasPrefix(a.order[i+n].dbKey, entityKey) {
+		for i+n < len(a.order) && bytes.HasPrefix(a.order[i+n].dbKey, entityKey) {
 			n++
 		}
 		group := a.order[i : i+n]
@@ -261,7 +261,7 @@ func (s *Shard) readViews() (err error) {
 			defer closeIter(it, &err)
 		}
 		e := entity{
-			key: []byte(entityKey), turn: first.turn, touched: slices.Clone(group),
+			key: slices.Clip(entityKey), turn: first.turn, touched: slices.Clone(group),
 			view: derived.View{Stream: first.turn.meta.log.Stream, Key: first.key},
 		}
 		if err := a.readEntity(it, &e, group); err != nil {
@@ -277,7 +277,7 @@ func (a *applier) readEntity(it *pebble.Iterator, e *entity, group []*touched) e
 	for it.SeekGE(e.key); it.Valid() && bytes.HasPrefix(it.Key(), e.key); it.Next() {
 		origin, value := it.Key()[len(e.key):], append(make([]byte, 0, len(it.Value())), it.Value()...)
 		if i := slices.IndexFunc(group, func(t *touched) bool { return t.turn.meta.origin == string(origin) }); i >= 0 {
-			a.found(group[i], value)
+			group[i].found(value, &a.hasher)
 			continue
 		}
 		l := e.turn.meta.log
