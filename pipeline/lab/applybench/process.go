@@ -65,7 +65,11 @@ func (p *process) do(word string) (a answer, err error) {
 	return a, p.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
+// broken is what to say when it does not answer. It has ended, or does when nothing
+// more can be asked; only then are its last words all there.
 func (p *process) broken(err error) error {
+	_ = p.ask.Close()
+	_ = p.cmd.Wait() // how it ended, it says itself
 	return fmt.Errorf("the process of %s has failed: %w; it wrote %q", p.system, err, p.stderr.String())
 }
 

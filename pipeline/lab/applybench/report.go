@@ -31,8 +31,9 @@ type Row struct {
 	BareEventsPerS    float64 `json:"bare_events_per_s"`
 	CPUUsPerEvent     float64 `json:"cpu_us_per_event"` // compactions and garbage collection included
 	BareCPUUsPerEvent float64 `json:"bare_cpu_us_per_event"`
-	DigestShare       float64 `json:"digest_share"` // of chain, digests and marks in that
-	CallShare         float64 `json:"call_share"`   // of the calls of Apply in that
+	DigestShare       float64 `json:"digest_share"`    // of chain, digests and marks in that
+	CallShare         float64 `json:"call_share"`      // of the calls of Apply in that
+	ProfileSamples    int64   `json:"profile_samples"` // that the shares are from; both are 0 if these are too few
 	PeakMB            float64 `json:"peak_mb"`      // resident memory; 1 MB is 1,000,000 bytes
 	BarePeakMB        float64 `json:"bare_peak_mb"`
 }
@@ -45,7 +46,7 @@ func newRow(c Case, sums [2]answer, peakBytes [2]int64) Row {
 		Events: shard.Events, Seconds: shard.Seconds,
 		EventsPerS: float64(shard.Events) / shard.Seconds, BareEventsPerS: float64(bare.Events) / bare.Seconds,
 		CPUUsPerEvent: shard.CPUSeconds / float64(shard.Events) * 1e6, BareCPUUsPerEvent: bare.CPUSeconds / float64(bare.Events) * 1e6,
-		DigestShare: shard.Shares.Digest, CallShare: shard.Shares.Call,
+		DigestShare: shard.Shares.Digest, CallShare: shard.Shares.Call, ProfileSamples: shard.Shares.Samples,
 		PeakMB: float64(peakBytes[0]) / megabyte, BarePeakMB: float64(peakBytes[1]) / megabyte,
 	}
 }
@@ -90,11 +91,15 @@ func (r *Report) WriteTables(w io.Writer) error {
 }
 
 func (r Row) cells() []string {
+	share, digests := "unknown", "unknown"
+	if r.DigestShare > 0 {
+		share, digests = percent(r.DigestShare), verdict(r.DigestShare <= aimDigestShare)
+	}
 	return []string{
 		r.Rule, strconv.Itoa(r.ValueBytes), term.Count(r.Keys), r.Order, term.Count(r.BatchRecords),
 		term.Count(int(r.EventsPerS)), term.Count(int(r.BareEventsPerS)), percent(r.speed()), verdict(r.speed() >= aimSpeed),
 		fmt.Sprintf("%.1f", r.CPUUsPerEvent), fmt.Sprintf("%.1f", r.BareCPUUsPerEvent),
-		percent(r.DigestShare), verdict(r.DigestShare <= aimDigestShare),
+		share, digests,
 		fmt.Sprintf("%.0f", r.PeakMB), fmt.Sprintf("%.0f", r.BarePeakMB),
 	}
 }

@@ -87,6 +87,9 @@ func runCase(ctx context.Context, cfg Config, c Case) (_ Row, err error) {
 	return measure(ctx, c, pair)
 }
 
+// subjectCommand is the command of the lab that calls Subject.
+const subjectCommand = "bench-apply-subject"
+
 // command is this program again, as a measured process.
 func command(ctx context.Context, sc SubjectConfig) (*exec.Cmd, error) {
 	self, err := os.Executable()
@@ -94,7 +97,7 @@ func command(ctx context.Context, sc SubjectConfig) (*exec.Cmd, error) {
 		return nil, err
 	}
 	text, err := json.Marshal(sc)
-	return exec.CommandContext(ctx, self, "bench-apply-subject", string(text)), err
+	return exec.CommandContext(ctx, self, subjectCommand, string(text)), err
 }
 
 // measure has the two take turns, the shard first in every other one.
