@@ -16,9 +16,9 @@
 // preparing thread. The share of digests is read from a processor profile
 // that is taken all the while.
 //
-// Keys are drawn uniformly at random, unless a case says otherwise. A database is
-// filled in the order of its keys before it is measured, off the clock;
-// catching up begins with an empty one.
+// Keys are drawn uniformly at random, unless a case says otherwise. Before it is
+// measured, off the clock, a shard is filled in the order of its keys, and the bare
+// database begins as a copy of it; catching up begins with nothing.
 //
 // Linux only. Ratios travel to other machines, absolute figures do not.
 package applybench

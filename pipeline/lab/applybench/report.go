@@ -34,7 +34,7 @@ type Row struct {
 	DigestShare       float64 `json:"digest_share"`    // of chain, digests and marks in that
 	CallShare         float64 `json:"call_share"`      // of the calls of Apply in that
 	ProfileSamples    int64   `json:"profile_samples"` // that the shares are from; both are 0 if these are too few
-	PeakMB            float64 `json:"peak_mb"`      // resident memory; 1 MB is 1,000,000 bytes
+	PeakMB            float64 `json:"peak_mb"`         // resident memory; 1 MB is 1,000,000 bytes
 	BarePeakMB        float64 `json:"bare_peak_mb"`
 }
 

@@ -12,7 +12,6 @@ import (
 	"regexp"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/lab/report"
@@ -68,10 +67,14 @@ func runCase(ctx context.Context, cfg Config, c Case) (_ Row, err error) {
 	if err := checkSpace(dir, c); err != nil {
 		return Row{}, err
 	}
-	systems := []string{systemShard, systemBare}
+	if !c.CatchUp {
+		if err := fill(ctx, dir, c); err != nil {
+			return Row{}, err
+		}
+	}
 	var pair [2]*process
-	for i, system := range systems {
-		sc := SubjectConfig{System: system, Dir: filepath.Join(dir, system), Case: c}
+	for i, system := range []string{systemShard, systemBare} {
+		sc := SubjectConfig{System: system, Dir: filepath.Join(dir, system), Case: c, Filled: !c.CatchUp}
 		if cfg.Profile {
 			sc.Profile = filepath.Join(cfg.Dir, c.Name()+".pprof")
 		}
@@ -102,15 +105,6 @@ func command(ctx context.Context, sc SubjectConfig) (*exec.Cmd, error) {
 
 // measure has the two take turns, the shard first in every other one.
 func measure(ctx context.Context, c Case, pair [2]*process) (Row, error) {
-	if !c.CatchUp {
-		var g errgroup.Group
-		for _, p := range pair {
-			g.Go(func() error { _, err := p.do(askFill); return err })
-		}
-		if err := g.Wait(); err != nil {
-			return Row{}, err
-		}
-	}
 	var sums [2]answer
 	for turn := 0; sums[0].Events < c.Events; turn++ {
 		for i := range pair {

@@ -19,13 +19,14 @@ type SubjectConfig struct {
 	System  string
 	Dir     string // of the database
 	Case    Case
+	Fill    bool   // write every key once, and end
+	Filled  bool   // that was done
 	Profile string // keep the processor profile in this file; empty: do not
 }
 
 // What the measuring process asks for, a word a line. The answer is a line of
 // JSON.
 const (
-	askFill  = "fill"
 	askSlice = "slice"
 	askEnd   = "end"
 )
@@ -57,11 +58,17 @@ func Subject(cfg SubjectConfig, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Filled {
+		w.skipFill()
+	}
 	sys, err := openSystem(cfg.System, cfg.Dir, w.rule)
 	if err != nil {
 		return err
 	}
 	s := &subject{cfg: cfg, work: w, system: sys}
+	if cfg.Fill {
+		return errors.Join(s.fill(), s.system.close())
+	}
 	words := bufio.NewScanner(in)
 	for words.Scan() {
 		a, err := s.do(strings.TrimSpace(words.Text()))
@@ -77,8 +84,6 @@ func Subject(cfg SubjectConfig, in io.Reader, out io.Writer) error {
 
 func (s *subject) do(word string) (answer, error) {
 	switch word {
-	case askFill:
-		return answer{}, s.fill()
 	case askSlice:
 		return s.slice()
 	case askEnd:

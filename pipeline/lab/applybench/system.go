@@ -94,7 +94,8 @@ func (s *bare) apply(b *batch) error {
 }
 
 func (s *bare) totals() (t totals, err error) {
-	it, err := s.db.NewIter(nil)
+	const slicePrefix = 'S' // all that it writes; a filled one has a shard's other entries too
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{slicePrefix}, UpperBound: []byte{slicePrefix + 1}})
 	if err != nil {
 		return totals{}, err
 	}

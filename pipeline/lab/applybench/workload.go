@@ -60,6 +60,14 @@ func newWorkload(c Case) (*workload, error) {
 	return w, nil
 }
 
+// skipFill goes to where another workload is that has filled a database.
+func (w *workload) skipFill() {
+	for i := range w.next {
+		w.next[i] = int64((w.c.Keys - i + len(w.logs) - 1) / len(w.logs))
+	}
+	w.seq = uint64(w.c.Keys)
+}
+
 // draw picks a key.
 func (w *workload) draw() int {
 	if w.c.Order == skewed {
