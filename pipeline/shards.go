@@ -21,9 +21,6 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
-// blockCacheBytes is shared by all shards of a node.
-const blockCacheBytes = 128 << 20
-
 // shardSet are the open shards of a node, by partition.
 type shardSet struct {
 	cache *pebble.Cache
@@ -43,7 +40,7 @@ func openShards(cfg *config.Config, fs vfs.FS, log *slog.Logger) (*shardSet, err
 	if err := checkShards(cfg, fs); err != nil {
 		return nil, err
 	}
-	s := &shardSet{cache: pebble.NewCache(blockCacheBytes)}
+	s := &shardSet{cache: pebble.NewCache(cacheBytes)}
 	lineage := newLineage("")
 	for p := range cfg.Partitions {
 		sc, err := shardConfig(cfg, fs, log, StateDir(cfg), p)
@@ -109,6 +106,8 @@ func shardConfig(cfg *config.Config, fs vfs.FS, log *slog.Logger, stateDir strin
 		Models:       models,
 		Log:          log.With("shard", partition),
 		MinFreeBytes: uint64(cfg.Limits.MinFreeBytes),
+
+		MemTableBytes: memTableBytes(cfg.Partitions),
 	}, nil
 }
 

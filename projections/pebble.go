@@ -8,7 +8,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // formatVersion is the version of the on-disk format that databases are made
@@ -23,17 +22,13 @@ const filterBitsPerKey = 10
 // Pebble does by itself.
 func (c Config) PebbleOptions() *pebble.Options {
 	c.setDefaults()
-	return pebbleOptions(c.FS, c.Cache, c.Log)
-}
-
-func pebbleOptions(fs vfs.FS, cache *pebble.Cache, log *slog.Logger) *pebble.Options {
 	opts := &pebble.Options{
-		FS:                          fs,
-		Cache:                       cache,
+		FS:                          c.FS,
+		Cache:                       c.Cache,
 		FormatMajorVersion:          formatVersion,
-		Logger:                      pebbleLogger{log},
-		EventListener:               eventListener(log),
-		MemTableSize:                16 << 20,
+		Logger:                      pebbleLogger{c.Log},
+		EventListener:               eventListener(c.Log),
+		MemTableSize:                c.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       100,

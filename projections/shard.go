@@ -37,7 +37,16 @@ type Config struct {
 	// MinFreeBytes is the free disk space below which Apply refuses with a
 	// *DiskFullError, so that the disk never fills up under Pebble. 0: no check.
 	MinFreeBytes uint64
+
+	// MemTableBytes is how much the database gathers in memory before it sorts
+	// it into its tables. Twice as much is in use under load, and four times
+	// while the disk is slow; Cache is smaller by it. The more, the less is rewritten by
+	// compactions. 0: DefaultMemTableBytes.
+	MemTableBytes uint64
 }
+
+// DefaultMemTableBytes suits a process with few shards.
+const DefaultMemTableBytes = 64 << 20
 
 // Lineage identifies a line of descent of state. A restore starts a new one.
 type Lineage struct {
@@ -94,6 +103,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MemTableBytes == 0 {
+		c.MemTableBytes = DefaultMemTableBytes
 	}
 }
 

@@ -16,8 +16,8 @@ const (
 	systemBare  = "bare"
 )
 
-// cacheBytes is what a node has for blocks.
-const cacheBytes = 128 << 20
+// cacheBytes is what a node has for blocks, and for memtables.
+const cacheBytes = 128<<20 + 2*projections.DefaultMemTableBytes
 
 // system is what takes batches.
 type system interface {
