@@ -26,6 +26,7 @@ const (
 	workerBatch = 10_000 // records, as the pipeline's worker polls them
 	smallBatch  = 100
 	million     = 1_000_000
+	shortKeys   = 400_000
 
 	// sliceEvents are applied in one turn: about a second.
 	sliceEvents = 100_000
@@ -55,11 +56,11 @@ func Cases(short bool, seed uint64) []Case {
 	}
 	if short {
 		for _, rule := range rules() {
-			add(Case{Rule: rule, ValueBytes: 256, Keys: million, Events: 400_000})
+			add(Case{Rule: rule, ValueBytes: 256, Keys: shortKeys, Events: 400_000})
 		}
-		add(Case{Rule: "lww", ValueBytes: 1024, Keys: million / 2, Events: 400_000})
-		add(Case{Rule: "lww", ValueBytes: 256, Keys: million, BatchRecords: smallBatch, Events: 200_000})
-		add(Case{Rule: "lww", ValueBytes: 256, Keys: million, CatchUp: true, Events: million})
+		add(Case{Rule: "lww", ValueBytes: 1024, Keys: shortKeys, Events: 300_000})
+		add(Case{Rule: "lww", ValueBytes: 256, Keys: shortKeys, BatchRecords: smallBatch, Events: 200_000})
+		add(Case{Rule: "lww", ValueBytes: 256, Keys: shortKeys, CatchUp: true, Events: million})
 		return cases
 	}
 	for _, rule := range rules() {
