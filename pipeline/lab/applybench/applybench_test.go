@@ -125,6 +125,33 @@ func TestBareWritesAreTheShards(t *testing.T) {
 	}
 }
 
+func TestTotalsAreCompared(t *testing.T) {
+	a := totals{Keys: 100, Bytes: 10_000}
+	for _, c := range []struct {
+		other totals
+		want  bool
+	}{{a, true}, {totals{100, 10_500}, true}, {totals{100, 9_400}, false}, {totals{100, 10_600}, false}, {totals{101, 10_000}, false}} {
+		if got := a.isLike(c.other); got != c.want {
+			t.Errorf("%+v and %+v: %v", a, c.other, got)
+		}
+	}
+}
+
+// Values have the size that a case says, whatever the rule.
+func TestValuesHaveTheirSize(t *testing.T) {
+	for _, rule := range rules() {
+		w, err := newWorkload(smallCase(rule))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range w.values[:100] {
+			if len(v) != 256 || !json.Valid(v) {
+				t.Fatalf("rule %s: %d bytes: %s", rule, len(v), v)
+			}
+		}
+	}
+}
+
 func TestWorkloadIsRepeatable(t *testing.T) {
 	make2 := func(seed uint64) string {
 		c := smallCase("lww")

@@ -133,7 +133,7 @@ func measure(ctx context.Context, c Case, pair [2]*process) (Row, error) {
 		}
 		sums[i].Totals, sums[i].Shares = last.Totals, last.Shares
 	}
-	if sums[0].Totals != sums[1].Totals {
+	if !sums[0].Totals.isLike(sums[1].Totals) {
 		return Row{}, fmt.Errorf("the shard holds %+v, the bare database %+v: they did not do the same", sums[0].Totals, sums[1].Totals)
 	}
 	return newRow(c, sums, peaks), nil

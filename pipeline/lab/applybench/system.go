@@ -2,6 +2,7 @@ package applybench
 
 import (
 	"errors"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -30,6 +31,13 @@ type system interface {
 type totals struct {
 	Keys  int64 `json:"keys"`
 	Bytes int64 `json:"bytes"`
+}
+
+// isLike reports whether they are of the same slices, but for the sizes of a few
+// numbers in them.
+func (t totals) isLike(other totals) bool {
+	const tolerance = 0.05
+	return t.Keys == other.Keys && math.Abs(float64(t.Bytes-other.Bytes)) <= tolerance*float64(t.Bytes)
 }
 
 func openSystem(name, dir string, rule merge.Rule) (system, error) {
