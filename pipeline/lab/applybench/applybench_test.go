@@ -328,7 +328,7 @@ func TestShares(t *testing.T) {
 	if _, err := sharesOf(&p); err == nil {
 		t.Error("a profile without digests is believed")
 	}
-	p.Sample = p.Sample[:1]
+	p.Sample = p.Sample[:1] // of 270
 	if got, err := sharesOf(&p); err != nil || got != (shares{Samples: 270}) {
 		t.Errorf("too short a profile: %+v, %v", got, err)
 	}

@@ -20,8 +20,8 @@ type shares struct {
 	Samples int64 `json:"samples"`
 }
 
-// samplesMin bound the standard error of a share of 5 % to 1 %.
-const samplesMin = 500
+// samplesMin keep the standard error of a share of 5 % near 1 %.
+const samplesMin = 300
 
 const (
 	projectionsPath = "github.com/evenkeel/evenkeel/projections"
