@@ -18,6 +18,7 @@ import (
 type Cut struct {
 	partition int32
 	lineage   Lineage
+	epoch     events.Epoch
 	snapshot  *pebble.Snapshot
 	states    []events.LogState
 }
@@ -29,7 +30,7 @@ func (s *Shard) Freeze() (*Cut, error) {
 	if err != nil {
 		return nil, errors.Join(err, snapshot.Close())
 	}
-	return &Cut{partition: s.cfg.Partition, lineage: s.lineage, snapshot: snapshot, states: sortedStates(logs)}, nil
+	return &Cut{partition: s.cfg.Partition, lineage: s.lineage, epoch: s.epoch, snapshot: snapshot, states: sortedStates(logs)}, nil
 }
 
 // Close lets go of the cut.
@@ -40,6 +41,9 @@ func (c *Cut) Partition() int32 { return c.partition }
 
 // Lineage is the line of descent of the shard's state.
 func (c *Cut) Lineage() Lineage { return c.lineage }
+
+// Epoch is the term under which the shard is open.
+func (c *Cut) Epoch() events.Epoch { return c.epoch }
 
 // States is the state of every log at the cut, in order.
 func (c *Cut) States() []events.LogState { return c.states }

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ func describe(s events.LogState) string {
 	if s.Log == (events.Log{}) {
 		return "nothing"
 	}
-	return fmt.Sprintf("%s at offset %d with digest %s (%d keys, %d bytes, %d events, %d parked)",
-		s.Log, s.Next, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
+	return fmt.Sprintf("%s at offset %d with chain %s and digest %s (%d keys, %d bytes, %d events, %d parked)",
+		s.Log, s.Next, s.Chain, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
 }
 
 // Restore makes a new database at cfg.Dir out of sorted tables written by
@@ -64,6 +65,22 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 		return events.Errorf(events.KindInconsistent, "shard %d: %w", cfg.Partition, err)
 	}
 	return compareStates(cfg.Partition, want, found)
+}
+
+// CheckTable reads every block of a sorted table, as Cut.WriteTables writes them,
+// against its checksum. Damage is of kind events.KindInconsistent.
+func CheckTable(ctx context.Context, table []byte) error {
+	const path = "table.sst"
+	fs := vfs.NewMem()
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(bytes.Clone(table)) // a vfs.File may change what it writes
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return checkTable(ctx, fs, path)
 }
 
 // checkTable reads every block of a table against its checksum, also those that

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"slices"
@@ -20,12 +21,14 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 // Cut is a shard frozen at one vector.
 type Cut interface {
 	Partition() int32
 	LineageID() string
+	Epoch() events.Epoch // under which the shard is open; 0: none
 	States() []events.LogState
 
 	// WriteTables writes the cut as disjoint sorted tables in order, each of
@@ -38,6 +41,9 @@ type Config struct {
 	Region   events.Region
 	Merge    map[events.Stream]string // the rule of each stream
 	Software string                   // name and version of the writer
+
+	// Sealer seals every table. Required; seal.None() for tables as they are.
+	Sealer *seal.Sealer
 
 	// Uploaded, if not nil, is told the bytes of every table that is in the
 	// bucket. It may be called from several goroutines.
@@ -53,57 +59,92 @@ const (
 // After an error there is no backup, except that the manifest may have been
 // stored although its answer was lost; then the backup is whole.
 func Full(ctx context.Context, bucket objstore.Bucket, cuts []Cut, cfg Config) (*format.Manifest, error) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	m := &format.Manifest{
-		Format:   format.Version,
-		ID:       newID(now),
-		Region:   cfg.Region,
-		Created:  now,
-		Software: cfg.Software,
-		Merge:    map[events.Stream]string{},
-		Shards:   make([]format.Shard, len(cuts)),
-	}
-	maps.Copy(m.Merge, cfg.Merge)
-	cuts = slices.SortedFunc(slices.Values(cuts), func(a, b Cut) int { return cmp.Compare(a.Partition(), b.Partition()) })
-	for i, cut := range cuts {
-		m.Shards[i] = format.Shard{
-			Partition: cut.Partition(), Lineage: cut.LineageID(),
-			States: append([]events.LogState{}, cut.States()...), Tables: []format.Table{},
-		}
+	id, now := NewID()
+	m := cfg.manifest(id, now)
+	for _, cut := range sorted(cuts) {
+		m.Shards = append(m.Shards, emptyShard(cut))
 	}
 	if err := m.Validate(); err != nil { // before anything is uploaded in vain
 		return nil, err
 	}
-	u := uploader{bucket: bucket, manifest: m, uploaded: cfg.Uploaded}
-	g, together := errgroup.WithContext(ctx)
+	shards, err := Shards(ctx, bucket, id, cuts, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return Publish(ctx, bucket, id, now, shards, cfg)
+}
+
+// NewID names a backup that begins now.
+func NewID() (id string, now time.Time) {
+	now = time.Now().UTC().Truncate(time.Millisecond)
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails, by its contract
+	return format.NewID(now, random), now
+}
+
+// Shards copies the cuts of some shards into the bucket, as parts of the backup
+// with an id. Nothing refers to them until Publish.
+func Shards(ctx context.Context, bucket objstore.Bucket, id string, cuts []Cut, cfg Config) ([]format.Shard, error) {
+	if !format.ValidID(id) {
+		return nil, events.Errorf(events.KindInvalid, "backup id %q is malformed", id)
+	}
+	if cfg.Sealer == nil {
+		return nil, errors.New("no sealer: tables are sealed, or explicitly not")
+	}
+	cuts = sorted(cuts)
+	shards := make([]format.Shard, len(cuts))
+	u := uploader{bucket: bucket, manifest: cfg.manifest(id, time.Time{}), sealer: cfg.Sealer, uploaded: cfg.Uploaded}
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelShards)
 	for i, cut := range cuts {
+		shards[i] = emptyShard(cut)
 		g.Go(func() error {
-			if err := u.tables(together, cut, &m.Shards[i]); err != nil {
+			if err := u.tables(ctx, cut, &shards[i]); err != nil {
 				return fmt.Errorf("backup of shard %d: %w", cut.Partition(), err)
 			}
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	return shards, g.Wait()
+}
+
+// Publish makes the backup exist of which all shards have been copied.
+func Publish(ctx context.Context, bucket objstore.Bucket, id string, created time.Time, shards []format.Shard, cfg Config) (*format.Manifest, error) {
+	m := cfg.manifest(id, created)
+	m.Shards = slices.SortedFunc(slices.Values(shards), func(a, b format.Shard) int { return cmp.Compare(a.Partition, b.Partition) })
 	if err := catalog.Publish(ctx, bucket, m); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func newID(now time.Time) string {
-	var random [4]byte
-	_, _ = rand.Read(random[:]) // never fails, by its contract
-	return format.NewID(now, random)
+// manifest is that of a backup without shards.
+func (c Config) manifest(id string, created time.Time) *format.Manifest {
+	m := &format.Manifest{
+		Format: format.Version, ID: id, Kind: format.Full, Region: c.Region, Created: created, Software: c.Software,
+		Merge: map[events.Stream]string{}, Shards: []format.Shard{},
+	}
+	maps.Copy(m.Merge, c.Merge)
+	return m
+}
+
+func sorted(cuts []Cut) []Cut {
+	return slices.SortedFunc(slices.Values(cuts), func(a, b Cut) int { return cmp.Compare(a.Partition(), b.Partition()) })
+}
+
+// emptyShard is a shard of a backup before any of its tables are in the bucket.
+func emptyShard(cut Cut) format.Shard {
+	return format.Shard{
+		Partition: cut.Partition(), Lineage: cut.LineageID(), Epoch: cut.Epoch(),
+		States: append([]events.LogState{}, cut.States()...), Tables: []format.Table{},
+	}
 }
 
 // uploader copies tables into the bucket.
 type uploader struct {
 	bucket   objstore.Bucket
 	manifest *format.Manifest
+	sealer   *seal.Sealer
 	uploaded func(bytes int64)
 }
 
@@ -112,7 +153,7 @@ func (u *uploader) tables(ctx context.Context, cut Cut, shard *format.Shard) err
 	opened := 0
 	err := cut.WriteTables(ctx, tableBytes, func() (io.WriteCloser, error) {
 		opened++
-		return &table{ctx: ctx, up: u, shard: shard}, nil
+		return u.newTable(ctx, shard)
 	})
 	if err == nil && len(shard.Tables) != opened {
 		err = fmt.Errorf("%d of %d tables are not in the bucket", opened-len(shard.Tables), opened)
@@ -120,9 +161,12 @@ func (u *uploader) tables(ctx context.Context, cut Cut, shard *format.Shard) err
 	return err
 }
 
-// table collects one table in memory and uploads it on Close.
+// table collects one table in memory, sealed, and uploads it on Close.
 type table struct {
-	buf    bytes.Buffer
+	stored bytes.Buffer
+	sealed io.WriteCloser  // into stored
+	sum    hash.Hash       // of the table
+	size   int64           // of the table
 	ctx    context.Context // of the one call that the table lives in
 	up     *uploader
 	shard  *format.Shard
@@ -131,11 +175,20 @@ type table struct {
 
 var errClosed = errors.New("table is closed already")
 
+func (u *uploader) newTable(ctx context.Context, shard *format.Shard) (*table, error) {
+	t := &table{sum: sha256.New(), ctx: ctx, up: u, shard: shard}
+	var err error
+	t.sealed, err = u.sealer.Writer(&t.stored)
+	return t, err
+}
+
 func (t *table) Write(p []byte) (int, error) {
 	if t.closed {
 		return 0, errClosed
 	}
-	return t.buf.Write(p)
+	_, _ = t.sum.Write(p) // never fails, by its contract
+	t.size += int64(len(p))
+	return t.sealed.Write(p)
 }
 
 func (t *table) Close() error {
@@ -146,18 +199,23 @@ func (t *table) Close() error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	sum := sha256.Sum256(t.buf.Bytes())
-	tab := format.Table{
-		Name:   t.up.manifest.TableName(t.shard.Partition, len(t.shard.Tables), sum),
-		Size:   int64(t.buf.Len()),
-		SHA256: hex.EncodeToString(sum[:]),
+	if err := t.sealed.Close(); err != nil {
+		return err
 	}
-	if err := t.up.bucket.Create(t.ctx, tab.Name, t.buf.Bytes()); err != nil {
+	keys := t.up.sealer.Keys()
+	stored := sha256.Sum256(t.stored.Bytes())
+	tab := format.Table{
+		Name: t.up.manifest.TableName(t.shard.Partition, len(t.shard.Tables), stored, len(keys) > 0),
+		Size: t.size, SHA256: hex.EncodeToString(t.sum.Sum(nil)),
+		StoredSize: int64(t.stored.Len()), StoredSHA256: hex.EncodeToString(stored[:]),
+		Keys: append([]string{}, keys...),
+	}
+	if err := t.up.bucket.Create(t.ctx, tab.Name, t.stored.Bytes()); err != nil {
 		return err
 	}
 	t.shard.Tables = append(t.shard.Tables, tab)
 	if t.up.uploaded != nil {
-		t.up.uploaded(tab.Size)
+		t.up.uploaded(tab.StoredSize)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 func TestFull(t *testing.T) {
@@ -38,8 +39,8 @@ func TestFull(t *testing.T) {
 	if m.Created.Before(begun) || time.Since(m.Created) < 0 || !strings.HasPrefix(m.ID, m.Created.Format("20060102T150405.000Z")) {
 		t.Errorf("backup %s of %s", m.ID, m.Created)
 	}
-	if n := uploaded.Load(); n != m.Bytes() || n == 0 {
-		t.Errorf("%d bytes uploaded, %d in the manifest", n, m.Bytes())
+	if n := uploaded.Load(); n != m.StoredBytes() || n <= m.Bytes() {
+		t.Errorf("%d bytes uploaded, %d in the manifest", n, m.StoredBytes())
 	}
 	stored, err := catalog.Load(t.Context(), bucket, region, m.ID)
 	if err != nil {
@@ -63,7 +64,7 @@ func TestFullOfOddRegions(t *testing.T) {
 		{"many", cutsOf(make([][]string, 40)...)},
 	} {
 		bucket := objstore.NewMemory("backups")
-		if _, err := snapshotter.Full(t.Context(), bucket, test.cuts, snapshotter.Config{Region: region}); err != nil {
+		if _, err := snapshotter.Full(t.Context(), bucket, test.cuts, snapshotter.Config{Region: region, Sealer: seal.None()}); err != nil {
 			t.Errorf("%s: %v", test.name, err)
 		}
 		if ids := audit(t, bucket, test.cuts); len(ids) != 1 {
@@ -95,6 +96,7 @@ func TestFullRefuses(t *testing.T) {
 		{"cut breaks later", one(&cut{tables: []string{"a", "b", "c"}, breaksAt: 3}), config, errBroken.Error()},
 		{"cut does not close a table", one(&cut{tables: []string{"a", "b"}, forgets: true}), config, "1 of 2 tables"},
 		{"empty table", one(&cut{tables: []string{""}}), config, "0 bytes"},
+		{"no sealer", someCuts(), snapshotter.Config{Region: region}, "sealer"},
 	} {
 		bucket := objstore.NewMemory("backups")
 		m, err := snapshotter.Full(t.Context(), bucket, test.cuts, test.cfg)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -19,11 +20,36 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 const region = events.Region("us-east-1")
 
-var config = snapshotter.Config{Region: region, Software: "test", Merge: map[events.Stream]string{"session": "lww"}}
+var (
+	operating, operatingKey = newKey()
+	recovery, recoveryKey   = newKey()
+
+	config = snapshotter.Config{Region: region, Software: "test", Merge: map[events.Stream]string{"session": "lww"}, Sealer: newSealer()}
+)
+
+func newKey() (opener *seal.Opener, recipient string) {
+	file, recipient, err := seal.Generate(false, time.Unix(1, 0))
+	if err == nil {
+		opener, err = seal.NewOpener("key", file)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return opener, recipient
+}
+
+func newSealer() *seal.Sealer {
+	s, err := seal.NewSealer([]string{operatingKey, recoveryKey})
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
 
 // cut is a frozen shard made of any bytes.
 type cut struct {
@@ -40,6 +66,8 @@ var errBroken = errors.New("the cut is broken")
 
 func (c *cut) Partition() int32  { return c.partition }
 func (c *cut) LineageID() string { return fmt.Sprintf("lineage-%d", c.partition) }
+
+func (c *cut) Epoch() events.Epoch { return events.Epoch(c.partition) }
 
 // States tells of the tables, so that a restore can be compared with it.
 func (c *cut) States() (states []events.LogState) {
@@ -150,7 +178,7 @@ func (t *target) compare(cuts []snapshotter.Cut) error {
 	for _, c := range cuts {
 		c := c.(*cut)
 		shard := t.finished[c.partition]
-		if shard.Lineage != c.LineageID() || !slices.Equal(shard.States, c.States()) {
+		if shard.Lineage != c.LineageID() || shard.Epoch != c.Epoch() || !slices.Equal(shard.States, c.States()) {
 			return fmt.Errorf("shard %d: %+v", c.partition, shard)
 		}
 		for n, want := range c.tables {
@@ -182,7 +210,7 @@ func audit(t rapid.TB, bucket *objstore.Memory, possible ...[]snapshotter.Cut) [
 			continue
 		}
 		tgt := newTarget()
-		report, err := restore.Run(ctx, bucket, m, tgt, nil)
+		report, err := restore.Run(ctx, restore.Source{Bucket: bucket, Opener: recovery}, m, tgt, nil)
 		if err != nil {
 			t.Errorf("backup %s exists and cannot be restored: %v", id, err)
 			continue
@@ -194,8 +222,23 @@ func audit(t rapid.TB, bucket *objstore.Memory, possible ...[]snapshotter.Cut) [
 			t.Errorf("backup %s: report %+v", id, report)
 		}
 	}
+	for _, pin := range names(t, bucket, format.PinPrefix(region)) {
+		t.Errorf("a restore has left %s", pin)
+	}
 	for _, violation := range bucket.Violations() {
 		t.Errorf("the bucket's contract was broken: %s", violation)
 	}
 	return ids
+}
+
+// names lists objects.
+func names(t rapid.TB, bucket objstore.Reader, prefix string) (names []string) {
+	t.Helper()
+	for info, err := range bucket.List(context.Background(), prefix) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, info.Name)
+	}
+	return names
 }

@@ -24,7 +24,7 @@ const us = events.Region("us")
 func manifest(r events.Region, seconds int) *format.Manifest {
 	created := time.Date(2026, 11, 23, 8, 0, seconds, 0, time.UTC)
 	return &format.Manifest{
-		Format: format.Version, ID: format.NewID(created, [4]byte{byte(255 - seconds)}), Region: r, Created: created,
+		Format: format.Version, Kind: format.Full, ID: format.NewID(created, [4]byte{byte(255 - seconds)}), Region: r, Created: created,
 		Merge: map[events.Stream]string{}, Shards: []format.Shard{{Lineage: "l", States: []events.LogState{}, Tables: []format.Table{}}},
 	}
 }
@@ -168,9 +168,9 @@ func TestFaults(t *testing.T) {
 		load events.Kind
 		ids  error
 	}{
-		{"listing fails", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore}, 0, objstore.ErrUnavailable},
-		{"listing breaks off", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailAfter}, 0, objstore.ErrUnavailable},
-		{"listing denied", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.Deny}, 0, objstore.ErrAccess},
+		{"listing fails", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore}, events.KindFailed, objstore.ErrUnavailable},
+		{"listing breaks off", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailAfter}, events.KindFailed, objstore.ErrUnavailable},
+		{"listing denied", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.Deny}, events.KindFailed, objstore.ErrAccess},
 		{"reading fails", objstore.Rule{Ops: []string{objstore.OpGet}, Effect: objstore.FailBefore}, events.KindFailed, nil},
 		{"reading denied", objstore.Rule{Ops: []string{objstore.OpGet}, Effect: objstore.Deny}, events.KindFailed, nil},
 		{"body cut", objstore.Rule{Effect: objstore.TearBody}, events.KindInconsistent, nil},

@@ -54,14 +54,23 @@ func fields(v any) (names []string) {
 func TestDocNamesObjects(t *testing.T) {
 	m := sample()
 	tab := m.Shards[1].Tables[1]
+	id := m.ID
 	fill := strings.NewReplacer(
 		"REGION", m.Region.String(), "ID", m.ID, "PPPP", "0001", "NNNNNN", "000001", "HHHHHHHHHHHHHHHH", tab.SHA256[:16],
 	)
-	if got := fill.Replace(quoted(row(t, "table"))[0]); got != tab.Name {
+	if got := fill.Replace(quoted(row(t, "table"))[0]); got != tab.Name || quoted(row(t, "sealed table"))[0] != quoted(row(t, "table"))[0]+sealedSuffix {
 		t.Errorf("table: FORMAT.md says %s, it is %s", got, tab.Name)
 	}
 	if got := fill.Replace(quoted(row(t, "manifest"))[0]); got != ManifestName(m.Region, m.ID) {
 		t.Errorf("manifest: FORMAT.md says %s, it is %s", got, ManifestName(m.Region, m.ID))
+	}
+	for first, want := range map[string]string{
+		"floor": FloorName(m.Region, 1), "plan": PlanName(m.Region, 1), "pin": PinName(m.Region, id, "0123456789abcdef"),
+	} {
+		fill := strings.NewReplacer("REGION", m.Region.String(), "NNNNNNNNNN", "0000000001", "ID", id, "RRRRRRRRRRRRRRRR", "0123456789abcdef")
+		if got := fill.Replace(quoted(row(t, first))[0]); got != want {
+			t.Errorf("%s: FORMAT.md says %s, it is %s", first, got, want)
+		}
 	}
 	if !slices.Contains(quoted(doc(t)), m.ID) {
 		t.Errorf("FORMAT.md does not show the id %s", m.ID)
@@ -88,7 +97,8 @@ func TestDocListsFields(t *testing.T) {
 	if len(listed) != len(want) {
 		t.Errorf("FORMAT.md lists %q, there are %q", listed, want)
 	}
-	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{})} {
+	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}),
+		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{})} {
 		for _, name := range fields {
 			if !slices.Contains(quoted(row(t, place)), name) {
 				t.Errorf("FORMAT.md does not list %s of %s", name, place)

@@ -62,8 +62,16 @@ func TestEveryFormatIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Decode(text); err != nil {
+		m, err := Decode(text)
+		if err != nil {
 			t.Errorf("format %d: %v", version, err)
+			continue
+		}
+		if want := map[int]*Manifest{1: sample1(), 2: sample()}[version]; !reflect.DeepEqual(m, want) {
+			t.Errorf("format %d is read as\n%+v\nwant\n%+v", version, m, want)
+		}
+		if again := mustEncode(t, m); !bytes.Equal(again, text) {
+			t.Errorf("format %d is written again as\n%s\nit was\n%s", version, again, text)
 		}
 	}
 }

@@ -4,13 +4,14 @@
 package format
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,10 @@ import (
 
 // Version of the format that this package writes. It reads this one and all
 // before it.
-const Version = 1
+const Version = 2
+
+// Full is the kind of a backup that holds all slices.
+const Full = "full"
 
 // MaxManifestBytes bounds what is read as a manifest.
 const MaxManifestBytes = 64 << 20
@@ -27,9 +31,10 @@ const MaxManifestBytes = 64 << 20
 // Manifest makes a backup exist. It is immutable.
 type Manifest struct {
 	Format   int                      `json:"format"`
-	ID       string                   `json:"id"`      // sorts by time, see NewID
-	Region   events.Region            `json:"region"`  // whose state it is
-	Created  time.Time                `json:"created"` // UTC
+	ID       string                   `json:"id"`            // sorts by time, see NewID
+	Kind     string                   `json:"kind,omitzero"` // Full; since format 2
+	Region   events.Region            `json:"region"`        // whose state it is
+	Created  time.Time                `json:"created"`       // UTC
 	Software string                   `json:"software"`
 	Merge    map[events.Stream]string `json:"merge"`  // the rule of each stream
 	Shards   []Shard                  `json:"shards"` // ascending by partition
@@ -38,22 +43,47 @@ type Manifest struct {
 // Shard is one shard of the backup, at its own vector.
 type Shard struct {
 	Partition int32             `json:"partition"`
-	Lineage   string            `json:"lineage"` // of the state that was copied
-	States    []events.LogState `json:"states"`  // what a restore must come to
-	Tables    []Table           `json:"tables"`  // in order, disjoint
+	Lineage   string            `json:"lineage"`        // of the state that was copied
+	Epoch     events.Epoch      `json:"epoch,omitzero"` // under which it was copied; since format 2
+	States    []events.LogState `json:"states"`         // what a restore must come to
+	Tables    []Table           `json:"tables"`         // in order, disjoint
 }
 
-// Table is one object with a sorted table in Pebble's format.
+// Table is one object with a sorted table in Pebble's format, sealed or as it is.
 type Table struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"` // bytes
-	SHA256 string `json:"sha256"`
+	Name   string `json:"name"`   // of the object
+	Size   int64  `json:"size"`   // of the table, in bytes
+	SHA256 string `json:"sha256"` // of the table
+
+	// Since format 2: what the object holds, and the ids of the keys any of which
+	// opens it; none: it is the table as it is. See Stored.
+	StoredSize   int64    `json:"stored_size,omitzero"`
+	StoredSHA256 string   `json:"stored_sha256,omitzero"`
+	Keys         []string `json:"keys,omitzero"`
+}
+
+// Stored is the size and the SHA-256 of the object, whatever the format.
+func (t Table) Stored() (size int64, sum string) {
+	if t.StoredSHA256 == "" {
+		return t.Size, t.SHA256
+	}
+	return t.StoredSize, t.StoredSHA256
 }
 
 // NewID names a backup that starts at the given time. Names sort by time; the
 // random part keeps two backups of one millisecond apart.
 func NewID(now time.Time, random [4]byte) string {
-	return now.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(random[:])
+	return now.UTC().Format(idStamp) + "-" + hex.EncodeToString(random[:])
+}
+
+const idStamp = "20060102T150405.000Z"
+
+// IDTime is when the backup with a valid id began, by the clock of who made it.
+func IDTime(id string) (time.Time, error) {
+	if !ValidID(id) {
+		return time.Time{}, fmt.Errorf("id %q is malformed", id)
+	}
+	return time.Parse(idStamp, id[:len(idStamp)])
 }
 
 var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}$`)
@@ -61,14 +91,46 @@ var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}$`)
 // ValidID reports whether id has the form that NewID gives.
 func ValidID(id string) bool { return idForm.MatchString(id) }
 
-// Bytes is the size of all tables together.
-func (m *Manifest) Bytes() (n int64) {
-	for _, s := range m.Shards {
-		for _, t := range s.Tables {
-			n += t.Size
+// Tables yields the tables of all shards, in order.
+func (m *Manifest) Tables() iter.Seq[Table] {
+	return func(yield func(Table) bool) {
+		for _, s := range m.Shards {
+			for _, t := range s.Tables {
+				if !yield(t) {
+					return
+				}
+			}
 		}
 	}
+}
+
+// Bytes is the size of all tables together.
+func (m *Manifest) Bytes() (n int64) {
+	for t := range m.Tables() {
+		n += t.Size
+	}
 	return n
+}
+
+// StoredBytes is the size of all objects with tables together.
+func (m *Manifest) StoredBytes() (n int64) {
+	for t := range m.Tables() {
+		size, _ := t.Stored()
+		n += size
+	}
+	return n
+}
+
+// Keys are the ids of all keys that tables are sealed for, sorted. None: nothing
+// is sealed.
+func (m *Manifest) Keys() []string {
+	ids := map[string]bool{}
+	for t := range m.Tables() {
+		for _, k := range t.Keys {
+			ids[k] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(ids))
 }
 
 // States is the state of every log in the backup.
@@ -79,11 +141,33 @@ func (m *Manifest) States() (states []events.LogState) {
 	return states
 }
 
-// TableName names the nth table of a shard. The backup's id is in it, so it is
-// never used again.
-func (m *Manifest) TableName(partition int32, n int, sum [sha256.Size]byte) string {
-	return fmt.Sprintf("%s/tables/%s/shard-%04d/%06d-%x.sst", m.Region, m.ID, partition, n, sum[:8])
+// TableName names the nth table of a shard by the SHA-256 of what the object
+// holds. The backup's id is in it, so it is never used again.
+func (m *Manifest) TableName(partition int32, n int, stored [sha256.Size]byte, sealed bool) string {
+	name := fmt.Sprintf("%s%s/shard-%04d/%06d-%x.sst", TablePrefix(m.Region), m.ID, partition, n, stored[:8])
+	if sealed {
+		name += sealedSuffix
+	}
+	return name
 }
+
+const sealedSuffix = ".age"
+
+// TablePrefix is where the tables of a region's backups are.
+func TablePrefix(r events.Region) string { return string(r) + "/tables/" }
+
+// ParseTableName tells which backup of a region an object with a table belongs
+// to. Any name that TableName does not give is that of somebody else's object.
+func ParseTableName(r events.Region, name string) (id string, ok bool) {
+	rest, inside := strings.CutPrefix(name, TablePrefix(r))
+	id, rest, _ = strings.Cut(rest, "/")
+	if !inside || !ValidID(id) || !tableForm.MatchString(rest) {
+		return "", false
+	}
+	return id, true
+}
+
+var tableForm = regexp.MustCompile(`^shard-[0-9]{4,}/[0-9]{6,}-[0-9a-f]{16}\.sst(\.age)?$`)
 
 // ManifestPrefix is where a region's manifests are.
 func ManifestPrefix(r events.Region) string { return string(r) + "/manifests/" }
@@ -112,39 +196,18 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(text)
-	text = fmt.Appendf(text, "\nsha256:%x\n", sum)
-	if len(text) > MaxManifestBytes {
+	text, err := encodeLine(m)
+	if err == nil && len(text) > MaxManifestBytes {
 		return nil, events.Errorf(events.KindRefused, "manifest %s: %d bytes, nothing reads more than %d", m.ID, len(text), MaxManifestBytes)
 	}
-	return text, nil
+	return text, err
 }
 
 // Decode reads and verifies what Encode wrote.
 func Decode(b []byte) (*Manifest, error) {
-	text, rest, _ := bytes.Cut(b, []byte("\n"))
-	sum := sha256.Sum256(text)
-	if string(rest) != fmt.Sprintf("sha256:%x\n", sum) {
-		return nil, events.Errorf(events.KindInconsistent, "manifest is damaged: its hash does not fit")
-	}
-	var version struct {
-		Format int `json:"format"`
-	}
-	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "manifest is no JSON: %w", err)
-	}
-	if version.Format < 1 || version.Format > Version {
-		return nil, events.Errorf(events.KindRefused, "manifest has format %d; this program reads 1 to %d; use a newer one", version.Format, Version)
-	}
 	m := &Manifest{}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(m); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "manifest: %w", err)
+	if err := decodeLine("manifest", Version, b, m); err != nil {
+		return nil, err
 	}
 	if err := m.Validate(); err != nil {
 		return nil, err
@@ -163,8 +226,10 @@ func (m *Manifest) Validate() error {
 
 func (m *Manifest) validate() error {
 	switch _, offset := m.Created.Zone(); {
-	case m.Format != Version:
-		return fmt.Errorf("format %d, want %d", m.Format, Version)
+	case m.Format < 1 || m.Format > Version:
+		return fmt.Errorf("format %d, want 1 to %d", m.Format, Version)
+	case m.Format == 1 && m.Kind != "", m.Format > 1 && m.Kind != Full:
+		return fmt.Errorf("kind %q is unknown in format %d", m.Kind, m.Format)
 	case !ValidID(m.ID):
 		return fmt.Errorf("id %q is malformed", m.ID)
 	case m.Created.IsZero() || offset != 0:
@@ -195,6 +260,9 @@ func (m *Manifest) validateShard(s Shard) error {
 	if s.Lineage == "" || s.States == nil || s.Tables == nil {
 		return errors.New("lineage, states or tables are missing")
 	}
+	if m.Format == 1 && s.Epoch != 0 {
+		return errors.New("epoch: unknown in format 1")
+	}
 	for i, st := range s.States {
 		if err := st.Log.Validate(); err != nil {
 			return err
@@ -207,14 +275,46 @@ func (m *Manifest) validateShard(s Shard) error {
 		}
 	}
 	for n, t := range s.Tables {
-		var sum [sha256.Size]byte
-		if len(t.SHA256) != hex.EncodedLen(len(sum)) || t.Size <= 0 {
-			return fmt.Errorf("table %q of %d bytes: malformed", t.Name, t.Size)
-		}
-		_, err := hex.Decode(sum[:], []byte(t.SHA256))
-		if err != nil || t.SHA256 != strings.ToLower(t.SHA256) || t.Name != m.TableName(s.Partition, n, sum) {
-			return fmt.Errorf("table %q with SHA-256 %q stands at place %d: malformed", t.Name, t.SHA256, n)
+		if err := m.validateTable(s.Partition, n, t); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (m *Manifest) validateTable(partition int32, n int, t Table) error {
+	if m.Format == 1 && (t.StoredSize != 0 || t.StoredSHA256 != "" || t.Keys != nil) {
+		return fmt.Errorf("table %q: stored size, hash and keys are unknown in format 1", t.Name)
+	}
+	if m.Format > 1 && (t.StoredSHA256 == "" || t.Keys == nil) {
+		return fmt.Errorf("table %q: stored hash or keys are missing: malformed", t.Name)
+	}
+	size, stored := t.Stored()
+	sum, ok := parseSum(stored)
+	if _, plain := parseSum(t.SHA256); !plain || !ok || t.Size <= 0 || size <= 0 {
+		return fmt.Errorf("table %q of %d bytes: malformed", t.Name, t.Size)
+	}
+	if len(t.Keys) == 0 && (size != t.Size || stored != t.SHA256) {
+		return fmt.Errorf("table %q is not sealed, and yet stored with other bytes: malformed", t.Name)
+	}
+	for i, k := range t.Keys {
+		if !keyForm.MatchString(k) || slices.Contains(t.Keys[:i], k) {
+			return fmt.Errorf("table %q: key id %q: malformed", t.Name, k)
+		}
+	}
+	if t.Name != m.TableName(partition, n, sum, len(t.Keys) > 0) {
+		return fmt.Errorf("table %q with SHA-256 %q stands at place %d: malformed", t.Name, stored, n)
+	}
+	return nil
+}
+
+var keyForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// parseSum reads a SHA-256 in lower-case hexadecimal digits.
+func parseSum(text string) (sum [sha256.Size]byte, ok bool) {
+	if len(text) != hex.EncodedLen(len(sum)) || text != strings.ToLower(text) {
+		return sum, false
+	}
+	_, err := hex.Decode(sum[:], []byte(text))
+	return sum, err == nil
 }

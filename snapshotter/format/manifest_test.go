@@ -73,16 +73,16 @@ func TestMalformedIsRefused(t *testing.T) {
 		kind     events.Kind
 		says     string
 	}{
-		{"higher format", `"format":1`, `"format":2`, events.KindRefused, "use a newer one"},
-		{"much higher format", `"format":1`, `"format":1000000`, events.KindRefused, "reads 1 to 1"},
-		{"higher format with other fields", `"format":1,"id"`, `"format":2,"name"`, events.KindRefused, "use a newer one"},
-		{"format zero", `"format":1`, `"format":0`, events.KindRefused, "format 0"},
-		{"negative format", `"format":1`, `"format":-1`, events.KindRefused, "format -1"},
-		{"no format", `"format":1,`, ``, events.KindRefused, "format 0"},
-		{"format as text", `"format":1`, `"format":"1"`, events.KindInconsistent, "no JSON"},
+		{"higher format", `"format":2`, `"format":3`, events.KindRefused, "use a newer one"},
+		{"much higher format", `"format":2`, `"format":2000000`, events.KindRefused, "reads 1 to 2"},
+		{"higher format with other fields", `"format":2,"id"`, `"format":3,"name"`, events.KindRefused, "use a newer one"},
+		{"format zero", `"format":2`, `"format":0`, events.KindRefused, "format 0"},
+		{"negative format", `"format":2`, `"format":-1`, events.KindRefused, "format -1"},
+		{"no format", `"format":2,`, ``, events.KindRefused, "format 0"},
+		{"format as text", `"format":2`, `"format":"2"`, events.KindInconsistent, "no JSON"},
 		{"no object", `{"format"`, `[{"format"`, events.KindInconsistent, "no JSON"},
 		{"more after the object", `]}]}`, `]}]} {}`, events.KindInconsistent, "no JSON"},
-		{"unknown field", `"format":1`, `"format":1,"extra":1`, events.KindInconsistent, "extra"},
+		{"unknown field", `"format":2`, `"format":2,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a shard", `"partition":0`, `"partition":0,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a state", `"parked":1`, `"parked":1,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a table", `"size":11`, `"size":11,"extra":1`, events.KindInconsistent, "extra"},
@@ -115,6 +115,18 @@ func TestMalformedIsRefused(t *testing.T) {
 		{"table of no bytes", `"size":11`, `"size":0`, events.KindInconsistent, "malformed"},
 		{"negative size", `"size":11`, `"size":-11`, events.KindInconsistent, "malformed"},
 		{"size beyond numbers", `"size":11`, `"size":9223372036854775808`, events.KindInconsistent, "number"},
+		{"no kind", `"kind":"full",`, ``, events.KindInconsistent, "kind"},
+		{"unknown kind", `"kind":"full"`, `"kind":"delta"`, events.KindInconsistent, `"delta"`},
+		{"format 1 with a kind", `"format":2`, `"format":1`, events.KindInconsistent, "kind"},
+		{"format 1 with an epoch", `"format":2,"id":"20261123T084240.123Z-1f0c77aa","kind":"full"`, `"format":1,"id":"20261123T084240.123Z-1f0c77aa"`, events.KindInconsistent, "epoch"},
+		{"no stored hash", `"stored_sha256":"1060b1239b5494048533715853e506191f7ac97c45ad096762c0ee97aa0ef200",`, ``, events.KindInconsistent, "stored hash"},
+		{"no keys", `,"keys":[]`, ``, events.KindInconsistent, "keys"},
+		{"keys null", `"keys":[]`, `"keys":null`, events.KindInconsistent, "keys"},
+		{"malformed key", `"00112233445566aa"`, `"00112233445566AA"`, events.KindInconsistent, "key id"},
+		{"key twice", `"8899aabbccddeeff"`, `"00112233445566aa"`, events.KindInconsistent, "key id"},
+		{"sealed and says not", `["00112233445566aa","8899aabbccddeeff"]`, `[]`, events.KindInconsistent, "not sealed"},
+		{"not sealed and says so", `"keys":[]`, `"keys":["00112233445566aa"]`, events.KindInconsistent, "place 1"},
+		{"stored size zero", `"stored_size":18`, `"stored_size":0`, events.KindInconsistent, "malformed"},
 		{"table at another place", `000000-`, `000001-`, events.KindInconsistent, "place 0"},
 		{"table of another backup", `tables/20261123T084240.123Z-1f0c77aa`, `tables/20261123T084240.123Z-00000000`, events.KindInconsistent, "place 0"},
 		{"table of another shard", `shard-0001/000000`, `shard-0000/000000`, events.KindInconsistent, "place 0"},
@@ -141,11 +153,12 @@ func TestMalformedIsNotWritten(t *testing.T) {
 	}{
 		{"no shards", func(m *Manifest) { m.Shards = nil }},
 		{"another format", func(m *Manifest) { m.Format++ }},
+		{"keys of a format without", func(m *Manifest) { *m = *sample1(); m.Shards[1].Tables[0].Keys = []string{} }},
 		{"no id", func(m *Manifest) { m.ID = "" }},
 		{"local time", func(m *Manifest) { m.Created = m.Created.In(time.FixedZone("", 3600)) }},
 		{"shards in another order", func(m *Manifest) { slices.Reverse(m.Shards) }},
 		{"tables in another order", func(m *Manifest) { slices.Reverse(m.Shards[1].Tables) }},
-		{"hash of another table", func(m *Manifest) { m.Shards[1].Tables[0].SHA256 = m.Shards[1].Tables[1].SHA256 }},
+		{"hash of another table", func(m *Manifest) { m.Shards[1].Tables[0].StoredSHA256 = m.Shards[1].Tables[1].SHA256 }},
 		{"hash in capitals", func(m *Manifest) { m.Shards[1].Tables[0].SHA256 = strings.ToUpper(m.Shards[1].Tables[0].SHA256) }},
 		{"hash that is none", func(m *Manifest) { m.Shards[1].Tables[0].SHA256 = strings.Repeat("x", 64) }},
 		{"short hash", func(m *Manifest) { m.Shards[1].Tables[0].SHA256 = "00" }},
@@ -162,9 +175,27 @@ func TestMalformedIsNotWritten(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	m := sample()
-	if got, want := m.TableName(7, 12, [sha256.Size]byte{0: 0xab, 7: 0xcd, 8: 0xff}),
-		"us-east-1/tables/20261123T084240.123Z-1f0c77aa/shard-0007/000012-ab000000000000cd.sst"; got != want {
-		t.Errorf("table: %s, want %s", got, want)
+	sum := [sha256.Size]byte{0: 0xab, 7: 0xcd, 8: 0xff}
+	for sealed, want := range map[bool]string{
+		false: "us-east-1/tables/20261123T084240.123Z-1f0c77aa/shard-0007/000012-ab000000000000cd.sst",
+		true:  "us-east-1/tables/20261123T084240.123Z-1f0c77aa/shard-0007/000012-ab000000000000cd.sst.age",
+	} {
+		got := m.TableName(7, 12, sum, sealed)
+		if got != want {
+			t.Errorf("table: %s, want %s", got, want)
+		}
+		if id, ok := ParseTableName(m.Region, got); !ok || id != m.ID {
+			t.Errorf("%s comes back as %q, %t", got, id, ok)
+		}
+	}
+	for _, foreign := range []string{
+		"us-east-1/tables/", "us-east-1/tables/" + m.ID, "us-east-1/tables/" + m.ID + "/shard-0007/000012-ab.sst",
+		"us-east-1/tables/" + m.ID + "/shard-0007/000012-ab000000000000cd.sst.gz", "us-east-1/tables/x/shard-0007/000012-ab000000000000cd.sst",
+		"us/tables/" + m.ID + "/shard-0007/000012-ab000000000000cd.sst",
+	} {
+		if id, ok := ParseTableName("us-east-1", foreign); ok || id != "" {
+			t.Errorf("%q is taken for a table of %q", foreign, id)
+		}
 	}
 	if got, want := ManifestName(m.Region, m.ID), "us-east-1/manifests/20261123T084240.123Z-1f0c77aa.manifest"; got != want {
 		t.Errorf("manifest: %s, want %s", got, want)
@@ -192,6 +223,9 @@ func TestIDsSortByTime(t *testing.T) {
 		if a < b && idA >= idB || a > b && idA <= idB {
 			t.Errorf("%d is %s, %d is %s", a, idA, b, idB)
 		}
+		if at, err := IDTime(idA); err != nil || !at.Equal(time.UnixMilli(a)) {
+			t.Errorf("%s is of %s, want %d: %v", idA, at, a, err)
+		}
 		if !ValidID(idA) {
 			t.Errorf("%s is not valid", idA)
 		}
@@ -203,8 +237,11 @@ func TestIDsSortByTime(t *testing.T) {
 
 func TestBytesAndStates(t *testing.T) {
 	m := sample()
-	if n := m.Bytes(); n != 23 {
-		t.Errorf("%d bytes", n)
+	if n, stored := m.Bytes(), m.StoredBytes(); n != 23 || stored != 30 {
+		t.Errorf("%d bytes, %d stored", n, stored)
+	}
+	if keys := m.Keys(); !slices.Equal(keys, []string{"00112233445566aa", "8899aabbccddeeff"}) || len(sample1().Keys()) > 0 {
+		t.Errorf("keys: %q", keys)
 	}
 	if states := m.States(); !reflect.DeepEqual(states, m.Shards[1].States) {
 		t.Errorf("states: %v", states)
@@ -218,7 +255,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(whole)
 	f.Add(text)
 	f.Add([]byte(`{"format":1}`))
-	f.Add([]byte(`{"format":2}`))
+	f.Add([]byte(`{"format":3}`))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, input := range [][]byte{b, sealed(b)} {

@@ -1,13 +1,12 @@
 // Package restore brings a backup back: it fetches every table of the backup,
 // verifies it against the manifest, and hands it to a Target that assembles the
 // state and proves it. Nothing is taken on trust: a table whose size or hash
-// differs is refused and named.
+// differs, sealed or opened, is refused and named.
 package restore
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
@@ -38,100 +38,92 @@ type Report struct {
 	Backup   string            `json:"backup"`
 	Region   events.Region     `json:"region"`
 	Created  time.Time         `json:"created"` // when the backup was made
+	Pinned   bool              `json:"pinned"`  // against deletion meanwhile; false: the bucket may only be read
 	Tables   int               `json:"tables"`
 	Bytes    int64             `json:"bytes"`  // fetched
 	States   []events.LogState `json:"states"` // proved
 	Duration time.Duration     `json:"duration_ns"`
 }
 
-const (
-	parallelShards = 2
-	fetchAttempts  = 3 // of one table; damage may be that of one reading
-	fetchPause     = time.Second
-)
+const parallelShards = 2
 
-// Run restores a backup. fetched, if not nil, is told the bytes of every table
-// that has been fetched and verified; it may be called from several goroutines.
-func Run(ctx context.Context, bucket objstore.Reader, m *format.Manifest, target Target, fetched func(bytes int64)) (*Report, error) {
+// Run restores a backup. It is pinned meanwhile, so that nobody deletes it. fetched,
+// if not nil, is told the bytes of every table that has been fetched and verified; it
+// may be called from several goroutines.
+func Run(ctx context.Context, src Source, m *format.Manifest, target Target, fetched func(bytes int64)) (*Report, error) {
 	begun := time.Now()
 	report := &Report{Backup: m.ID, Region: m.Region, Created: m.Created, Bytes: m.Bytes(), States: m.States()}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelShards)
 	for _, shard := range m.Shards {
 		report.Tables += len(shard.Tables)
-		g.Go(func() error {
-			for n, t := range shard.Tables {
-				if err := fetch(ctx, bucket, t, shard.Partition, n, target); err != nil {
-					return fmt.Errorf("restore of backup %s, object %s: %w", m.ID, t.Name, err)
-				}
-				if fetched != nil {
-					fetched(t.Size)
-				}
-			}
-			if err := target.Finish(ctx, shard); err != nil {
-				return fmt.Errorf("restore of backup %s: %w", m.ID, err)
-			}
-			return nil
-		})
 	}
-	if err := g.Wait(); err != nil {
+	var err error
+	report.Pinned, err = src.opened(ctx, m, m.Shards, func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(parallelShards)
+		for _, shard := range m.Shards {
+			g.Go(func() error { return src.shard(ctx, m, shard, target, fetched) })
+		}
+		return g.Wait()
+	})
+	if err != nil {
 		return nil, err
 	}
 	report.Duration = time.Since(begun)
 	return report, nil
 }
 
-// fetch copies one table and verifies it. A reading that failed in a way that
-// may pass is tried again.
-func fetch(ctx context.Context, bucket objstore.Reader, t format.Table, partition int32, n int, target Target) error {
-	for attempt := 1; ; attempt++ {
-		err := fetchOnce(ctx, bucket, t, partition, n, target)
-		damaged := errors.Is(err, objstore.ErrCorrupt)
-		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) {
-			if stopped := pause(ctx); stopped != nil { // one reading proves no damage
-				return fmt.Errorf("%w after attempt %d: %w", stopped, attempt, err)
+// Shard restores one shard of a backup, as Run does all of them.
+func Shard(ctx context.Context, src Source, m *format.Manifest, partition int32, target Target, fetched func(bytes int64)) error {
+	if partition < 0 || int(partition) >= len(m.Shards) {
+		return events.Errorf(events.KindNotFound, "backup %s has no shard %d", m.ID, partition)
+	}
+	shards := m.Shards[partition : partition+1]
+	_, err := src.opened(ctx, m, shards, func() error { return src.shard(ctx, m, shards[0], target, fetched) })
+	return err
+}
+
+// opened is Pinned for some shards, of which those that cannot be opened are refused
+// before anything is done.
+func (src Source) opened(ctx context.Context, m *format.Manifest, shards []format.Shard, do func() error) (pinned bool, err error) {
+	for _, shard := range shards {
+		for _, t := range shard.Tables {
+			if err := src.Opener.Fits(t.Keys); err != nil {
+				return false, fmt.Errorf("restore of backup %s, object %s: %w", m.ID, t.Name, err)
 			}
-			continue
 		}
-		if damaged {
-			return events.Errorf(events.KindInconsistent, "%w", err)
-		}
-		return err
 	}
+	return src.Pinned(ctx, m, do)
 }
 
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(fetchPause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
+// Pinned does something with a backup while a pin keeps it from being deleted; no pin
+// if the bucket may only be read.
+func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() error) (pinned bool, err error) {
+	var unpin func()
+	err = retry(ctx, func() error {
+		unpin, err = catalog.Pin(ctx, src.Bucket, m.Region, m.ID, cmp.Or(src.Owner, "restore"))
+		return err
+	})
+	switch {
+	case errors.Is(err, objstore.ErrAccess): // better to go on without a pin than not
+		return false, do()
+	case err != nil:
+		return false, err
 	}
+	defer unpin()
+	return true, do()
 }
 
-func fetchOnce(ctx context.Context, bucket objstore.Reader, t format.Table, partition int32, n int, target Target) (err error) {
-	body, _, err := bucket.Get(ctx, t.Name)
-	if errors.Is(err, objstore.ErrNotFound) {
-		return events.Errorf(events.KindInconsistent, "missing from the bucket: the backup is not complete: %w", err)
+func (src Source) shard(ctx context.Context, m *format.Manifest, shard format.Shard, target Target, fetched func(bytes int64)) error {
+	for n, t := range shard.Tables {
+		if err := src.Fetch(ctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, n) }); err != nil {
+			return fmt.Errorf("restore of backup %s, object %s: %w", m.ID, t.Name, err)
+		}
+		if fetched != nil {
+			fetched(t.Size)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	out, err := target.Create(partition, n)
-	if err != nil {
-		return err
-	}
-	hash := sha256.New()
-	// One byte more than promised is enough to see that there is more.
-	size, err := io.Copy(io.MultiWriter(out, hash), io.LimitReader(body, t.Size+1))
-	if err := errors.Join(err, out.Close()); err != nil {
-		return err
-	}
-	if sum := hex.EncodeToString(hash.Sum(nil)); size != t.Size || sum != t.SHA256 {
-		return fmt.Errorf("%w: %d bytes with SHA-256 %s are there, the manifest says %d bytes with %s", objstore.ErrCorrupt, size, sum, t.Size, t.SHA256)
+	if err := target.Finish(ctx, shard); err != nil {
+		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
 	}
 	return nil
 }

@@ -28,14 +28,15 @@ func backup(t *testing.T, tables ...[]string) (*objstore.Memory, *format.Manifes
 	bucket := objstore.NewMemory("backups")
 	created := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	m := &format.Manifest{
-		Format: format.Version, ID: format.NewID(created, [4]byte{1}), Region: "us", Created: created, Merge: map[events.Stream]string{},
+		Format: format.Version, Kind: format.Full, ID: format.NewID(created, [4]byte{1}), Region: "us", Created: created, Merge: map[events.Stream]string{},
 	}
 	for p, contents := range tables {
 		log := events.Log{Origin: events.FirstOrigin("us"), Stream: "session", Partition: int32(p)}
 		shard := format.Shard{Partition: int32(p), Lineage: "l", States: []events.LogState{{Log: log, Next: int64(p)}}, Tables: []format.Table{}}
 		for n, c := range contents {
 			sum := sha256.Sum256([]byte(c))
-			tab := format.Table{Name: m.TableName(int32(p), n, sum), Size: int64(len(c)), SHA256: hex.EncodeToString(sum[:])}
+			tab := format.Table{Name: m.TableName(int32(p), n, sum, false), Size: int64(len(c)), SHA256: hex.EncodeToString(sum[:])}
+			tab.StoredSize, tab.StoredSHA256, tab.Keys = tab.Size, tab.SHA256, []string{}
 			if err := bucket.Create(t.Context(), tab.Name, []byte(c)); err != nil {
 				t.Fatal(err)
 			}
@@ -48,6 +49,8 @@ func backup(t *testing.T, tables ...[]string) (*objstore.Memory, *format.Manifes
 	}
 	return bucket, m
 }
+
+func source(b objstore.Bucket) restore.Source { return restore.Source{Bucket: b} }
 
 // some is a backup of two shards with three tables.
 func some(t *testing.T) (*objstore.Memory, *format.Manifest) {
@@ -106,7 +109,7 @@ func TestRun(t *testing.T) {
 	tgt := &target{}
 	var mu sync.Mutex
 	var fetched []int64
-	report, err := restore.Run(t.Context(), bucket, m, tgt, func(n int64) {
+	report, err := restore.Run(t.Context(), source(bucket), m, tgt, func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		fetched = append(fetched, n)
@@ -137,7 +140,7 @@ func TestRun(t *testing.T) {
 func TestShardsWithoutTables(t *testing.T) {
 	bucket, m := backup(t, nil, []string{"table"}, nil)
 	tgt := &target{}
-	if _, err := restore.Run(t.Context(), bucket, m, tgt, nil); err != nil || len(tgt.finished) != 3 {
+	if _, err := restore.Run(t.Context(), source(bucket), m, tgt, nil); err != nil || len(tgt.finished) != 3 {
 		t.Errorf("finished %v, %v", tgt.finished, err)
 	}
 }
@@ -180,7 +183,7 @@ func refused(t *testing.T, nth int, damage func(bucket *objstore.Memory, name st
 			t.Fatal(err)
 		}
 		tgt := &target{}
-		report, err := restore.Run(t.Context(), bucket, m, tgt, nil)
+		report, err := restore.Run(t.Context(), source(bucket), m, tgt, nil)
 		if events.KindOf(err) != events.KindInconsistent || report != nil {
 			t.Fatalf("%v, %v", report, err)
 		}
@@ -205,7 +208,7 @@ func TestSwappedTablesAreRefused(t *testing.T) {
 		if err := errors.Join(bucket.Damage(a, take), bucket.Damage(b, func([]byte) []byte { return bodyA })); err != nil {
 			t.Fatal(err)
 		}
-		_, err := restore.Run(t.Context(), bucket, m, &target{}, nil)
+		_, err := restore.Run(t.Context(), source(bucket), m, &target{}, nil)
 		if events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), a) && !strings.Contains(err.Error(), b) {
 			t.Error(err)
 		}
@@ -232,18 +235,19 @@ func TestFaults(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bucket, m := some(t)
+				test.rule.Name = "*/tables/*"
 				always, once := test.rule, test.rule
 				once.Times = 1
 				faulty := objstore.Faulty(bucket, once)
 				tgt := &target{}
-				if _, err := restore.Run(t.Context(), faulty, m, tgt, nil); (err == nil) != test.passes {
+				if _, err := restore.Run(t.Context(), source(faulty), m, tgt, nil); (err == nil) != test.passes {
 					t.Errorf("once: %v", err)
 				}
 				if test.passes && (len(faulty.Log()) != 1 || tgt.tables["0/0"] != "first table of shard 0" || tgt.tables["1/0"] != "first! table of shard 1....") {
 					t.Errorf("once: faults %v, restored %q", faulty.Log(), tgt.tables)
 				}
 				faulty.SetRules(always)
-				_, err := restore.Run(t.Context(), faulty, m, &target{}, nil)
+				_, err := restore.Run(t.Context(), source(faulty), m, &target{}, nil)
 				if events.KindOf(err) != test.kind || !errors.Is(err, test.is) || !strings.Contains(err.Error(), m.Shards[0].Tables[0].Name) &&
 					!strings.Contains(err.Error(), m.Shards[1].Tables[0].Name) {
 					t.Errorf("always: %v", err)
@@ -258,7 +262,7 @@ func TestTargetFails(t *testing.T) {
 	full := errors.New("disk full")
 	for name, tgt := range map[string]*target{"create": {create: full}, "write": {write: full}, "close": {close: full}, "finish": {finish: full}} {
 		bucket, m := some(t)
-		report, err := restore.Run(t.Context(), bucket, m, tgt, nil)
+		report, err := restore.Run(t.Context(), source(bucket), m, tgt, nil)
 		if !errors.Is(err, full) || report != nil || !strings.Contains(err.Error(), m.ID) {
 			t.Errorf("%s: %v, %v", name, report, err)
 		}
@@ -277,7 +281,7 @@ func TestCancel(t *testing.T) {
 		after time.Duration
 	}{
 		{"at once", objstore.Rule{}, 0},
-		{"while the bucket hangs", objstore.Rule{Effect: objstore.Wait, Delay: 24 * time.Hour}, time.Minute},
+		{"while the bucket hangs", objstore.Rule{Name: "*/tables/*", Effect: objstore.Wait, Delay: 24 * time.Hour}, time.Minute},
 		{"between attempts", objstore.Rule{Effect: objstore.FailBefore}, 10 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -287,7 +291,7 @@ func TestCancel(t *testing.T) {
 				defer cancel()
 				begun := time.Now()
 				tgt := &target{}
-				report, err := restore.Run(ctx, objstore.Faulty(bucket, test.rule), m, tgt, nil)
+				report, err := restore.Run(ctx, source(objstore.Faulty(bucket, test.rule)), m, tgt, nil)
 				if err == nil || report != nil || len(tgt.finished) > 0 {
 					t.Errorf("%v, %v, finished %v", report, err, tgt.finished)
 				}
@@ -307,7 +311,7 @@ func TestForeignObjectIsNotSwallowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		tgt := &target{}
-		if _, err := restore.Run(t.Context(), bucket, m, tgt, nil); events.KindOf(err) != events.KindInconsistent {
+		if _, err := restore.Run(t.Context(), source(bucket), m, tgt, nil); events.KindOf(err) != events.KindInconsistent {
 			t.Error(err)
 		}
 		if n := len(tgt.tables["0/0"]); n > 23 {

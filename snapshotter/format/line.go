@@ -1,0 +1,45 @@
+package format
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// encodeLine writes v as one line of JSON and a line with the SHA-256 of the first.
+func encodeLine(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(text)
+	return fmt.Appendf(text, "\nsha256:%x\n", sum), nil
+}
+
+// decodeLine reads into v what encodeLine wrote, if its format is one of 1 to
+// newest. what is what errors call it.
+func decodeLine(what string, newest int, b []byte, v any) error {
+	text, rest, _ := bytes.Cut(b, []byte("\n"))
+	sum := sha256.Sum256(text)
+	if string(rest) != fmt.Sprintf("sha256:%x\n", sum) {
+		return events.Errorf(events.KindInconsistent, "%s is damaged: its hash does not fit", what)
+	}
+	var version struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(text, &version); err != nil {
+		return events.Errorf(events.KindInconsistent, "%s is no JSON: %w", what, err)
+	}
+	if version.Format < 1 || version.Format > newest {
+		return events.Errorf(events.KindRefused, "%s has format %d; this program reads 1 to %d; use a newer one", what, version.Format, newest)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return events.Errorf(events.KindInconsistent, "%s: %w", what, err)
+	}
+	return nil
+}

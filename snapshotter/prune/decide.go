@@ -1,0 +1,178 @@
+package prune
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+)
+
+// Policy says what is kept. The zero Policy keeps nothing but what never goes.
+type Policy struct {
+	Full time.Duration // keep full backups that are younger, counted back from the newest
+	Last int           // keep so many of the newest that can be restored
+}
+
+// Grace is how much older than the newest backup a backup must be before a floor is
+// raised past it. It is no matter of safety: a backup that takes longer than this
+// cannot be published while others are pruned, and has to be made anew.
+const Grace = 24 * time.Hour
+
+// Verdict says what becomes of a backup.
+type Verdict struct {
+	Backup  string    `json:"backup"`
+	Created time.Time `json:"created,omitzero"` // zero: its manifest cannot be read
+	Bytes   int64     `json:"bytes"`            // that it has in the bucket
+	Keep    bool      `json:"keep"`
+	Why     string    `json:"why"`
+}
+
+// Leftover are tables that no manifest refers to.
+type Leftover struct {
+	Backup  string `json:"backup"` // that they were made for
+	Objects int    `json:"objects"`
+	Bytes   int64  `json:"bytes"`
+	Keep    bool   `json:"keep"`
+	Why     string `json:"why"`
+}
+
+// decision is what to do about an inventory.
+type decision struct {
+	below     string // the floor that it needs; empty: none
+	backups   []Verdict
+	leftovers []Leftover
+}
+
+// deletes are the ids of the backups that are to go.
+func (d *decision) deletes() (ids []string) {
+	for _, v := range d.backups {
+		if !v.Keep {
+			ids = append(ids, v.Backup)
+		}
+	}
+	return ids
+}
+
+// judge decides about an inventory. What is above limit stays; no limit: what is
+// too young to raise a floor past it.
+func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string) (*decision, error) {
+	for _, b := range inv.Backups {
+		if b.Manifest == nil {
+			return nil, events.Errorf(events.KindRefused, "nothing is deleted while a manifest cannot be read, since nobody knows what it refers to: %s: %s; "+
+				"if that backup is lost for good, delete this one object by hand", b.Problems[0].Object, b.Problems[0].Error)
+		}
+	}
+	d := &decision{}
+	newest := inv.Newest()
+	if newest == nil {
+		d.backups = verdicts(inv, func(inventory.Backup, int) string { return "no backup can be restored" })
+		d.leftovers = leftovers(inv, func(string) string { return "no backup can be restored" })
+		return d, nil
+	}
+	// The earlier of two clocks: neither alone makes everything look old.
+	reference := newest.Manifest.Created
+	if now.Before(reference) {
+		reference = now
+	}
+	tooYoung := func(id string) bool {
+		if limit != "" {
+			return id > limit
+		}
+		began, err := format.IDTime(id)
+		return err != nil || id >= newest.ID || reference.Sub(began) < Grace
+	}
+	d.backups = verdicts(inv, func(b inventory.Backup, after int) string {
+		return reasonToKeep(policy, b, after, reference, pinned(inv, b.ID, now), tooYoung(b.ID))
+	})
+	d.leftovers = leftovers(inv, func(id string) string {
+		switch {
+		case pinned(inv, id, now) != "":
+			return pinned(inv, id, now)
+		case tooYoung(id):
+			return "a backup may still be at work with this id"
+		}
+		return ""
+	})
+	for _, id := range d.deletes() {
+		d.below = max(d.below, id)
+	}
+	for _, l := range d.leftovers {
+		if !l.Keep {
+			d.below = max(d.below, l.Backup)
+		}
+	}
+	return d, nil
+}
+
+// reasonToKeep is empty if the backup is to go; after is how many newer ones can be
+// restored.
+func reasonToKeep(policy Policy, b inventory.Backup, after int, reference time.Time, pin string, tooYoung bool) string {
+	switch {
+	case b.Restorable() && after == 0:
+		return "the newest that can be restored"
+	case b.Restorable() && after < policy.Last:
+		return fmt.Sprintf("one of the last %d", policy.Last)
+	case reference.Sub(b.Manifest.Created) <= policy.Full:
+		return fmt.Sprintf("not older than %s", days(policy.Full))
+	case pin != "":
+		return pin
+	case tooYoung:
+		return fmt.Sprintf("not older than %s: a backup may still be at work", days(Grace))
+	}
+	return ""
+}
+
+// pinned says who keeps a backup, empty: nobody.
+func pinned(inv *inventory.Inventory, id string, now time.Time) string {
+	for _, p := range inv.Pins {
+		if p.Backup == id && p.Holds(now) {
+			return fmt.Sprintf("pinned by %s (%s)", p.Owner, p.Object)
+		}
+	}
+	return ""
+}
+
+func verdicts(inv *inventory.Inventory, reason func(b inventory.Backup, after int) string) []Verdict {
+	list := []Verdict{}
+	after := 0
+	for _, b := range slices.Backward(inv.Backups) {
+		why := reason(b, after)
+		v := Verdict{Backup: b.ID, Created: b.Manifest.Created, Bytes: b.Manifest.StoredBytes(), Keep: why != "", Why: why}
+		if why == "" {
+			v.Why = "older than what is kept"
+		}
+		if b.Restorable() {
+			after++
+		}
+		list = append(list, v)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+func leftovers(inv *inventory.Inventory, reason func(id string) string) []Leftover {
+	list := []Leftover{}
+	for _, id := range slices.Sorted(maps.Keys(inv.Unreferenced)) {
+		l := Leftover{Backup: id, Objects: len(inv.Unreferenced[id]), Why: reason(id)}
+		for _, info := range inv.Unreferenced[id] {
+			l.Bytes += info.Size
+		}
+		if l.Keep = l.Why != ""; !l.Keep {
+			l.Why = "no backup refers to them"
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+// days writes a duration the way the configuration does.
+func days(d time.Duration) string {
+	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	return d.String()
+}

@@ -1,0 +1,248 @@
+package prune
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+)
+
+// Config is what a prune goes by.
+type Config struct {
+	Region   events.Region
+	Policy   Policy
+	Software string // name and version of who prunes
+}
+
+// Report says what a prune did, or would do.
+type Report struct {
+	Region    events.Region       `json:"region"`
+	DryRun    bool                `json:"dry_run"`
+	Plan      int64               `json:"plan,omitzero"`  // number of the plan that was carried out
+	Floor     string              `json:"floor,omitzero"` // nothing with this id or a lower one is published any more
+	Backups   []Verdict           `json:"backups"`
+	Leftovers []Leftover          `json:"leftovers"`
+	Late      []string            `json:"late"`    // ids of manifests that make no backup exist: they go too
+	Deleted   []string            `json:"deleted"` // objects, in order
+	Left      []inventory.Problem `json:"left"`    // objects that could not be deleted
+}
+
+// Plan says what Run would do, and changes nothing.
+func Plan(ctx context.Context, bucket objstore.Reader, cfg Config) (*Report, error) {
+	inv, err := inventory.Read(ctx, bucket, cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	d, err := judge(inv, cfg.Policy, time.Now(), "")
+	if err != nil {
+		return nil, err
+	}
+	report := cfg.report(inv, d)
+	report.DryRun = true
+	return report, nil
+}
+
+func (cfg Config) report(inv *inventory.Inventory, d *decision) *Report {
+	return &Report{
+		Region: cfg.Region, Backups: d.backups, Leftovers: d.leftovers, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{},
+	}
+}
+
+// Run deletes what the policy does not keep. What an earlier prune has left half done
+// is done first. With an error comes what has been done so far; the next Run goes on.
+func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, error) {
+	p := &pruner{bucket: bucket, cfg: cfg}
+	floor, err := catalog.NewestFloor(ctx, bucket, cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := catalog.NewestPlan(ctx, bucket, cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	inv, err := inventory.Read(ctx, bucket, cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	d, err := judge(inv, cfg.Policy, time.Now(), "")
+	if err != nil {
+		return nil, err
+	}
+	p.report = cfg.report(inv, d)
+	unplanned := floor != nil && (plan == nil || plan.Number < floor.Number)
+	if !unplanned && d.below == "" {
+		return p.report, p.execute(ctx, plan) // the rest of it, if there is any
+	}
+	if !unplanned {
+		if floor, err = p.raise(ctx, floor, d.below); err != nil {
+			return nil, err
+		}
+	}
+	if plan, err = p.plan(ctx, floor); err != nil {
+		return nil, err
+	}
+	return p.report, p.execute(ctx, plan)
+}
+
+// pruner is one prune under way.
+type pruner struct {
+	bucket objstore.Bucket
+	cfg    Config
+	report *Report
+}
+
+// raise stores the next floor.
+func (p *pruner) raise(ctx context.Context, old *format.Floor, below string) (*format.Floor, error) {
+	floor := &format.Floor{
+		Format: 1, Region: p.cfg.Region, Number: 1, Below: below,
+		Created: time.Now().UTC().Truncate(time.Millisecond), Software: p.cfg.Software, Owner: newOwner(),
+	}
+	if old != nil {
+		floor.Number, floor.Below = old.Number+1, max(below, old.Below)
+	}
+	text, err := floor.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return floor, p.create(ctx, format.FloorName(p.cfg.Region, floor.Number), text)
+}
+
+// plan decides, under a floor that is stored, about everything at or below it, and
+// stores the decision. If somebody else has done that, theirs counts.
+func (p *pruner) plan(ctx context.Context, floor *format.Floor) (*format.Plan, error) {
+	// Only now: what was published before the floor was stored is seen, and what is
+	// not seen comes too late.
+	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	d, err := judge(inv, p.cfg.Policy, time.Now(), floor.Below)
+	if err != nil {
+		return nil, err
+	}
+	p.report.Backups, p.report.Leftovers = d.backups, d.leftovers
+	plan := &format.Plan{
+		Format: 1, Region: p.cfg.Region, Number: floor.Number, Below: floor.Below,
+		Created: time.Now().UTC().Truncate(time.Millisecond), Software: p.cfg.Software, Owner: newOwner(),
+		Keep: []string{}, Delete: append([]string{}, d.deletes()...),
+	}
+	for _, v := range d.backups {
+		if v.Keep && v.Backup <= floor.Below {
+			plan.Keep = append(plan.Keep, v.Backup)
+		}
+	}
+	text, err := plan.Encode()
+	if err != nil {
+		return nil, err
+	}
+	err = p.create(ctx, format.PlanName(p.cfg.Region, plan.Number), text)
+	if errors.Is(err, objstore.ErrExists) {
+		return catalog.NewestPlan(ctx, p.bucket, p.cfg.Region)
+	}
+	return plan, err
+}
+
+func (p *pruner) create(ctx context.Context, name string, text []byte) error {
+	err := p.bucket.Create(ctx, name, text)
+	if errors.Is(err, objstore.ErrExists) {
+		return events.Errorf(events.KindRefused, "another prune is at work; try again: %w", err)
+	}
+	return err
+}
+
+func newOwner() string {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails, by its contract
+	return hex.EncodeToString(random[:])
+}
+
+// execute deletes what a plan does not keep. It may be done again, and by several at
+// once.
+func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
+	if plan == nil {
+		return nil
+	}
+	p.report.Plan, p.report.Floor = plan.Number, plan.Below
+	// Only now: a restore that has pinned its backup since the plan was stored finds
+	// out from the plan, and one that pinned it before is seen here.
+	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	if err != nil {
+		return err
+	}
+	if len(inv.Late) > 0 && inv.Newest() == nil {
+		return events.Errorf(events.KindRefused, "plan %d is not carried out: no backup that can be restored would be left", plan.Number)
+	}
+	now := time.Now()
+	for _, id := range inv.Late {
+		if id <= plan.Below && !plan.Exists(id) && pinned(inv, id, now) == "" {
+			if err := p.delete(ctx, format.ManifestName(p.cfg.Region, id)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.deleteTables(ctx, plan, now); err != nil {
+		return err
+	}
+	for _, pin := range inv.Pins {
+		if !pin.Holds(now) {
+			if err := p.delete(ctx, pin.Object); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deleteTables deletes the tables at or below a plan's floor to which no manifest
+// refers that is left.
+func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan, now time.Time) error {
+	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	if err != nil {
+		return err
+	}
+	if inv.Newest() == nil {
+		return nil
+	}
+	for _, b := range inv.Backups {
+		if b.Manifest == nil {
+			return events.Errorf(events.KindRefused, "no table is deleted while manifest %s cannot be read: %s", b.Problems[0].Object, b.Problems[0].Error)
+		}
+	}
+	for id, objects := range inv.Unreferenced {
+		if id > plan.Below || pinned(inv, id, now) != "" {
+			continue
+		}
+		for _, info := range objects {
+			if err := p.delete(ctx, info.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// delete deletes an object. One that the store does not let go, such as one under
+// Object Lock, is reported and left.
+func (p *pruner) delete(ctx context.Context, name string) error {
+	err := p.bucket.Delete(ctx, name)
+	switch {
+	case errors.Is(err, objstore.ErrAccess):
+		p.report.Left = append(p.report.Left, inventory.Problem{Object: name, Error: err.Error()})
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w; what is left is deleted by the next prune", err)
+	}
+	if !slices.Contains(p.report.Deleted, name) {
+		p.report.Deleted = append(p.report.Deleted, name)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package prune_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+)
+
+// Writers, pruners and restores are at work on one bucket for weeks of simulated
+// time. Every call may take a while, now and then days, fail, or lose its answer.
+// A restore that has begun ends well or for want of the bucket; a backup whose writer
+// was told that it exists does, until it is old; and in the end all that exists can
+// be restored and nothing else is left.
+func TestRaces(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		seed := rapid.Uint64().Draw(rt, "seed")
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{T: t, seed: seed, bucket: objstore.NewMemory("b"), acked: map[string]time.Time{}}
+			w.begun = time.Now()
+			for range 3 {
+				w.actor(w.write)
+				w.actor(w.restore)
+			}
+			w.actor(w.prune)
+			w.actor(w.prune)
+			w.actors.Wait()
+			w.finish()
+			if t.Failed() {
+				rt.Fatalf("seed %d", seed)
+			}
+		})
+	})
+}
+
+const (
+	span   = 12 * day
+	policy = 3 * day
+)
+
+type world struct {
+	*testing.T
+	seed   uint64
+	bucket *objstore.Memory
+	begun  time.Time
+	actors sync.WaitGroup
+	count  uint64
+
+	mu    sync.Mutex
+	acked map[string]time.Time // ids of backups, when their writers were told
+}
+
+// actor does something again and again, through a bucket of its own that is slow and
+// breaks.
+func (w *world) actor(do func(ctx context.Context, bucket objstore.Bucket)) {
+	w.count++
+	rng := rand.New(rand.NewPCG(w.seed, w.count))
+	writes := []string{objstore.OpCreate, objstore.OpDelete}
+	faulty := objstore.FaultySeed(w.bucket, w.seed+w.count,
+		objstore.Rule{Probability: 0.5, Delay: time.Minute},
+		objstore.Rule{Probability: 0.1, Delay: 2 * time.Hour},
+		objstore.Rule{Probability: 0.02, Delay: 3 * day},
+		objstore.Rule{Ops: writes, Probability: 0.02, Effect: objstore.FailBefore},
+		objstore.Rule{Ops: writes, Probability: 0.02, Effect: objstore.FailAfter},
+	)
+	w.actors.Go(func() {
+		for time.Since(w.begun) < span {
+			time.Sleep(time.Duration(rng.Int64N(int64(12 * time.Hour))))
+			do(context.Background(), faulty)
+		}
+	})
+}
+
+func (w *world) write(ctx context.Context, bucket objstore.Bucket) {
+	m, err := backup(ctx, bucket)
+	if err != nil {
+		if kind := events.KindOf(err); kind != events.KindRefused && !errors.Is(err, objstore.ErrUnavailable) {
+			w.Errorf("backup: %v", err)
+		}
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acked[m.ID] = time.Now()
+}
+
+func (w *world) prune(ctx context.Context, bucket objstore.Bucket) {
+	_, err := prune.Run(ctx, bucket, prune.Config{Region: region, Policy: prune.Policy{Full: policy, Last: 2}, Software: "test"})
+	if kind := events.KindOf(err); err != nil && kind != events.KindRefused && !errors.Is(err, objstore.ErrUnavailable) {
+		w.Errorf("prune: %v", err)
+	}
+}
+
+// restore restores any backup that exists.
+func (w *world) restore(ctx context.Context, bucket objstore.Bucket) {
+	ids, err := catalog.IDs(ctx, bucket, region)
+	if err != nil || len(ids) == 0 {
+		return
+	}
+	id := ids[rand.IntN(len(ids))]
+	if rand.IntN(2) == 0 {
+		id = ids[0] // the next to go
+	}
+	err = restored(ctx, bucket, id)
+	if err != nil && events.KindOf(err) != events.KindNotFound && !errors.Is(err, objstore.ErrUnavailable) {
+		w.Errorf("restore of %s: %v", id, err)
+	}
+	w.check(ctx)
+}
+
+// check looks at what exists now: nothing that somebody was told of is gone before
+// its time.
+func (w *world) check(ctx context.Context) {
+	ids, err := catalog.IDs(ctx, w.bucket, region)
+	if err != nil {
+		w.Errorf("list: %v", err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	newest := ""
+	for id := range w.acked {
+		newest = max(newest, id)
+	}
+	for id := range w.acked {
+		at, _ := time.Parse("20060102T150405.000Z", id[:20])
+		if young := time.Since(at) < policy || id == newest; young && !slices.Contains(ids, id) {
+			w.Errorf("backup %s was made and is gone after %s; there are %q", id, time.Since(at), ids)
+		}
+	}
+}
+
+func (w *world) finish() {
+	for range 3 { // what was stuck has its turn
+		time.Sleep(10 * day)
+		made(w, w.bucket)
+		if _, err := prune.Run(w.Context(), w.bucket, prune.Config{Region: region, Policy: prune.Policy{Last: 2}}); err != nil {
+			w.Errorf("in the end: %v", err)
+		}
+	}
+	ids := audit(w, w.bucket)
+	if n := len(data(w, w.bucket)); len(ids) != 2 || n != 3*2 {
+		w.Error(fmt.Sprintf("in the end there are %d backups and %d objects: %q", len(ids), n, data(w, w.bucket)))
+	}
+}
