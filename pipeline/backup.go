@@ -1,15 +1,15 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter"
-	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 )
 
@@ -33,8 +33,11 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 	if err := r.needBucket(); err != nil {
 		return nil, err
 	}
+	defer r.backups.begin()()
+	began := time.Now()
 	m, err := r.createBackup(ctx)
 	r.metrics.backup(err)
+	r.backups.made(began, m, err)
 	if err != nil {
 		r.log.Error("backup failed", "error", err)
 		return nil, err
@@ -54,35 +57,18 @@ func (r *Region) createBackup(ctx context.Context) (m *format.Manifest, err erro
 		defer func() { err = errors.Join(err, cut.Close()) }()
 		cuts = append(cuts, shardCut{cut})
 	}
-	cfg := snapshotter.Config{Region: r.cfg.Region, Software: Software, Merge: map[events.Stream]string{}}
+	cfg := snapshotter.Config{Region: r.cfg.Region, Software: Software, Merge: map[events.Stream]string{}, Sealer: r.backups.sealer}
 	for name, s := range r.cfg.Streams {
 		cfg.Merge[name] = s.Merge
 	}
 	return snapshotter.Full(ctx, r.parts.Bucket, cuts, cfg)
 }
 
-// ListBackups implements api.Node.
-func (r *Region) ListBackups(ctx context.Context) (*api.BackupList, error) {
-	if err := r.needBucket(); err != nil {
-		return nil, err
-	}
-	ids, err := catalog.IDs(ctx, r.parts.Bucket, r.cfg.Region)
-	if err != nil {
-		return nil, err
-	}
-	list := &api.BackupList{Backups: []api.Backup{}}
-	for _, id := range ids {
-		m, err := catalog.Load(ctx, r.parts.Bucket, r.cfg.Region, id)
-		if err != nil {
-			return nil, fmt.Errorf("list backups: %w", err)
-		}
-		list.Backups = append(list.Backups, toBackup(m))
-	}
-	return list, nil
-}
-
 func toBackup(m *format.Manifest) api.Backup {
-	b := api.Backup{ID: m.ID, Region: m.Region, Created: m.Created, Shards: len(m.Shards), Bytes: m.Bytes(), States: m.States()}
+	b := api.Backup{
+		ID: m.ID, Kind: cmp.Or(m.Kind, format.Full), Region: m.Region, Created: m.Created, Shards: len(m.Shards),
+		Bytes: m.Bytes(), Stored: m.StoredBytes(), Keys: append([]string{}, m.Keys()...), States: m.States(),
+	}
 	for _, s := range m.Shards {
 		b.Tables += len(s.Tables)
 	}

@@ -53,6 +53,7 @@ type Region struct {
 	worker   *worker
 	links    []*replicator.Link
 	checks   *checker
+	backups  *backupWatch // nil: there is no bucket
 
 	started  time.Time
 	cancel   context.CancelFunc // ends what goes on in the background
@@ -101,6 +102,9 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	}()
 	r.started = time.Now()
 	if err := r.checkBucket(ctx); err != nil {
+		return err
+	}
+	if r.backups, err = newBackupWatch(r); err != nil {
 		return err
 	}
 	if err := r.ensureTopics(ctx); err != nil {
@@ -166,6 +170,10 @@ func (r *Region) run() error {
 		r.running.Go(func() { link.Run(ctx) })
 	}
 	r.parts.Registry.MustRegister(newLinkGauges(r.links))
+	if r.backups != nil {
+		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
+		r.running.Go(func() { r.backups.run(ctx) })
+	}
 	return r.startChecks(ctx, own)
 }
 

@@ -17,17 +17,18 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/digest"
-	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 // RestoreJob says what to restore to where.
 type RestoreJob struct {
 	Config *config.Config
-	Bucket objstore.Reader
-	FS     vfs.FS // nil: the real one
+	Bucket objstore.Bucket
+	Opener *seal.Opener // nil: the identity that is configured
+	FS     vfs.FS       // nil: the real one
 	Log    *slog.Logger
 	Backup string // id; empty: the newest
 	Dir    string // state directory to make; must not exist or be empty
@@ -43,7 +44,7 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	if job.FS == nil {
 		job.FS = vfs.Default
 	}
-	m, err := job.manifest(ctx)
+	m, err := findManifest(ctx, job.Bucket, job.Config.Region, job.Backup)
 	if err != nil {
 		return nil, err
 	}
@@ -60,18 +61,18 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	if job.Planned != nil {
 		job.Planned(m.Bytes())
 	}
-	report, err := restore.Run(ctx, job.Bucket, m, t, job.Fetched)
+	src, err := newSource(job.Config, job.Bucket, job.Opener)
+	if err != nil {
+		return nil, err
+	}
+	report, err := restore.Run(ctx, src, m, t, job.Fetched)
 	if err != nil {
 		return nil, errors.Join(err, t.FS().RemoveAll(t.dir))
 	}
-	return report, t.publish()
-}
-
-func (job RestoreJob) manifest(ctx context.Context) (*format.Manifest, error) {
-	if job.Backup == "" {
-		return catalog.Newest(ctx, job.Bucket, job.Config.Region)
+	if !report.Pinned {
+		job.Log.Warn("the bucket may only be read: a prune could have deleted the backup during the restore", "backup", m.ID)
 	}
-	return catalog.Load(ctx, job.Bucket, job.Config.Region, job.Backup)
+	return report, t.publish()
 }
 
 // check refuses what cannot end well before anything is fetched.

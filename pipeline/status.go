@@ -51,6 +51,7 @@ func (r *Region) Status(context.Context) (*api.Status, error) {
 	for name, region := range r.cfg.Regions {
 		s.Regions[name] = region.API
 	}
+	s.Backup = r.backups.status()
 	return s, nil
 }
 
@@ -97,6 +98,7 @@ func (r *Region) problems() []string {
 		}
 		problems = append(problems, s.Stopped...)
 	}
+	problems = append(problems, r.backups.problems()...)
 	if parked > 0 {
 		problems = append(problems, fmt.Sprintf("%d records are parked", parked))
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 const (
@@ -106,11 +107,31 @@ func (w *world) config(names []events.Region, own int) *config.Config {
 	c.Region, c.DataDir, c.Partitions = names[own], dataDir, partitions
 	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}, "config": {Topic: "config", Merge: "lww"}}
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
+	c.Backup = sealedBackups()
 	c.Regions = map[events.Region]config.Region{}
 	for i, name := range names {
 		c.Regions[name] = config.Region{Incarnation: 1, Kafka: config.Kafka{Seeds: []string{w.regions[i].address()}}}
 	}
 	return &c
+}
+
+// keys are those that backups are sealed for: operating and recovery.
+var keys = func() (keys [2]struct{ identity, recipient string }) {
+	for i := range keys {
+		var err error
+		if keys[i].identity, keys[i].recipient, err = seal.Generate(false, time.Unix(1, 0)); err != nil {
+			panic(err)
+		}
+	}
+	return keys
+}()
+
+// sealedBackups is a configuration whose node has the operating key.
+func sealedBackups() *config.Backup {
+	return &config.Backup{
+		Bucket: "bucket", Encryption: "age", Recipients: []string{keys[0].recipient, keys[1].recipient},
+		IdentityEnv: "IDENTITY", Identity: config.Secret(keys[0].identity), KeepLast: 1,
+	}
 }
 
 func (r *region) address() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }

@@ -1,16 +1,92 @@
 package main
 
 import (
+	"context"
 	"io"
+	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
+
+func (t *tool) backupCommand() *cobra.Command {
+	c := cli.Group("backup", "Make, look at, verify and prune backups",
+		t.backupCreateCommand(), t.backupListCommand(), t.backupShowCommand(), t.backupStatusCommand(),
+		t.backupVerifyCommand(), t.backupPruneCommand())
+	c.Long = c.Short + `.
+
+All but create work without a node too: with --config they read the bucket that the configuration
+names, themselves.`
+	return c
+}
+
+// backups is how a command gets at backups: through a node, or by itself if path
+// names a configuration.
+type backups struct {
+	tool     *tool
+	path     string // of the configuration
+	identity string // file with the identity; empty: as configured
+}
+
+func (b *backups) flags(c *cobra.Command) {
+	c.Flags().StringVar(&b.path, "config", "", "configuration file of a node: read its bucket, and ask no node")
+}
+
+// direct opens the bucket; ok is false if a node is to be asked.
+func (b *backups) direct(ctx context.Context) (direct pipeline.Backups, ok bool, err error) {
+	if b.path == "" {
+		if b.identity != "" {
+			err = events.Errorf(events.KindInvalid, "--identity needs --config: a node uses the identity that it is configured with")
+		}
+		return direct, false, err
+	}
+	cfg, err := config.Load(b.path, os.Environ())
+	if err != nil {
+		return direct, false, err
+	}
+	direct = pipeline.Backups{Config: cfg, Log: newLogger(cfg)}
+	if direct.Bucket, err = needBucket(ctx, cfg); err != nil {
+		return direct, false, err
+	}
+	if b.identity != "" {
+		direct.Opener, err = config.ReadIdentity(b.identity)
+	}
+	return direct, true, err
+}
+
+func needBucket(ctx context.Context, cfg *config.Config) (objstore.Bucket, error) {
+	bucket, err := openBucket(ctx, cfg)
+	if err == nil && bucket == nil {
+		err = events.Errorf(events.KindRefused, "no bucket is configured (backup.bucket)")
+	}
+	return bucket, err
+}
+
+// ask has direct do something, or a node if there is no configuration.
+func ask[R any](ctx context.Context, b *backups, direct func(pipeline.Backups) (*R, error), node func(*api.Client) (*R, error)) (*R, error) {
+	own, ok, err := b.direct(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		return direct(own)
+	}
+	client, err := b.tool.client()
+	if err != nil {
+		return nil, err
+	}
+	return node(client)
+}
 
 func (t *tool) backupCreateCommand() *cobra.Command {
 	return &cobra.Command{
@@ -32,22 +108,23 @@ func (t *tool) backupCreateCommand() *cobra.Command {
 }
 
 func (t *tool) backupListCommand() *cobra.Command {
-	return &cobra.Command{
+	b := &backups{tool: t}
+	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the backups in the region's bucket, oldest first",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := t.client()
-			if err != nil {
-				return err
-			}
-			list, err := client.ListBackups(c.Context())
+			ctx := c.Context()
+			list, err := ask(ctx, b, func(own pipeline.Backups) (*api.BackupList, error) { return own.List(ctx) },
+				func(client *api.Client) (*api.BackupList, error) { return client.ListBackups(ctx) })
 			if err != nil {
 				return err
 			}
 			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return backupsTable(w, list.Backups) })
 		},
 	}
+	b.flags(c)
+	return c
 }
 
 func backupsTable(w io.Writer, backups []api.Backup) error {
@@ -59,8 +136,16 @@ func backupsTable(w io.Writer, backups []api.Backup) error {
 		}
 		rows = append(rows, []string{
 			b.ID, b.Region.String(), b.Created.Format(time.RFC3339), strconv.Itoa(b.Shards), strconv.Itoa(b.Tables),
-			term.Bytes(b.Bytes), term.Count(folded),
+			term.Bytes(b.Stored), term.Count(folded), keysText(b.Keys),
 		})
 	}
-	return term.Table(w, []string{"BACKUP", "REGION", "CREATED", "SHARDS", "TABLES", "SIZE", "EVENTS"}, rows)
+	return term.Table(w, []string{"BACKUP", "REGION", "CREATED", "SHARDS", "TABLES", "SIZE", "EVENTS", "KEYS"}, rows)
+}
+
+// keysText tells for which keys something is encrypted.
+func keysText(keys []string) string {
+	if len(keys) == 0 {
+		return "NOT ENCRYPTED"
+	}
+	return strings.Join(keys, " ")
 }

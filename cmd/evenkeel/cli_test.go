@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -99,7 +100,8 @@ func TestWithoutNode(t *testing.T) {
 
 // The verbs against a lab, one after the other.
 func TestVerbs(t *testing.T) {
-	l, err := lab.Up(t.Context(), lab.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	dir := t.TempDir()
+	l, err := lab.Up(t.Context(), lab.Config{Dir: dir}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +178,17 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "run", "--name", "early"}, code: 5, stderr: []string{"evenkeel backup create"}},
 		{args: []string{"backup", "create"}, stdout: []string{"us-east-1"}},
 		{args: []string{"backup", "list", "-o", "json"}, stdout: []string{`"backups"`, `"region": "us-east-1"`}},
+		{args: []string{"backup", "show"}, stdout: []string{"us-east-1/session/", "CHAIN", ".sst.age", "(format 2)"}},
+		{args: []string{"backup", "show", "20200101T000000.000Z-00000000"}, code: 5, stderr: []string{"evenkeel backup list"}},
+		{args: []string{"backup", "verify"}, stdout: []string{"hashes", "ok"}},
+		{args: []string{"backup", "verify", "--all", "--level", "restore"}, stdout: []string{"restore", "ok"}},
+		{args: []string{"backup", "verify", "--level", "everything"}, code: 2, stderr: []string{"manifests, hashes, decode, restore"}},
+		{args: []string{"backup", "verify", "x", "--all"}, code: 2, stderr: []string{"not both"}},
+		{args: []string{"backup", "verify", "--identity", "x"}, code: 2, stderr: []string{"--config"}},
+		{args: []string{"backup", "status"}, stdout: []string{"1 backups", "encryption: age", "session", "secrets", "on demand only"}},
+		{args: []string{"backup", "prune"}, stdout: []string{"keep", "the newest that can be restored", "Nothing was deleted"}},
+		{args: []string{"backup", "prune", "--yes"}, stdout: []string{"0 objects were deleted"}},
+		{args: []string{"backup", "prune", "--yes", "--dry-run"}, code: 2, stderr: []string{"not both"}},
 		{args: []string{"restore", "run", "--name", "../x"}, code: 2, stderr: []string{`"../x"`}},
 		{args: []string{"restore", "run", "--name", "one"}, stdout: []string{"proved", "DIGEST (RECOMPUTED)"}},
 		{args: []string{"restore", "run", "--name", "one"}, code: 4, stderr: []string{"not empty"}},
@@ -185,6 +198,94 @@ func TestVerbs(t *testing.T) {
 	}
 	awaitEvents(t, 12)
 	step{args: []string{"get", "session", "s-1"}, code: 5}.run(t)
+	withoutNodes(t, l, dir)
+}
+
+// withoutNodes looks after the backups of a lab's first region by its bucket alone, and
+// restores with the recovery key alone.
+func withoutNodes(t *testing.T, l *lab.Lab, dir string) {
+	t.Helper()
+	url, accessKey, secretKey := l.S3()
+	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
+	t.Setenv("EVENKEEL_SERVER", "http://127.0.0.1:1") // nobody is there
+	recovery := filepath.Join(dir, "keys", "recovery.key")
+	scratch := t.TempDir()
+	made := []string{filepath.Join(scratch, "a.key"), filepath.Join(scratch, "b.key")}
+	var recipients []string
+	for _, path := range made {
+		step{args: []string{"keys", "generate", "--out", path}, stdout: []string{"recipient: age1", path}}.run(t)
+		step{args: []string{"keys", "generate", "--out", path}, code: 4, stderr: []string{"never overwritten"}}.run(t)
+		var keys []key
+		if err := json.Unmarshal([]byte(command("", "keys", "show", path, "-o", "json").stdout), &keys); err != nil {
+			t.Fatal(err)
+		}
+		recipients = append(recipients, keys[0].Recipient)
+	}
+	config := file(t, "offline.yaml", `region: us-east-1
+data_dir: `+scratch+`
+regions: {us-east-1: {kafka: {seeds: ["127.0.0.1:1"]}}}
+backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`]}
+`)
+	ids := func() (ids []string) {
+		var list api.BackupList
+		if err := json.Unmarshal([]byte(command("", "backup", "list", "--config", config, "-o", "json").stdout), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range list.Backups {
+			ids = append(ids, b.ID)
+		}
+		return ids
+	}()
+	for _, s := range []step{
+		{args: []string{"backup", "show", "--config", config, ids[0]}, stdout: []string{ids[0]}},
+		{args: []string{"backup", "status", "--config", config}, stdout: []string{ids[0], "every 24h0m0s"}},
+		{args: []string{"backup", "prune", "--config", config}, stdout: []string{"Nothing was deleted"}},
+		{args: []string{"backup", "verify", "--config", config}, stdout: []string{"ok"}},
+		{args: []string{"backup", "verify", "--config", config, "--level", "decode"}, code: 5, stderr: []string{"no identity was given", ".sst.age"}},
+		{args: []string{"backup", "verify", "--config", config, "--level", "restore", "--identity", recovery}, stdout: []string{"ok"}},
+		{args: []string{"restore", "run", "--config", config}, code: 5, stderr: []string{"no identity was given", "--identity"}},
+		{args: []string{"restore", "run", "--config", config, "--identity", made[0]}, code: 5, stderr: []string{"sealed for the keys"}},
+		{args: []string{"restore", "run", "--config", config, "--identity", config}, code: 2, stderr: []string{"no age identity"}},
+		{args: []string{"restore", "run", "--config", config, "--identity", recovery}, stdout: []string{"proved"}},
+		{args: []string{"keys", "generate"}, code: 2, stderr: []string{"--out"}},
+		{args: []string{"keys", "show", config}, code: 2, stderr: []string{"no age identity"}},
+	} {
+		s.run(t)
+	}
+	damage(t, filepath.Join(dir, "s3"))
+	for _, level := range []string{"hashes", "decode", "restore"} {
+		step{args: []string{"backup", "verify", "--all", "--config", config, "--level", level, "--identity", recovery}, code: 6,
+			stdout: []string{"DAMAGED"}, stderr: []string{"us-east-1/tables/" + ids[0], ".sst.age"}}.run(t)
+	}
+}
+
+// damage changes the last byte of some table.
+func damage(t *testing.T, tables string) {
+	t.Helper()
+	var found string
+	err := filepath.WalkDir(tables, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(path, "us-east-1/tables/") && strings.HasSuffix(path, ".age") {
+			found = path
+		}
+		return err
+	})
+	if err != nil || found == "" {
+		t.Fatalf("no table in %s: %v", tables, err)
+	}
+	body, err := os.ReadFile(found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body[len(body)-1] ^= 1
+	f, err := os.OpenFile(found, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(body); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testReadYourWrites writes in one region and reads in another, as people and as

@@ -23,6 +23,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
 )
 
@@ -34,15 +35,17 @@ const kafkaPartitions = 3
 // deployment is three nodes as real processes on real clusters, with streams of
 // their own in them.
 type deployment struct {
-	t       *testing.T
-	dir     string
-	binary  string
-	topic   string
-	s3      *s3server.Server
-	kafka   map[events.Region]string
-	apis    map[events.Region]int
-	nodes   map[events.Region]*exec.Cmd
-	clients map[events.Region]*api.Client
+	t      *testing.T
+	dir    string
+	binary string
+	topic  string
+	s3     *s3server.Server
+
+	recipients []string // of the keys operating.key and recovery.key in dir
+	kafka      map[events.Region]string
+	apis       map[events.Region]int
+	nodes      map[events.Region]*exec.Cmd
+	clients    map[events.Region]*api.Client
 }
 
 func newDeployment(t *testing.T) *deployment {
@@ -51,6 +54,13 @@ func newDeployment(t *testing.T) *deployment {
 		t: t, dir: t.TempDir(), topic: "session-" + strconv.FormatInt(time.Now().UnixNano(), 36),
 		kafka: map[events.Region]string{}, apis: map[events.Region]int{},
 		nodes: map[events.Region]*exec.Cmd{}, clients: map[events.Region]*api.Client{},
+	}
+	for _, name := range []string{"operating.key", "recovery.key"} {
+		recipient, err := config.GenerateIdentity(filepath.Join(d.dir, name), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.recipients = append(d.recipients, recipient)
 	}
 	d.binary = filepath.Join(d.dir, "evenkeel")
 	if out, err := exec.Command("go", "build", "-o", d.binary, ".").CombinedOutput(); err != nil {
@@ -118,7 +128,8 @@ func (d *deployment) writeConfig(r events.Region) {
 	for _, o := range kafkaRegions {
 		fmt.Fprintf(&b, "  %s: {api: %q, kafka: {seeds: [%q]}}\n", o, d.url(o), d.kafka[o])
 	}
-	fmt.Fprintf(&b, "backup: {bucket: evenkeel-%s, endpoint: %q, path_style: true, region: %s}\n", r, d.s3.URL(), s3server.Region)
+	fmt.Fprintf(&b, "backup: {bucket: evenkeel-%s, endpoint: %q, path_style: true, region: %s, recipients: [%s], identity_file: %s}\n",
+		r, d.s3.URL(), s3server.Region, strings.Join(d.recipients, ", "), filepath.Join(d.dir, "recovery.key"))
 	if err := os.WriteFile(d.configPath(r), []byte(b.String()), 0o600); err != nil {
 		d.t.Fatal(err)
 	}

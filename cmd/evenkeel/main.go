@@ -21,14 +21,14 @@ func root() *cobra.Command {
 		t.putCommand(), t.patchCommand(), t.appendCommand(), t.resolveCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
 		t.linksCommand(),
 		t.modelsCommand(),
-		cli.Group("backup", "Make and list backups", t.backupCreateCommand(), t.backupListCommand()),
+		t.backupCommand(), t.keysCommand(),
 		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
 	)
 	c.Version = pipeline.Software
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.Long = c.Short + `.
 
-Commands other than run and restore run --config call the API of a running node; --server or
+Commands other than run, keys and those with --config call the API of a running node; --server or
 EVENKEEL_SERVER says where it is.
 
 ` + cli.ExitCodes

@@ -15,12 +15,13 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 func (t *tool) restoreRunCommand() *cobra.Command {
-	var path, backup, dir, name string
+	var path, backup, dir, name, identity string
 	c := &cobra.Command{
-		Use:   "run (--config FILE [--dir DIR] | --name NAME) [--backup ID]",
+		Use:   "run (--config FILE [--dir DIR] [--identity FILE] | --name NAME) [--backup ID]",
 		Short: "Restore a backup into an empty directory and prove it",
 		Long: `Restore a backup (the newest unless --backup names one) and prove it: every digest is computed
 anew from what was restored and compared with the backup's.
@@ -30,7 +31,7 @@ hold no state; start the node afterwards and it replays the rest from its logs.
 With --name the node at --server restores into restores/NAME in its data directory, beside its state.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			restored, err := t.restore(c, path, backup, dir, name)
+			restored, err := t.restore(c, restoreFlags{path, backup, dir, name, identity})
 			if err != nil {
 				return err
 			}
@@ -41,41 +42,52 @@ With --name the node at --server restores into restores/NAME in its data directo
 	c.Flags().StringVar(&backup, "backup", "", "id of the backup (default the newest)")
 	c.Flags().StringVar(&dir, "dir", "", "with --config: directory to restore into (default the node's state)")
 	c.Flags().StringVar(&name, "name", "", "have the running node restore beside its state, under this name")
+	c.Flags().StringVar(&identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
 	return c
 }
 
-func (t *tool) restore(c *cobra.Command, path, backup, dir, name string) (*api.Restored, error) {
-	if name != "" {
+// restoreFlags say what to restore to where.
+type restoreFlags struct{ path, backup, dir, name, identity string }
+
+func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) {
+	if f.name != "" {
+		if f.identity != "" {
+			return nil, events.Errorf(events.KindInvalid, "--identity needs --config: a node uses the identity that it is configured with")
+		}
 		client, err := t.client()
 		if err != nil {
 			return nil, err
 		}
-		return client.Restore(c.Context(), api.RestoreParams{Backup: backup, Name: name})
+		return client.Restore(c.Context(), api.RestoreParams{Backup: f.backup, Name: f.name})
 	}
-	if path == "" {
+	if f.path == "" {
 		return nil, events.Errorf(events.KindInvalid, "say with --config which node's state to restore, or with --name to have a running node do it")
 	}
-	cfg, err := config.Load(path, os.Environ())
+	cfg, err := config.Load(f.path, os.Environ())
 	if err != nil {
 		return nil, err
 	}
-	return restoreOffline(c.Context(), c.ErrOrStderr(), cfg, backup, dir)
+	return restoreOffline(c.Context(), c.ErrOrStderr(), cfg, f)
 }
 
-func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Config, backup, dir string) (*api.Restored, error) {
-	bucket, err := openBucket(ctx, cfg)
+func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Config, f restoreFlags) (*api.Restored, error) {
+	bucket, err := needBucket(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, err
 	}
-	if bucket == nil {
-		return nil, events.Errorf(events.KindRefused, "no bucket is configured (backup.bucket)")
+	var opener *seal.Opener
+	if f.identity != "" {
+		if opener, err = config.ReadIdentity(f.identity); err != nil {
+			return nil, err
+		}
 	}
+	dir := f.dir
 	if dir == "" {
 		dir = pipeline.StateDir(cfg)
 	}
 	var progress *term.Progress
 	report, err := pipeline.Restore(ctx, pipeline.RestoreJob{
-		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Backup: backup, Dir: dir,
+		Config: cfg, Bucket: bucket, Opener: opener, Log: newLogger(cfg), Backup: f.backup, Dir: dir,
 		Planned: func(bytes int64) { progress = term.NewProgress(progressTo, "bytes", bytes, 0) },
 		Fetched: func(bytes int64) { progress.Add(bytes) },
 	})

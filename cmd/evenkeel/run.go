@@ -56,16 +56,20 @@ func openBucket(ctx context.Context, cfg *config.Config) (objstore.Bucket, error
 	if b == nil {
 		return nil, nil
 	}
-	return objstore.NewS3(ctx, objstore.S3Config{
+	bucket, err := objstore.NewS3(ctx, objstore.S3Config{
 		Bucket: b.Bucket, Prefix: b.Prefix, Endpoint: b.Endpoint, Region: b.Region, PathStyle: b.PathStyle,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w", err)
+	}
+	return bucket, nil
 }
 
 func run(ctx context.Context, cfg *config.Config) error {
 	log := newLogger(cfg)
 	bucket, err := openBucket(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("backup: %w", err)
+		return err
 	}
 	node, err := pipeline.StartNode(ctx, cfg, pipeline.Parts{Bucket: bucket, Log: log})
 	if err != nil {

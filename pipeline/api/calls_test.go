@@ -13,6 +13,10 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
 
 // Samples of everything that is sent, no field left zero.
@@ -33,7 +37,8 @@ var (
 		Context: sampleVector,
 	}
 	sampleBackup = api.Backup{
-		ID: "20260504T030201.987Z-00112233", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
+		ID: "20260504T030201.987Z-00112233", Kind: "full", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
+		Stored: 1 << 41, Keys: []string{"00112233445566aa"},
 		States: []events.LogState{sampleLogState},
 	}
 	sampleFreshness   = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
@@ -76,6 +81,26 @@ func sampleStatus() *api.Status {
 		}},
 		Examples: []api.ParkedRecord{{Position: sampleLog.At(1), Reason: "why"}},
 		Regions:  map[events.Region]string{"us-east-1": "http://127.0.0.1:7400"}, Backups: true,
+		Backup: sampleBackupStatus(),
+	}
+}
+
+func sampleBackupStatus() *api.BackupStatus {
+	return &api.BackupStatus{
+		Encryption: "age", Keys: []string{"00112233445566aa"}, Checked: sampleTime, Error: "e", Backups: 2, Damaged: []string{"b"},
+		Points: []inventory.Point{{Stream: "session", Backup: "b", Created: sampleTime, Age: 1.5, States: []events.LogState{sampleLogState}}},
+		Every:  86_400, Last: &api.BackupRun{Began: sampleTime, Duration: 2.5, Backup: "b", Bytes: 3, Error: "e"},
+	}
+}
+
+func sampleManifest() *format.Manifest {
+	return &format.Manifest{
+		Format: 2, ID: sampleBackup.ID, Kind: "full", Region: "us-east-1", Created: sampleTime, Software: "s",
+		Merge: map[events.Stream]string{"session": "lww"}, Shards: []format.Shard{{
+			Partition: 3, Lineage: "l", Epoch: 4, States: []events.LogState{sampleLogState}, Tables: []format.Table{{
+				Name: "n", Size: 1, SHA256: "a", StoredSize: 2, StoredSHA256: "b", Keys: []string{"k"},
+			}},
+		}},
 	}
 }
 
@@ -147,6 +172,37 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		{
 			"backup.list", nil, &api.BackupList{Backups: []api.Backup{sampleBackup}},
 			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.ListBackups(ctx) },
+		},
+		{
+			"backup.show", api.ShowBackupParams{Backup: "b"}, &api.BackupDetails{Manifest: sampleManifest()},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ShowBackup(ctx, p.(api.ShowBackupParams))
+			},
+		},
+		{
+			"backup.verify", api.VerifyBackupsParams{Backup: "b", All: true, Level: "decode"},
+			&verify.Report{Region: "us-east-1", Level: "decode", Duration: 1.5, Backups: []verify.Backup{{
+				ID: "b", Created: sampleTime, Objects: 3, Bytes: 4, Damaged: []inventory.Problem{{Object: "o", Error: "e"}},
+			}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.VerifyBackups(ctx, p.(api.VerifyBackupsParams))
+			},
+		},
+		{
+			"backup.status", nil, sampleBackupStatus(),
+			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.BackupStatus(ctx) },
+		},
+		{
+			"backup.prune", api.PruneBackupsParams{Run: true},
+			&prune.Report{
+				Region: "us-east-1", DryRun: true, Plan: 3, Floor: "b", Late: []string{"l"}, Deleted: []string{"d"},
+				Backups:   []prune.Verdict{{Backup: "b", Created: sampleTime, Bytes: 5, Keep: true, Why: "w"}},
+				Leftovers: []prune.Leftover{{Backup: "b", Objects: 2, Bytes: 3, Keep: true, Why: "w"}},
+				Left:      []inventory.Problem{{Object: "o", Error: "e"}},
+			},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.PruneBackups(ctx, p.(api.PruneBackupsParams))
+			},
 		},
 		{
 			"restore.run", api.RestoreParams{Backup: "b", Name: "n"},

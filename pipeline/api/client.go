@@ -108,11 +108,6 @@ func (c *Client) CreateBackup(ctx context.Context) (*Backup, error) {
 	return call[Backup](ctx, c, "backup.create", nil)
 }
 
-// ListBackups lists the backups of the node's region.
-func (c *Client) ListBackups(ctx context.Context) (*BackupList, error) {
-	return call[BackupList](ctx, c, "backup.list", nil)
-}
-
 // Restore restores a backup beside the running state.
 func (c *Client) Restore(ctx context.Context, p RestoreParams) (*Restored, error) {
 	return call[Restored](ctx, c, "restore.run", p)

@@ -12,6 +12,8 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
 
 // fakeNode does what its functions say, and remembers what it was asked. A
@@ -76,6 +78,22 @@ func (n *fakeNode) Lag(ctx context.Context) (*api.Lag, error) {
 
 func (n *fakeNode) CreateBackup(ctx context.Context) (*api.Backup, error) {
 	return ask[api.Backup](ctx, n, "backup.create", nil)
+}
+
+func (n *fakeNode) ShowBackup(ctx context.Context, p api.ShowBackupParams) (*api.BackupDetails, error) {
+	return ask[api.BackupDetails](ctx, n, "backup.show", p)
+}
+
+func (n *fakeNode) VerifyBackups(ctx context.Context, p api.VerifyBackupsParams) (*verify.Report, error) {
+	return ask[verify.Report](ctx, n, "backup.verify", p)
+}
+
+func (n *fakeNode) BackupStatus(ctx context.Context) (*api.BackupStatus, error) {
+	return ask[api.BackupStatus](ctx, n, "backup.status", nil)
+}
+
+func (n *fakeNode) PruneBackups(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
+	return ask[prune.Report](ctx, n, "backup.prune", p)
 }
 
 func (n *fakeNode) ListBackups(ctx context.Context) (*api.BackupList, error) {

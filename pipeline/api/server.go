@@ -56,6 +56,10 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"models.query":      c.bounded(c.reads, method(node.QueryModel)),
 		"check":             c.bounded(c.reads, method(node.Check)),
 		"check.acknowledge": c.bounded(c.admin, method(node.Acknowledge)),
+		"backup.show":       c.bounded(c.admin, method(node.ShowBackup)),
+		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
+		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
+		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
 	}
 	h.mux.HandleFunc("GET /watch", h.serveWatch(node))
 	h.mux.HandleFunc("POST /rpc", h.serveRPC)

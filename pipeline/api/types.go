@@ -25,8 +25,8 @@ type Node interface {
 	Status(ctx context.Context) (*Status, error)
 	Lag(ctx context.Context) (*Lag, error)
 	CreateBackup(ctx context.Context) (*Backup, error)
-	ListBackups(ctx context.Context) (*BackupList, error)
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
+	BackupsNode
 	LinksNode
 	ModelsNode
 	CheckNode
@@ -199,6 +199,7 @@ type Status struct {
 	Examples []ParkedRecord           `json:"parked_records"` // the first few
 	Regions  map[events.Region]string `json:"regions"`        // their APIs' addresses
 	Backups  bool                     `json:"backups"`        // a bucket is configured
+	Backup   *BackupStatus            `json:"backup"`         // as the node last read its bucket; null: not yet, or none
 }
 
 // Vector is the cut at which the node's state stands.
@@ -260,22 +261,6 @@ type LagRow struct {
 	Next    *int64     `json:"next"`    // next offset to be read
 	Records *int64     `json:"records"` // End - Next
 	Error   string     `json:"error,omitempty"`
-}
-
-// Backup is a backup that exists.
-type Backup struct {
-	ID      string            `json:"id"`
-	Region  events.Region     `json:"region"`
-	Created time.Time         `json:"created"`
-	Shards  int               `json:"shards"`
-	Tables  int               `json:"tables"`
-	Bytes   int64             `json:"bytes"`
-	States  []events.LogState `json:"states"`
-}
-
-// BackupList lists backups, oldest first.
-type BackupList struct {
-	Backups []Backup `json:"backups"`
 }
 
 // RestoreParams ask for a backup to be restored beside the running state, into

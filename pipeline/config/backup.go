@@ -4,6 +4,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 var (
@@ -30,6 +34,90 @@ func (b Backup) check(p *problems) {
 	if b.Endpoint != "" {
 		b.checkEndpoint(p)
 	}
+	b.checkSealing(p)
+	b.checkTimes(p)
+}
+
+// setDefaults is called before anything is read into a Backup.
+func (b *Backup) setDefaults(string) {
+	b.Encryption = encryptions[0]
+	b.Keep.Full = 30 * 24 * time.Hour
+	b.KeepLast = 3
+	b.Schedule.Full = 24 * time.Hour
+}
+
+// encryptions are the known values of Backup.Encryption; the first is the default.
+var encryptions = []string{"age", "none"}
+
+func (b Backup) checkSealing(p *problems) {
+	oneOf(p, "backup.encryption", b.Encryption, encryptions...)
+	switch {
+	case b.Encryption == "none" && len(b.Recipients) > 0:
+		p.add("backup.recipients", "nothing is encrypted for them while backup.encryption is none")
+	case b.Encryption == "age" && len(b.Recipients) == 0:
+		p.add("backup.recipients", "missing: which keys are backups encrypted for? Want at least two, an operating key and a recovery key that no node holds; "+
+			"make each with: evenkeel keys generate --out FILE. Or set backup.encryption to none: then whoever can read the bucket can read everything")
+	case b.Encryption == "age":
+		if _, err := seal.NewSealer(b.Recipients); err != nil {
+			p.add("backup.recipients", "%s", err)
+		}
+	}
+	if b.IdentityFile != "" && b.IdentityEnv != "" {
+		p.add("backup.identity_env", "want identity_file or identity_env, not both")
+	}
+}
+
+const (
+	maxKeepLast = 10_000
+	minSchedule = time.Minute
+)
+
+func (b Backup) checkTimes(p *problems) {
+	if b.Keep.Full < 0 {
+		p.add("backup.keep.full", "want 0s or more, got %s", b.Keep.Full)
+	}
+	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
+	if t := b.Schedule.Full; t != 0 && t < minSchedule {
+		p.add("backup.schedule.full", "want at least %s, or 0s for backups on demand only, got %s", minSchedule, t)
+	}
+}
+
+// exampleRecipients stand in example.yaml and in the README. Nobody has their
+// identities: what is sealed for them is lost.
+var exampleRecipients = []string{
+	"age1765utfnlhrlxy2m0u3majhnhw4zl7a89gcpww0l8dg77frsvj5sqcxxakk",
+	"age1dv0ql64pnkqghr3jeudlnt32dkqx4tyyd6x0ss2yz3rlk0zjtv9qmvmn8p",
+}
+
+// Sealer seals backups as configured.
+func (b Backup) Sealer() (*seal.Sealer, error) {
+	if b.Encryption == "none" {
+		return seal.None(), nil
+	}
+	for _, r := range b.Recipients {
+		if slices.Contains(exampleRecipients, r) {
+			return nil, events.Errorf(events.KindRefused, "backup.recipients: %s is that of the example, to which nobody has the identity; make your own with: evenkeel keys generate --out FILE", r)
+		}
+	}
+	s, err := seal.NewSealer(b.Recipients)
+	if err != nil {
+		return nil, events.Errorf(events.KindInvalid, "backup.recipients: %w", err)
+	}
+	return s, nil
+}
+
+// Opener opens backups with the configured identity, which is read anew. Without one
+// it opens what is not sealed. No error holds any part of an identity.
+func (b Backup) Opener() (*seal.Opener, error) {
+	switch {
+	case b.IdentityFile != "":
+		return ReadIdentity(b.IdentityFile)
+	case b.IdentityEnv == "":
+		return nil, nil
+	case b.Identity == "":
+		return nil, events.Errorf(events.KindInvalid, "backup.identity_env: the variable %s is not set, or empty", clip(b.IdentityEnv))
+	}
+	return seal.NewOpener("the variable "+clip(b.IdentityEnv), b.Identity.Reveal())
 }
 
 func (b Backup) checkEndpoint(p *problems) {

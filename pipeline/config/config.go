@@ -172,6 +172,46 @@ type Backup struct {
 	// PathStyle puts the bucket into the path of URLs instead of the host name, as
 	// most stores other than AWS need it. Default false.
 	PathStyle bool `yaml:"path_style"`
+
+	// Encryption is "age" (default) or "none": then whoever can read the bucket can
+	// read all values.
+	Encryption string `yaml:"encryption"`
+
+	// Recipients are the keys that backups are sealed for ("age1…"), at least two:
+	// an operating key and a recovery key that no node holds. Any one opens them.
+	Recipients []string `yaml:"recipients"`
+
+	// IdentityFile and IdentityEnv say where the secret half of one of the keys is
+	// (AGE-SECRET-KEY-…), at most one of them. A node needs it to restore, not to
+	// back up. The file is read anew for each restore.
+	IdentityFile string `yaml:"identity_file"`
+	IdentityEnv  string `yaml:"identity_env"`
+
+	// Identity is the value of IdentityEnv; put in by Load, no key of the file.
+	Identity Secret `yaml:"-"`
+
+	// Keep says how long backups are kept, counted back from the newest; older ones
+	// are deleted by a prune, and by nothing else.
+	Keep Keep `yaml:"keep"`
+
+	// KeepLast is how many of the newest backups are kept however old they are, 1 to
+	// 10000, default 3.
+	KeepLast int `yaml:"keep_last"`
+
+	// Schedule says when a node makes backups by itself.
+	Schedule Schedule `yaml:"schedule"`
+}
+
+// Keep says how long each kind of backup is kept.
+type Keep struct {
+	// Full backups: default 30d. 0s: only those that KeepLast keeps.
+	Full time.Duration `yaml:"full"`
+}
+
+// Schedule says how often each kind of backup is made.
+type Schedule struct {
+	// Full backups: default 24h, at least 1m. 0s: only on demand.
+	Full time.Duration `yaml:"full"`
 }
 
 // Tombstones are what deletes leave behind, so that older writes of other regions do

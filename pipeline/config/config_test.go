@@ -42,7 +42,10 @@ func TestExample(t *testing.T) {
 		"us-east-1": {Incarnation: 1, API: "http://127.0.0.1:7400", Kafka: Kafka{Seeds: []string{"127.0.0.1:9092"}}},
 		"us-west-1": {Incarnation: 1, API: "http://127.0.0.1:7401", Kafka: Kafka{Seeds: []string{"127.0.0.1:9093"}}},
 	}
-	want.Backup = &Backup{Bucket: "evenkeel-us-east-1", Region: "us-east-1"}
+	want.Backup = &Backup{
+		Bucket: "evenkeel-us-east-1", Region: "us-east-1", Encryption: "age", Recipients: exampleRecipients,
+		Keep: Keep{Full: 30 * 24 * time.Hour}, KeepLast: 3, Schedule: Schedule{Full: 24 * time.Hour},
+	}
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("example.yaml:\n got %+v\nwant %+v", *got, want)
 	}

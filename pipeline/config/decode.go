@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	case reflect.Pointer:
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
+			if e, ok := v.Interface().(interface{ setDefaults(name string) }); ok {
+				e.setDefaults("")
+			}
 		}
 		d.value(path, n, v.Elem())
 	default:
@@ -149,9 +153,9 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 	tag := n.ShortTag()
 	switch {
 	case v.Type() == durationType:
-		t, err := time.ParseDuration(n.Value)
+		t, err := parseDuration(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil {
-			fail("a duration with its unit, such as 10s")
+			fail("a duration with its unit, such as 10s or 30d")
 			return
 		}
 		v.SetInt(int64(t))
@@ -180,6 +184,20 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 		}
 		v.SetString(n.Value)
 	}
+}
+
+// parseDuration is time.ParseDuration, with days of 24 hours in front: 30d, 1d12h.
+func parseDuration(text string) (time.Duration, error) {
+	days, rest, found := strings.Cut(text, "d")
+	if !found {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil || rest == "" {
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	more, err := time.ParseDuration(rest)
+	return time.Duration(n)*24*time.Hour + more, err
 }
 
 // setInt sets v to i unless that does not fit.

@@ -58,6 +58,9 @@ func (c *Config) checkEnviron(p *problems, known map[string][]setting, env map[s
 	for _, r := range c.Regions {
 		named[r.Kafka.SASL.PasswordEnv] = true
 	}
+	if c.Backup != nil {
+		named[c.Backup.IdentityEnv] = true
+	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		switch {
 		case !strings.HasPrefix(name, variablePrefix), known[name] != nil, named[name],

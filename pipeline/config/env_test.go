@@ -32,13 +32,22 @@ func TestEnvironmentOverrides(t *testing.T) {
 		{"EVENKEEL_API__LISTEN=127.0.0.1:7500", func(c *Config) any { return c.Own().API }, "http://127.0.0.1:7500"},
 		{"EVENKEEL_LIMITS__STOP_TIMEOUT=90s", func(c *Config) any { return c.Limits.StopTimeout }, 90 * time.Second},
 		{"EVENKEEL_LIMITS__MIN_FREE_BYTES=0", func(c *Config) any { return c.Limits.MinFreeBytes }, int64(0)},
-		{"EVENKEEL_BACKUP__BUCKET=b-1", func(c *Config) any { return *c.Backup }, Backup{Bucket: "b-1", Region: "us-east-1"}},
+		{"EVENKEEL_BACKUP__BUCKET=b-1", func(c *Config) any { return c.Backup.Bucket + " " + c.Backup.Region }, "b-1 us-east-1"},
+		{"EVENKEEL_BACKUP__KEEP__FULL=7d12h", func(c *Config) any { return c.Backup.Keep.Full }, 180 * time.Hour},
+		{"EVENKEEL_BACKUP__RECIPIENTS=" + strings.Join(exampleRecipients, ","), func(c *Config) any { return c.Backup.Recipients }, exampleRecipients},
 		{"EVENKEEL_STREAMS__SESSION__TOPIC=s.v2", func(c *Config) any { return c.Streams["session"] }, Stream{Topic: "s.v2", Merge: "lww"}},
 		{"EVENKEEL_REGIONS__EU__INCARNATION=2", func(c *Config) any { return c.Origin("eu").String() }, "eu_2"},
 		{"EVENKEEL_REGIONS__US_EAST_1__KAFKA__SEEDS=b:1, c:2", func(c *Config) any { return c.Own().Kafka.Seeds }, []string{"b:1", "c:2"}},
 		{"EVENKEEL_REGIONS__US_EAST_1__KAFKA__SEEDS=b:1,c:2", func(c *Config) any { return c.Regions["eu"].Kafka.Seeds }, []string{"eu:9092"}},
 	} {
-		if got := tt.got(mustParse(t, twoRegions, tt.variable)); !reflect.DeepEqual(got, tt.want) {
+		text := twoRegions
+		if strings.HasPrefix(tt.variable, "EVENKEEL_BACKUP__") {
+			text += "backup: {bucket: b-0, encryption: none}\n"
+		}
+		if strings.Contains(tt.variable, "RECIPIENTS") {
+			text = strings.Replace(text, "none", "age", 1)
+		}
+		if got := tt.got(mustParse(t, text, tt.variable)); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.variable, got, tt.want)
 		}
 	}
@@ -76,7 +85,7 @@ func TestEnvironmentProblems(t *testing.T) {
 			{Path: "partitions", Message: "want 1 to 1024, got 2000 (from EVENKEEL_PARTITIONS)"}}},
 		{[]string{"EVENKEEL_REGIONS__EU__KAFKA__SEEDS=eu:9092,eu"}, []Problem{
 			{Path: "regions.eu.kafka.seeds[1]", Message: `want host:port, got "eu" (from EVENKEEL_REGIONS__EU__KAFKA__SEEDS)`}}},
-		{[]string{"EVENKEEL_BACKUP__PREFIX=p"}, []Problem{
+		{[]string{"EVENKEEL_BACKUP__PREFIX=p", "EVENKEEL_BACKUP__ENCRYPTION=none"}, []Problem{
 			{Path: "backup.bucket", Message: "missing: where do backups go? Leave the whole block out for none"}}},
 		{[]string{"EVENKEEL_API__ALLOW_REMOTE=yes"}, []Problem{
 			{Path: "api.allow_remote", Message: `want true or false, got text "yes" (from EVENKEEL_API__ALLOW_REMOTE)`}}},

@@ -84,13 +84,16 @@ func (a API) url() string {
 	return "http://" + a.Listen
 }
 
-// resolvePasswords takes passwords out of the environment.
+// resolvePasswords takes passwords and identities out of the environment.
 func (c *Config) resolvePasswords(env map[string]string) {
 	for name, r := range c.Regions {
 		if r.Kafka.SASL.PasswordEnv != "" {
 			r.Kafka.SASL.Password = Secret(env[r.Kafka.SASL.PasswordEnv])
 			c.Regions[name] = r
 		}
+	}
+	if c.Backup != nil && c.Backup.IdentityEnv != "" {
+		c.Backup.Identity = Secret(env[c.Backup.IdentityEnv])
 	}
 }
 

@@ -61,9 +61,13 @@ func (l *Lab) up(ctx context.Context, cfg Config) (err error) {
 	if l.settings, err = loadSettings(cfg); err != nil {
 		return err
 	}
+	keys, err := loadKeys(filepath.Join(l.dir, "keys"))
+	if err != nil {
+		return err
+	}
 	for _, rs := range l.settings.Regions {
 		l.regions[rs.Name] = &region{
-			settings: rs, cfg: l.settings.nodeConfig(l.dir, rs), dir: filepath.Join(l.dir, rs.Name.String()), log: l.log,
+			settings: rs, cfg: l.settings.nodeConfig(l.dir, rs, keys), dir: filepath.Join(l.dir, rs.Name.String()), log: l.log,
 		}
 	}
 	if err := l.startServers(ctx); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
@@ -187,7 +188,7 @@ func freePorts(n int) (free []int, err error) {
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // nodeConfig is the configuration of a region's node.
-func (s *settings) nodeConfig(dir string, region regionSettings) *config.Config {
+func (s *settings) nodeConfig(dir string, region regionSettings, keys keys) *config.Config {
 	c := config.Default()
 	c.Region = region.Name
 	c.DataDir = filepath.Join(dir, region.Name.String(), "node")
@@ -204,6 +205,8 @@ func (s *settings) nodeConfig(dir string, region regionSettings) *config.Config 
 	c.Backup = &config.Backup{
 		Bucket: bucketName(region.Name), Endpoint: "http://" + loopback(s.S3),
 		Region: region.Name.String(), PathStyle: true,
+		Encryption: "age", Recipients: keys.recipients, IdentityFile: keys.operating,
+		Keep: config.Keep{Full: 30 * 24 * time.Hour}, KeepLast: 3, // on demand only: a lab has no nights
 	}
 	return &c
 }

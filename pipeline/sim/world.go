@@ -85,6 +85,7 @@ func (r *Region) config() *config.Config {
 	c.Region, c.DataDir, c.Partitions = r.Name, "/data", partitions
 	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}}
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
+	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1}
 	c.Regions = map[events.Region]config.Region{}
 	for _, o := range r.world.Regions {
 		c.Regions[o.Name] = config.Region{

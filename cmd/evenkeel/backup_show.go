@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+)
+
+func (t *tool) backupShowCommand() *cobra.Command {
+	b := &backups{tool: t}
+	c := &cobra.Command{
+		Use:   "show [ID]",
+		Short: "Show what a backup holds: the states of all logs, objects, sizes, keys (the newest unless an id is given)",
+		Args:  cli.Args(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx := c.Context()
+			p := api.ShowBackupParams{Backup: first(args)}
+			d, err := ask(ctx, b, func(own pipeline.Backups) (*api.BackupDetails, error) { return own.Show(ctx, p) },
+				func(client *api.Client) (*api.BackupDetails, error) { return client.ShowBackup(ctx, p) })
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), d, func(w io.Writer) error { return manifestTable(w, d.Manifest) })
+		},
+	}
+	b.flags(c)
+	return c
+}
+
+// first is the first argument, empty if there is none.
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+func manifestTable(w io.Writer, m *format.Manifest) error {
+	fmt.Fprintf(w, "Backup %s of %s, made at %s by %s (format %d)\n%s of tables, %s in the bucket; keys: %s\n\n",
+		m.ID, m.Region, m.Created.Format(time.RFC3339), m.Software, m.Format, term.Bytes(m.Bytes()), term.Bytes(m.StoredBytes()), keysText(m.Keys()))
+	var logs, objects [][]string
+	for _, s := range m.Shards {
+		for _, st := range s.States {
+			logs = append(logs, []string{st.Log.String(), term.Count(st.Next), term.Count(st.Keys), st.Chain.String(), st.Digest.String()})
+		}
+		for _, tab := range s.Tables {
+			stored, _ := tab.Stored()
+			objects = append(objects, []string{strconv.Itoa(int(s.Partition)), tab.Name, term.Bytes(tab.Size), term.Bytes(stored)})
+		}
+	}
+	if err := term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "CHAIN", "DIGEST"}, logs); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	return term.Table(w, []string{"SHARD", "OBJECT", "TABLE", "STORED"}, objects)
+}
+
+func (t *tool) backupStatusCommand() *cobra.Command {
+	b := &backups{tool: t}
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show how far back the loss of everything but the bucket would throw each stream, by reading the bucket",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			s, err := ask(ctx, b, func(own pipeline.Backups) (*api.BackupStatus, error) { return own.Status(ctx) },
+				func(client *api.Client) (*api.BackupStatus, error) { return client.BackupStatus(ctx) })
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), s, func(w io.Writer) error { return backupStatusTable(w, s) })
+		},
+	}
+	b.flags(c)
+	return c
+}
+
+func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
+	schedule := "on demand only"
+	if s.Every > 0 {
+		schedule = "every " + seconds(s.Every)
+	}
+	fmt.Fprintf(w, "%d backups, made %s; encryption: %s, keys: %s\n", s.Backups, schedule, s.Encryption, keysText(s.Keys))
+	if s.Last != nil {
+		result := fmt.Sprintf("%s, %s", s.Last.Backup, term.Bytes(s.Last.Bytes))
+		if s.Last.Error != "" {
+			result = "FAILED: " + s.Last.Error
+		}
+		fmt.Fprintf(w, "the node's last, %s ago, took %s: %s\n", ago(s.Last.Began), seconds(s.Last.Duration), result)
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, p := range s.Points {
+		row := []string{p.Stream.String(), "NONE", "", "everything"}
+		if p.Backup != "" {
+			row = []string{p.Stream.String(), p.Backup, p.Created.Format(time.RFC3339), seconds(p.Age)}
+		}
+		rows = append(rows, row)
+	}
+	if err := term.Table(w, []string{"STREAM", "NEWEST RESTORABLE BACKUP", "CREATED", "AGE"}, rows); err != nil {
+		return err
+	}
+	for _, id := range s.Damaged {
+		fmt.Fprintf(w, "\n! backup %s is damaged; see: evenkeel backup verify %s --level manifests", id, id)
+	}
+	if s.Error != "" {
+		fmt.Fprintf(w, "\n! the bucket could not be read since: %s", s.Error)
+	}
+	if len(s.Damaged) > 0 || s.Error != "" {
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// seconds writes a duration for people.
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Second).String()
+}

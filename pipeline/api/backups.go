@@ -1,0 +1,110 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/verify"
+)
+
+// BackupsNode is what the API serves of the backups in the region's bucket.
+type BackupsNode interface {
+	ListBackups(ctx context.Context) (*BackupList, error)
+	ShowBackup(ctx context.Context, p ShowBackupParams) (*BackupDetails, error)
+	VerifyBackups(ctx context.Context, p VerifyBackupsParams) (*verify.Report, error)
+	BackupStatus(ctx context.Context) (*BackupStatus, error)
+	PruneBackups(ctx context.Context, p PruneBackupsParams) (*prune.Report, error)
+}
+
+// Backup is a backup that exists.
+type Backup struct {
+	ID      string            `json:"id"`
+	Kind    string            `json:"kind"`
+	Region  events.Region     `json:"region"`
+	Created time.Time         `json:"created"`
+	Shards  int               `json:"shards"`
+	Tables  int               `json:"tables"`
+	Bytes   int64             `json:"bytes"`        // of all tables
+	Stored  int64             `json:"stored_bytes"` // of the objects that hold them
+	Keys    []string          `json:"keys"`         // ids of the keys that open it, each by itself; none: it is not encrypted
+	States  []events.LogState `json:"states"`
+}
+
+// BackupList lists backups, oldest first.
+type BackupList struct {
+	Backups []Backup `json:"backups"`
+}
+
+// ShowBackupParams name a backup.
+type ShowBackupParams struct {
+	Backup string `json:"backup,omitempty"` // id; empty: the newest
+}
+
+// BackupDetails is all there is to know about a backup.
+type BackupDetails struct {
+	Manifest *format.Manifest `json:"manifest"`
+}
+
+// VerifyBackupsParams ask for backups to be verified.
+type VerifyBackupsParams struct {
+	Backup string `json:"backup,omitempty"` // id; empty: the newest
+	All    bool   `json:"all,omitempty"`    // all that exist; without Backup
+	Level  string `json:"level,omitempty"`  // one of verify.Levels; empty: hashes
+}
+
+// PruneBackupsParams ask for old backups to be deleted.
+type PruneBackupsParams struct {
+	Run bool `json:"run,omitempty"` // false: only say what would be done
+}
+
+// BackupStatus is how far back a region would be thrown by the loss of everything
+// but its bucket, by reading the bucket.
+type BackupStatus struct {
+	Encryption string            `json:"encryption"`     // age or none
+	Keys       []string          `json:"keys"`           // that backups are encrypted for from now on
+	Checked    time.Time         `json:"checked"`        // when the bucket was read
+	Error      string            `json:"error,omitzero"` // why it could not be read, last
+	Backups    int               `json:"backups"`        // that exist
+	Damaged    []string          `json:"damaged"`        // ids of those of which objects are missing or have another size
+	Points     []inventory.Point `json:"points"`         // by stream
+	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
+	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since its start
+}
+
+// BackupRun is how a backup went.
+type BackupRun struct {
+	Began    time.Time `json:"began"`
+	Duration float64   `json:"duration_seconds"`
+	Backup   string    `json:"backup,omitempty"`
+	Bytes    int64     `json:"bytes,omitempty"` // in the bucket
+	Error    string    `json:"error,omitempty"`
+}
+
+// ListBackups lists the backups of the node's region.
+func (c *Client) ListBackups(ctx context.Context) (*BackupList, error) {
+	return call[BackupList](ctx, c, "backup.list", nil)
+}
+
+// ShowBackup asks for everything about a backup.
+func (c *Client) ShowBackup(ctx context.Context, p ShowBackupParams) (*BackupDetails, error) {
+	return call[BackupDetails](ctx, c, "backup.show", p)
+}
+
+// VerifyBackups has the node verify backups.
+func (c *Client) VerifyBackups(ctx context.Context, p VerifyBackupsParams) (*verify.Report, error) {
+	return call[verify.Report](ctx, c, "backup.verify", p)
+}
+
+// BackupStatus has the node read its bucket.
+func (c *Client) BackupStatus(ctx context.Context) (*BackupStatus, error) {
+	return call[BackupStatus](ctx, c, "backup.status", nil)
+}
+
+// PruneBackups has the node delete old backups, or say which it would.
+func (c *Client) PruneBackups(ctx context.Context, p PruneBackupsParams) (*prune.Report, error) {
+	return call[prune.Report](ctx, c, "backup.prune", p)
+}

@@ -1,0 +1,243 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+)
+
+// backupWatch reads the bucket now and then, so that what the node says of its
+// backups is what is there, and makes the scheduled ones. A nil one watches nothing.
+type backupWatch struct {
+	region *Region
+	sealer *seal.Sealer
+
+	mu       sync.Mutex
+	underWay int               // backups
+	seen     *api.BackupStatus // as the bucket was last read; nil: never
+	failed   error             // why it could not be read since, nil if it could
+	last     *api.BackupRun    // nil: none
+}
+
+const (
+	watchEvery  = 5 * time.Minute
+	watchPasses = 4 // at least so many in each interval of the schedule
+)
+
+func newBackupWatch(r *Region) (*backupWatch, error) {
+	if r.parts.Bucket == nil {
+		return nil, nil
+	}
+	if r.cfg.Backup == nil {
+		return nil, events.Errorf(events.KindInvalid, "a bucket without a configuration of backups: it would not be known how to seal them")
+	}
+	sealer, err := r.cfg.Backup.Sealer()
+	if err != nil {
+		return nil, err
+	}
+	return &backupWatch{region: r, sealer: sealer}, nil
+}
+
+// run watches until the context ends.
+func (w *backupWatch) run(ctx context.Context) {
+	every := watchEvery
+	if full := w.region.cfg.Backup.Schedule.Full; full > 0 {
+		every = min(every, full/watchPasses)
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		w.look(ctx)
+		if w.due(time.Now()) && w.region.schedules() {
+			// Its result is noted and logged; a failed one is tried again at the next
+			// pass.
+			if _, err := w.region.CreateBackup(ctx); err == nil {
+				w.look(ctx)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// schedules says whether this node makes the region's scheduled backups.
+func (r *Region) schedules() bool { return true } // it is the only one
+
+// look reads the bucket.
+func (w *backupWatch) look(ctx context.Context) {
+	b, err := w.region.inBucket()
+	if err != nil {
+		return
+	}
+	s, err := b.Status(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		w.region.log.Warn("the bucket of the backups cannot be read", "error", err)
+	}
+	w.saw(s, err)
+}
+
+func (w *backupWatch) saw(s *api.BackupStatus, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = err
+	if err == nil {
+		w.seen = s
+	}
+}
+
+// begin notes that a backup is under way until the returned function is called.
+func (w *backupWatch) begin() (end func()) {
+	w.add(+1)
+	return func() { w.add(-1) }
+}
+
+func (w *backupWatch) add(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.underWay += n
+}
+
+// made notes how a backup went.
+func (w *backupWatch) made(began time.Time, m *format.Manifest, err error) {
+	run := &api.BackupRun{Began: began.UTC(), Duration: time.Since(began).Seconds()}
+	if err != nil {
+		run.Error = err.Error()
+	} else {
+		run.Backup, run.Bytes = m.ID, m.StoredBytes()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = run
+}
+
+// due says whether a scheduled backup is to be made: the last time for one is later
+// than the newest backup that can be restored, and none is under way. Not knowing
+// what is in the bucket is no reason: writing to it would fail too.
+func (w *backupWatch) due(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	full := w.region.cfg.Backup.Schedule.Full
+	if full == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil {
+		return false
+	}
+	return newestBackup(w.seen.Points).Before(lastSlot(w.region.cfg.Region, full, now))
+}
+
+// lastSlot is the last time for a backup of a region at or before now. Regions have
+// different ones, so that they do not all back up at once; they are always the same.
+func lastSlot(r events.Region, every time.Duration, now time.Time) time.Time {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(r))                                                // never fails, by its contract
+	offset := time.Duration(h.Sum64() % uint64(every)).Truncate(time.Second) // ids of backups know no finer time than milliseconds
+	since := time.Duration(now.UnixNano()) - offset
+	return time.Unix(0, int64(since.Truncate(every)+offset)).UTC()
+}
+
+// status is what was last seen.
+func (w *backupWatch) status() *api.BackupStatus {
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen == nil {
+		return nil
+	}
+	s := *w.seen
+	if w.failed != nil {
+		s.Error = w.failed.Error()
+	}
+	s.Last = w.last
+	return &s
+}
+
+// problems tells what needs an eye.
+func (w *backupWatch) problems() (problems []string) {
+	if w == nil {
+		return nil
+	}
+	if len(w.sealer.Keys()) == 0 {
+		problems = append(problems, "BACKUPS ARE NOT ENCRYPTED: whoever can read the bucket can read all values (backup.encryption: none)")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed != nil {
+		problems = append(problems, fmt.Sprintf("the bucket of the backups cannot be read: %s", w.failed))
+	}
+	if w.last != nil && w.last.Error != "" {
+		problems = append(problems, fmt.Sprintf("the backup of %s failed: %s", w.last.Began.Format(time.RFC3339), w.last.Error))
+	}
+	if w.seen != nil && len(w.seen.Damaged) > 0 {
+		problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged, e.g. of %s; see: evenkeel backup verify --all --level manifests", len(w.seen.Damaged), w.seen.Damaged[0]))
+	}
+	return problems
+}
+
+var infinite = math.Inf(1)
+
+// backupGauges shows what a watch has seen whenever it is asked.
+type backupGauges struct {
+	watch                          *backupWatch
+	age, checked, duration, stored *prometheus.Desc
+}
+
+func newBackupGauges(w *backupWatch) *backupGauges {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &backupGauges{
+		watch:    w,
+		age:      desc("evenkeel_backup_age_seconds", "Age of the newest backup of a stream that can be restored, by reading the bucket; +Inf: there is none.", "stream"),
+		checked:  desc("evenkeel_backup_checked_age_seconds", "Since the bucket was last read; +Inf: never."),
+		duration: desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
+		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- g.age
+	ch <- g.checked
+	ch <- g.duration
+	ch <- g.stored
+}
+
+// Collect implements prometheus.Collector.
+func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := g.watch.status()
+	if s == nil {
+		gauge(g.checked, infinite)
+		return
+	}
+	gauge(g.checked, time.Since(s.Checked).Seconds())
+	for _, p := range s.Points {
+		age := infinite
+		if p.Backup != "" {
+			age = time.Since(p.Created).Seconds()
+		}
+		gauge(g.age, age, string(p.Stream))
+	}
+	if s.Last != nil {
+		gauge(g.duration, s.Last.Duration)
+		gauge(g.stored, float64(s.Last.Bytes))
+	}
+}

@@ -1,0 +1,251 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/verify"
+)
+
+// Backups are the backups of a region as its bucket has them. No node needs to run.
+type Backups struct {
+	Config *config.Config
+	Bucket objstore.Bucket
+	Opener *seal.Opener // nil: the identity that is configured
+	FS     vfs.FS       // of the data directory; nil: the real one
+	Log    *slog.Logger
+}
+
+// newSource is where a region's backups are restored from; given may be nil.
+func newSource(cfg *config.Config, bucket objstore.Bucket, given *seal.Opener) (restore.Source, error) {
+	src := restore.Source{Bucket: bucket, Opener: given, Owner: fmt.Sprintf("%s, region %s", Software, cfg.Region)}
+	if given != nil || cfg.Backup == nil {
+		return src, nil
+	}
+	var err error
+	src.Opener, err = cfg.Backup.Opener()
+	return src, err
+}
+
+// List lists the backups that exist.
+func (b Backups) List(ctx context.Context) (*api.BackupList, error) {
+	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	list := &api.BackupList{Backups: []api.Backup{}}
+	for _, id := range ids {
+		m, err := catalog.Load(ctx, b.Bucket, b.Config.Region, id)
+		if err != nil {
+			return nil, fmt.Errorf("list backups: %w", err)
+		}
+		list.Backups = append(list.Backups, toBackup(m))
+	}
+	return list, nil
+}
+
+// Show reads a backup's manifest.
+func (b Backups) Show(ctx context.Context, p api.ShowBackupParams) (*api.BackupDetails, error) {
+	m, err := findManifest(ctx, b.Bucket, b.Config.Region, p.Backup)
+	if err != nil {
+		return nil, err
+	}
+	return &api.BackupDetails{Manifest: m}, nil
+}
+
+// findManifest reads the manifest of a backup, of the newest if id is empty.
+func findManifest(ctx context.Context, bucket objstore.Reader, r events.Region, id string) (*format.Manifest, error) {
+	if id == "" {
+		return catalog.Newest(ctx, bucket, r)
+	}
+	return catalog.Load(ctx, bucket, r, id)
+}
+
+// DefaultVerifyLevel is to which level backups are verified unless told otherwise.
+const DefaultVerifyLevel = "hashes"
+
+// Verify verifies backups. looked, if not nil, is told of the bytes looked at; it may
+// be called from several goroutines.
+func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, looked func(bytes int64)) (*verify.Report, error) {
+	if p.All && p.Backup != "" {
+		return nil, events.Errorf(events.KindInvalid, "verify: one backup or all, not both")
+	}
+	if p.Level == "" {
+		p.Level = DefaultVerifyLevel
+	}
+	src, err := newSource(b.Config, b.Bucket, b.Opener)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	if !p.All {
+		if p.Backup == "" {
+			if p.Backup, err = newestID(ctx, b.Bucket, b.Config.Region); err != nil {
+				return nil, err
+			}
+		}
+		ids = []string{p.Backup}
+	}
+	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove}
+	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, looked)
+}
+
+// newestID is the id of the newest backup, readable or not.
+func newestID(ctx context.Context, bucket objstore.Reader, r events.Region) (string, error) {
+	ids, err := catalog.IDs(ctx, bucket, r)
+	if err == nil && len(ids) == 0 {
+		_, err = catalog.Newest(ctx, bucket, r)
+	}
+	if err != nil {
+		return "", err
+	}
+	return ids[len(ids)-1], nil
+}
+
+// prove restores a backup below the data directory, proves it and deletes it again.
+func (b Backups) prove(ctx context.Context, m *format.Manifest) error {
+	fs := b.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	scratch := filepath.Join(b.Config.DataDir, "scratch", "verify")
+	if err := errors.Join(fs.RemoveAll(scratch), fs.MkdirAll(filepath.Dir(scratch), 0o755)); err != nil {
+		return fmt.Errorf("scratch directory: %w", err)
+	}
+	_, err := Restore(ctx, RestoreJob{
+		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Backup: m.ID, Dir: scratch,
+	})
+	return errors.Join(err, fs.RemoveAll(scratch))
+}
+
+// Status reads the bucket.
+func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
+	inv, err := inventory.Read(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	s := &api.BackupStatus{
+		Keys: []string{}, Damaged: []string{}, Checked: time.Now().UTC(), Backups: len(inv.Backups),
+		Points: inv.Points(b.Config.StreamNames(), time.Now()),
+	}
+	if c := b.Config.Backup; c != nil {
+		sealer, err := c.Sealer()
+		if err != nil {
+			return nil, err
+		}
+		s.Encryption, s.Every, s.Keys = c.Encryption, c.Schedule.Full.Seconds(), append(s.Keys, sealer.Keys()...)
+	}
+	for _, backup := range inv.Backups {
+		if !backup.Restorable() {
+			s.Damaged = append(s.Damaged, backup.ID)
+		}
+	}
+	return s, nil
+}
+
+// Prune deletes old backups, or says which it would.
+func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
+	cfg := prune.Config{Region: b.Config.Region, Software: Software}
+	if c := b.Config.Backup; c != nil {
+		cfg.Policy = prune.Policy{Full: c.Keep.Full, Last: c.KeepLast}
+	}
+	if !p.Run {
+		return prune.Plan(ctx, b.Bucket, cfg)
+	}
+	report, err := prune.Run(ctx, b.Bucket, cfg)
+	if report != nil && len(report.Deleted) > 0 {
+		b.Log.Info("backups pruned", "objects_deleted", len(report.Deleted), "plan", report.Plan)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+// inBucket are the region's backups.
+func (r *Region) inBucket() (Backups, error) {
+	return Backups{Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log}, r.needBucket()
+}
+
+// ListBackups implements api.Node.
+func (r *Region) ListBackups(ctx context.Context) (*api.BackupList, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	return b.List(ctx)
+}
+
+// ShowBackup implements api.Node.
+func (r *Region) ShowBackup(ctx context.Context, p api.ShowBackupParams) (*api.BackupDetails, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	return b.Show(ctx, p)
+}
+
+// VerifyBackups implements api.Node. Verifying by restoring counts as a restore, of
+// which there is one at a time.
+func (r *Region) VerifyBackups(ctx context.Context, p api.VerifyBackupsParams) (*verify.Report, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	if p.Level == verify.Levels[len(verify.Levels)-1] {
+		if !r.restoring.TryLock() {
+			return nil, events.Errorf(events.KindRefused, "verify: a restore is under way")
+		}
+		defer r.restoring.Unlock()
+	}
+	return b.Verify(ctx, p, nil)
+}
+
+// BackupStatus implements api.Node.
+func (r *Region) BackupStatus(ctx context.Context) (*api.BackupStatus, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.backups.saw(s, nil)
+	return r.backups.status(), nil
+}
+
+// PruneBackups implements api.Node.
+func (r *Region) PruneBackups(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	return b.Prune(ctx, p)
+}
+
+// newestBackup is the newest point that all streams can be restored to; zero: none.
+func newestBackup(points []inventory.Point) time.Time {
+	if len(points) == 0 || slices.ContainsFunc(points, func(p inventory.Point) bool { return p.Backup == "" }) {
+		return time.Time{}
+	}
+	return slices.MinFunc(points, func(a, b inventory.Point) int { return a.Created.Compare(b.Created) }).Created
+}

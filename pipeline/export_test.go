@@ -1,0 +1,4 @@
+package pipeline
+
+// LastSlot is lastSlot, for tests.
+var LastSlot = lastSlot
