@@ -2,6 +2,8 @@ package pipeline_test
 
 import (
 	"math"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +160,32 @@ func (r *region) gauge(name, label string) float64 {
 	return math.NaN()
 }
 
+// wantMetrics checks that a node has every metric that alert rules name.
+func wantMetrics(t *testing.T, registry *prometheus.Registry, rules string) {
+	t.Helper()
+	text, err := os.ReadFile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, f := range families {
+		there[f.GetName()] = true
+	}
+	named := regexp.MustCompile(`evenkeel_[a-z_]+`).FindAllString(string(text), -1)
+	for _, name := range named {
+		if !there[name] {
+			t.Errorf("%s names %s, which there is not", rules, name)
+		}
+	}
+	if len(named) == 0 {
+		t.Errorf("%s names no metric", rules)
+	}
+}
+
 // The age of backups is what the bucket tells, not what the node remembers.
 func TestBackupMetrics(t *testing.T) {
 	one(t, func(r *region) {
@@ -197,6 +225,7 @@ func TestBackupMetrics(t *testing.T) {
 		if got := r.gauge("evenkeel_backup_checked_age_seconds", ""); got < 0 || got > 300 {
 			t.Errorf("checked %f seconds ago", got)
 		}
+		wantMetrics(t, registry, "../deploy/prometheus/backups.rules.yaml")
 	})
 }
 

@@ -82,9 +82,8 @@ func findManifest(ctx context.Context, bucket objstore.Reader, r events.Region, 
 // DefaultVerifyLevel is to which level backups are verified unless told otherwise.
 const DefaultVerifyLevel = "hashes"
 
-// Verify verifies backups. looked, if not nil, is told of the bytes looked at; it may
-// be called from several goroutines.
-func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, looked func(bytes int64)) (*verify.Report, error) {
+// Verify verifies backups.
+func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, progress verify.Progress) (*verify.Report, error) {
 	if p.All && p.Backup != "" {
 		return nil, events.Errorf(events.KindInvalid, "verify: one backup or all, not both")
 	}
@@ -105,7 +104,7 @@ func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, looked f
 		ids = []string{p.Backup}
 	}
 	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove}
-	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, looked)
+	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, progress)
 }
 
 // newestID is the id of the newest backup, readable or not.
@@ -216,7 +215,7 @@ func (r *Region) VerifyBackups(ctx context.Context, p api.VerifyBackupsParams) (
 		}
 		defer r.restoring.Unlock()
 	}
-	return b.Verify(ctx, p, nil)
+	return b.Verify(ctx, p, verify.Progress{})
 }
 
 // BackupStatus implements api.Node.

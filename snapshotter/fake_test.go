@@ -26,8 +26,8 @@ import (
 const region = events.Region("us-east-1")
 
 var (
-	operating, operatingKey = newKey()
-	recovery, recoveryKey   = newKey()
+	_, operatingKey       = newKey()
+	recovery, recoveryKey = newKey()
 
 	config = snapshotter.Config{Region: region, Software: "test", Merge: map[events.Stream]string{"session": "lww"}, Sealer: newSealer()}
 )

@@ -98,15 +98,7 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		fmt.Fprintf(w, "the node's last, %s ago, took %s: %s\n", ago(s.Last.Began), seconds(s.Last.Duration), result)
 	}
 	fmt.Fprintln(w)
-	var rows [][]string
-	for _, p := range s.Points {
-		row := []string{p.Stream.String(), "NONE", "", "everything"}
-		if p.Backup != "" {
-			row = []string{p.Stream.String(), p.Backup, p.Created.Format(time.RFC3339), seconds(p.Age)}
-		}
-		rows = append(rows, row)
-	}
-	if err := term.Table(w, []string{"STREAM", "NEWEST RESTORABLE BACKUP", "CREATED", "AGE"}, rows); err != nil {
+	if err := pointsTable(w, s); err != nil {
 		return err
 	}
 	for _, id := range s.Damaged {
@@ -119,6 +111,27 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		fmt.Fprintln(w)
 	}
 	return nil
+}
+
+// backupPoints is what a node's status says of backups; nothing if there are none.
+func backupPoints(w io.Writer, s *api.BackupStatus) error {
+	if s == nil {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return pointsTable(w, s)
+}
+
+func pointsTable(w io.Writer, s *api.BackupStatus) error {
+	var rows [][]string
+	for _, p := range s.Points {
+		row := []string{p.Stream.String(), "NONE", "", "everything"}
+		if p.Backup != "" {
+			row = []string{p.Stream.String(), p.Backup, p.Created.Format(time.RFC3339), ago(p.Created)}
+		}
+		rows = append(rows, row)
+	}
+	return term.Table(w, []string{"STREAM", "NEWEST RESTORABLE BACKUP", "CREATED", "AGE"}, rows)
 }
 
 // seconds writes a duration for people.

@@ -38,9 +38,16 @@ Exit code 6 if anything is damaged; its objects are named.`,
 			ctx := c.Context()
 			p.Backup = first(args)
 			report, err := ask(ctx, b, func(own pipeline.Backups) (*verification.Report, error) {
-				progress := term.NewProgress(c.ErrOrStderr(), "bytes", 0, 0)
-				defer progress.End()
-				return own.Verify(ctx, p, progress.Add)
+				var progress *term.Progress
+				defer func() {
+					if progress != nil {
+						progress.End()
+					}
+				}()
+				return own.Verify(ctx, p, verification.Progress{
+					Planned: func(bytes int64) { progress = term.NewProgress(c.ErrOrStderr(), "bytes", bytes, 0) },
+					Looked:  func(bytes int64) { progress.Add(bytes) },
+				})
 			}, func(client *api.Client) (*verification.Report, error) { return client.VerifyBackups(ctx, p) })
 			if err != nil {
 				return err

@@ -64,6 +64,9 @@ func statusTable(w io.Writer, s *api.Status) error {
 			return err
 		}
 	}
+	if err := backupPoints(w, s.Backup); err != nil {
+		return err
+	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "\n! %s", p)
 	}

@@ -3,7 +3,6 @@ package prune_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -152,6 +151,6 @@ func (w *world) finish() {
 	}
 	ids := audit(w, w.bucket)
 	if n := len(data(w, w.bucket)); len(ids) != 2 || n != 3*2 {
-		w.Error(fmt.Sprintf("in the end there are %d backups and %d objects: %q", len(ids), n, data(w, w.bucket)))
+		w.Errorf("in the end there are %d backups and %d objects: %q", len(ids), n, data(w, w.bucket))
 	}
 }

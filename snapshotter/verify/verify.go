@@ -44,6 +44,13 @@ type Checks struct {
 	Restore func(ctx context.Context, manifest *format.Manifest) error // somewhere, and prove it
 }
 
+// Progress is told how far a verification is. Its functions may be nil; Looked may be
+// called from several goroutines.
+type Progress struct {
+	Planned func(bytes int64) // once, how much there is to look at
+	Looked  func(bytes int64) // of every table that has been looked at
+}
+
 // Report says what was found.
 type Report struct {
 	Region   events.Region `json:"region"`
@@ -87,9 +94,8 @@ func (r *Report) Err() error {
 }
 
 // Run verifies backups of a region: those with the given ids, or without any all that
-// exist. looked, if not nil, is told the bytes of every table that has been looked at;
-// it may be called from several goroutines.
-func Run(ctx context.Context, src restore.Source, r events.Region, ids []string, level string, checks Checks, looked func(bytes int64)) (*Report, error) {
+// exist.
+func Run(ctx context.Context, src restore.Source, r events.Region, ids []string, level string, checks Checks, progress Progress) (*Report, error) {
 	depth := slices.Index(Levels, level)
 	if depth < 0 {
 		return nil, events.Errorf(events.KindInvalid, "level %q: want one of %s", level, strings.Join(Levels, ", "))
@@ -105,11 +111,12 @@ func Run(ctx context.Context, src restore.Source, r events.Region, ids []string,
 			return nil, catalog.NotFound(r, id)
 		}
 	}
-	for _, b := range inv.Backups {
-		if len(ids) > 0 && !slices.Contains(ids, b.ID) {
-			continue
-		}
-		found, err := one(ctx, src, b, depth, checks, looked)
+	wanted := slices.DeleteFunc(inv.Backups, func(b inventory.Backup) bool { return len(ids) > 0 && !slices.Contains(ids, b.ID) })
+	if progress.Planned != nil && depth >= levelHashes {
+		progress.Planned(storedBytes(wanted))
+	}
+	for _, b := range wanted {
+		found, err := one(ctx, src, b, depth, checks, progress.Looked)
 		if err != nil {
 			return nil, err
 		}
@@ -117,6 +124,15 @@ func Run(ctx context.Context, src restore.Source, r events.Region, ids []string,
 	}
 	report.Duration = time.Since(begun).Seconds()
 	return report, nil
+}
+
+func storedBytes(backups []inventory.Backup) (n int64) {
+	for _, b := range backups {
+		if b.Manifest != nil {
+			n += b.Manifest.StoredBytes()
+		}
+	}
+	return n
 }
 
 const parallelTables = 2

@@ -106,8 +106,10 @@ func TestWhatIsWholeIsFoundWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket, src, made := bucketOf(t, 3)
 		for _, level := range verify.Levels {
-			var looked atomic.Int64
-			report, err := verify.Run(t.Context(), src, region, nil, level, checks(src), func(n int64) { looked.Add(n) })
+			var planned, looked atomic.Int64
+			report, err := verify.Run(t.Context(), src, region, nil, level, checks(src), verify.Progress{
+				Planned: func(n int64) { planned.Add(n) }, Looked: func(n int64) { looked.Add(n) },
+			})
 			if err != nil || report.Err() != nil || len(report.Backups) != 3 || report.Level != level || report.Backups[0].Objects != 5 {
 				t.Fatalf("%s: %+v, %v", level, report, err)
 			}
@@ -115,10 +117,10 @@ func TestWhatIsWholeIsFoundWhole(t *testing.T) {
 			if level == "manifests" {
 				want = 0
 			}
-			if looked.Load() != want {
+			if looked.Load() != want || planned.Load() != want {
 				t.Errorf("%s: %d bytes looked at, want %d", level, looked.Load(), want)
 			}
-			report, err = verify.Run(t.Context(), src, region, []string{made[1].ID}, level, checks(src), nil)
+			report, err = verify.Run(t.Context(), src, region, []string{made[1].ID}, level, checks(src), verify.Progress{})
 			if err != nil || len(report.Backups) != 1 || report.Backups[0].ID != made[1].ID {
 				t.Errorf("one: %+v, %v", report, err)
 			}
@@ -131,11 +133,11 @@ func TestWhatIsWholeIsFoundWhole(t *testing.T) {
 			level string
 			kind  events.Kind
 		}{{nil, "everything", events.KindInvalid}, {[]string{"x"}, "hashes", events.KindNotFound}} {
-			if _, err := verify.Run(t.Context(), src, region, test.ids, test.level, checks(src), nil); events.KindOf(err) != test.kind {
+			if _, err := verify.Run(t.Context(), src, region, test.ids, test.level, checks(src), verify.Progress{}); events.KindOf(err) != test.kind {
 				t.Errorf("%v: %v", test, err)
 			}
 		}
-		if report, err := verify.Run(t.Context(), src, "eu", nil, "hashes", checks(src), nil); err != nil || report.Err() != nil || len(report.Backups) > 0 {
+		if report, err := verify.Run(t.Context(), src, "eu", nil, "hashes", checks(src), verify.Progress{}); err != nil || report.Err() != nil || len(report.Backups) > 0 {
 			t.Errorf("no backups: %+v, %v", report, err)
 		}
 	})
@@ -170,7 +172,7 @@ func TestDamageIsFoundAndNamed(t *testing.T) {
 				bucket, src, made := bucketOf(t, 3)
 				object := test.harm(t, bucket, made[1])
 				for depth, level := range verify.Levels {
-					report, err := verify.Run(t.Context(), src, region, nil, level, checks(src), nil)
+					report, err := verify.Run(t.Context(), src, region, nil, level, checks(src), verify.Progress{})
 					if err != nil || len(report.Backups) != 3 {
 						t.Fatalf("%s: %+v, %v", level, report, err)
 					}
@@ -219,17 +221,17 @@ func TestChecks(t *testing.T) {
 			report, err := verify.Run(t.Context(), src, region, nil, test.level, verify.Checks{
 				Decode:  func(context.Context, []byte) error { return test.decode },
 				Restore: func(context.Context, *format.Manifest) error { return test.restore },
-			}, nil)
+			}, verify.Progress{})
 			if !errors.Is(err, test.err) || err == nil && len(report.Damaged()) != test.damaged {
 				t.Errorf("%v: %+v, %v", test, report, err)
 			}
 		}
 		// Without a key hashes can be verified, and nothing more.
 		src.Opener = nil
-		if report, err := verify.Run(t.Context(), src, region, nil, "hashes", checks(src), nil); err != nil || report.Err() != nil {
+		if report, err := verify.Run(t.Context(), src, region, nil, "hashes", checks(src), verify.Progress{}); err != nil || report.Err() != nil {
 			t.Errorf("hashes: %v", err)
 		}
-		_, err := verify.Run(t.Context(), src, region, nil, "decode", checks(src), nil)
+		_, err := verify.Run(t.Context(), src, region, nil, "decode", checks(src), verify.Progress{})
 		if events.KindOf(err) != events.KindNotFound || !strings.Contains(err.Error(), made[0].Shards[0].Tables[0].Name[:30]) {
 			t.Errorf("decode without a key: %v", err)
 		}
@@ -247,7 +249,7 @@ func TestUnknownIsNeverGood(t *testing.T) {
 			{Ops: []string{objstore.OpGet}, Name: "*.age", Effect: objstore.Deny},
 		} {
 			src.Bucket = objstore.Faulty(bucket, rule)
-			if report, err := verify.Run(t.Context(), src, region, nil, "decode", checks(src), nil); err == nil || events.KindOf(err) == events.KindInconsistent {
+			if report, err := verify.Run(t.Context(), src, region, nil, "decode", checks(src), verify.Progress{}); err == nil || events.KindOf(err) == events.KindInconsistent {
 				t.Errorf("%v: %+v, %v", rule, report, err)
 			}
 		}
