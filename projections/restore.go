@@ -27,8 +27,8 @@ func describe(s events.LogState) string {
 	if s.Log == (events.Log{}) {
 		return "nothing"
 	}
-	return fmt.Sprintf("%s at offset %d with chain %s and digest %s (%d keys, %d bytes, %d events, %d parked)",
-		s.Log, s.Next, s.Chain, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
+	return fmt.Sprintf("%s at offset %d with digest %s (%d keys, %d bytes, %d events, %d parked)",
+		s.Log, s.Next, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
 }
 
 // Restore makes a new database at cfg.Dir out of sorted tables written by
