@@ -225,7 +225,7 @@ func TestBackupMetrics(t *testing.T) {
 		if got := r.gauge("evenkeel_backup_checked_age_seconds", ""); got < 0 || got > 300 {
 			t.Errorf("checked %f seconds ago", got)
 		}
-		wantMetrics(t, registry, "../deploy/prometheus/backups.rules.yaml")
+		wantMetrics(t, r.registry, "../deploy/prometheus/backups.rules.yaml")
 	})
 }
 
