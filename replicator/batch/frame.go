@@ -25,6 +25,7 @@ type Dense struct {
 type frame struct {
 	buf        []byte // begins with room for the header
 	first, max int64  // timestamps in ms
+	back       int64  // how long before the first record's timestamp the batch says that it is
 	count      int32
 	runs       []Run
 	next       int64 // the least source offset that may follow
@@ -40,7 +41,7 @@ func newFrame(buf []byte) frame {
 
 func (f *frame) add(r *record) {
 	if f.count == 0 {
-		f.first, f.max = r.timestamp, r.timestamp
+		f.first, f.max = r.timestamp-f.back, r.timestamp
 	}
 	f.max = max(f.max, r.timestamp)
 	timestamp, offset := zigzag(r.timestamp-f.first), uint64(f.count)<<1

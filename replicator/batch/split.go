@@ -1,5 +1,7 @@
 package batch
 
+import "slices"
+
 // Split makes of one batch several, in order, none of them larger than maxBytes
 // as it is produced, compressed as the batch was. A batch that fits comes back
 // as one, framed anew. Errors are *CorruptError, *ControlError, and
@@ -72,4 +74,38 @@ func (r *Recoder) largest(records []record, codec Codec, target, maxBytes int) (
 		const margin = 0.95
 		target = int(float64(len(r.framed)-HeaderBytes) * float64(maxBytes) / float64(len(d.Raw)) * margin)
 	}
+}
+
+// SplitEvery makes of a batch that was framed anew several, in order, of so many
+// records each at most.
+func (r *Recoder) SplitEvery(d Dense, count int) ([]Dense, error) {
+	defer r.trim()
+	b, _, err := Read(d.Raw)
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.scan(&b)
+	if err != nil {
+		return nil, err
+	}
+	records, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	offsets := d.offsets()
+	var parts []Dense
+	for some := range slices.Chunk(records, count) {
+		f := newFrame(nil)
+		for i := range some {
+			f.add(&some[i])
+		}
+		part, err := r.finish(&f, b.Codec())
+		if err != nil {
+			return parts, err
+		}
+		part.Runs = runsOf(offsets[:part.Count])
+		offsets = offsets[part.Count:]
+		parts = append(parts, part)
+	}
+	return parts, nil
 }
