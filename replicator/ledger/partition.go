@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// chunkRuns is how many runs a chunk holds at most.
+	// chunkRuns is how many runs an appended chunk holds at most.
 	chunkRuns = 128
-	// blockChunks is how many chunks make a block. A full block of full chunks has
+	// blockChunks is how many chunks make a block. A full block of such chunks has
 	// to fit into a message: two offsets of 13 digits a run are half a MiB.
 	blockChunks = 128
 	// epochsMax is how many epochs of a partition are kept.
@@ -24,8 +24,9 @@ type partition struct {
 	resetBy    string          // writer of the reset that began it
 	chunks     map[int64]chunk // winners that are not in a block, by number
 	blocks     map[int64]block
-	next       int64       // number of the chunk that the map lacks
-	runs       mapping.Map // of the chunks before next
+	plans      map[int64][]plan // by the chunk that they would be, in the topic's order
+	next       int64            // number of the chunk that the map lacks
+	runs       mapping.Map      // of the chunks before next
 	epochs     map[int32]epoch
 }
 
@@ -47,7 +48,10 @@ type epoch struct {
 }
 
 func newPartition(generation int64) *partition {
-	return &partition{generation: generation, chunks: map[int64]chunk{}, blocks: map[int64]block{}, epochs: map[int32]epoch{}}
+	return &partition{
+		generation: generation,
+		chunks:     map[int64]chunk{}, blocks: map[int64]block{}, plans: map[int64][]plan{}, epochs: map[int32]epoch{},
+	}
 }
 
 // keys are those of all records of the generation that count.
@@ -60,6 +64,9 @@ func (p *partition) keys() (keys []string) {
 	}
 	for _, e := range p.epochs {
 		keys = append(keys, e.key)
+	}
+	for number := range p.plans {
+		keys = append(keys, p.planKeys(number)...)
 	}
 	return keys
 }
@@ -75,7 +82,7 @@ func (p *partition) takeChunk(number int64, c chunk) (voided []string) {
 		return []string{c.key}
 	}
 	p.chunks[number] = c
-	return nil
+	return p.decide(number)
 }
 
 func (p *partition) takeBlock(number int64, b block) (voided []string) {
@@ -91,6 +98,7 @@ func (p *partition) takeBlock(number int64, b block) (voided []string) {
 			voided = append(voided, c.key)
 			delete(p.chunks, n)
 		}
+		voided = append(voided, p.decide(n)...)
 	}
 	return voided
 }
@@ -120,7 +128,7 @@ func (p *partition) settle(won func(writer string)) (errs []error) {
 			return errs
 		}
 		won(c.Writer)
-		if c.Keep != nil {
+		if c.Keep != nil && *c.Keep != p.runs.Len() {
 			if err := p.runs.Truncate(*c.Keep); err != nil {
 				errs = append(errs, err)
 			}
@@ -151,7 +159,9 @@ func (p *partition) chunk(number int64) (blockChunk, bool) {
 	return c.blockChunk, ok
 }
 
-// fullBlocks are those that the map has as single chunks only.
+// fullBlocks are those that the map has as single chunks only. Where chunks have
+// more runs than those that are appended, they may make no block: it would not fit
+// into a message.
 func (p *partition) fullBlocks() map[int64][]blockChunk {
 	full := map[int64][]blockChunk{}
 	for n := range p.chunks {
@@ -159,10 +169,16 @@ func (p *partition) fullBlocks() map[int64][]blockChunk {
 		if full[number] != nil || p.next < (number+1)*blockChunks {
 			continue
 		}
+		runs := 0
 		for n := number * blockChunks; n < (number+1)*blockChunks; n++ {
 			full[number] = append(full[number], p.chunks[n].blockChunk)
+			runs += len(p.chunks[n].Runs)
+		}
+		if runs > blockChunks*chunkRuns {
+			full[number] = []blockChunk{} // seen, and none
 		}
 	}
+	maps.DeleteFunc(full, func(_ int64, chunks []blockChunk) bool { return len(chunks) == 0 })
 	return full
 }
 

@@ -14,6 +14,7 @@ const (
 	kindRuns        = "runs"         // contest: one chunk of a partition's runs
 	kindEpoch       = "epoch"        // contest: where a leader epoch of the log begins
 	kindBlock       = "block"        // the chunks of one block
+	kindPlan        = "plan"         // a batch that is not as the runs say, before it is appended
 	kindReset       = "reset"        // new generation of a partition's runs and epochs, with its first runs
 	kindNewProducer = "new-producer" // new generation of a partition's producers
 	kindMirror      = "mirror"       // origin of a topic's mirror
@@ -31,9 +32,9 @@ type key struct {
 	Topic      string `json:"topic,omitempty"`
 	Partition  *int32 `json:"partition,omitempty"`
 	Generation int64  `json:"generation,omitempty"` // 0 before the first reset
-	Number     *int64 `json:"number,omitempty"`     // of a chunk, a block, or the epoch
+	Number     *int64 `json:"number,omitempty"`     // of a chunk, also one that is planned; of a block; the epoch
 	What       string `json:"what,omitempty"`       // is paused
-	Writer     string `json:"writer,omitempty"`     // of a contest's record; unique to the write
+	Writer     string `json:"writer,omitempty"`     // of a contest's record or a plan; unique to the write
 }
 
 func (k key) partition() Partition { return Partition{Topic: k.Topic, Partition: *k.Partition} }
@@ -45,7 +46,7 @@ func (k key) check() error {
 	switch k.Kind {
 	case kindProducer:
 		ok = k.Partition != nil && k.Writer != ""
-	case kindRuns, kindEpoch:
+	case kindRuns, kindPlan, kindEpoch:
 		ok = k.Partition != nil && numbered && k.Writer != ""
 	case kindBlock:
 		ok = k.Partition != nil && numbered
@@ -74,6 +75,12 @@ type (
 	runsValue struct {
 		Keep *int         `json:"keep,omitempty"` // how many of the runs before stay; absent: all
 		Runs mapping.Runs `json:"runs"`
+	}
+	planValue struct {
+		Dest  int64  `json:"dest"`
+		Count int32  `json:"count"`
+		CRC   uint32 `json:"crc"`
+		runsValue
 	}
 	epochValue struct {
 		Start int64 `json:"start"`

@@ -79,26 +79,34 @@ func (l *Ledger) expect(p Partition, known int, runs []mapping.Run) (*mapping.Ma
 
 // appendChunk writes one chunk and sees whether it has won.
 func (l *Ledger) appendChunk(ctx context.Context, p Partition, known int, value runsValue) error {
-	writer := l.writerOfThis()
 	l.mu.Lock()
 	part := l.state.partition(p)
-	generation, number, length := part.generation, part.next, part.runs.Len()
-	l.state.awaited[writer] = false
+	at, length := part.version(), part.runs.Len()
 	l.mu.Unlock()
-	defer l.hasWon(writer)
 	if length != known {
 		return fmt.Errorf("there are %d runs, not %d: %w", length, known, ErrSuperseded)
 	}
+	return l.appendAt(ctx, p, at, value)
+}
+
+// appendAt writes the chunk that follows a version, and whatever else comes behind
+// it, and sees whether it has won.
+func (l *Ledger) appendAt(ctx context.Context, p Partition, at Version, value runsValue, behind ...*kgo.Record) error {
+	writer := l.writerOfThis()
+	l.mu.Lock()
+	l.state.awaited[writer] = false
+	l.mu.Unlock()
+	defer l.hasWon(writer)
 	r := l.record(key{
 		Kind: kindRuns, Topic: p.Topic, Partition: &p.Partition,
-		Generation: generation, Number: &number, Writer: writer,
+		Generation: at.generation, Number: &at.next, Writer: writer,
 	}, value)
-	if err := l.write(ctx, r); err != nil {
+	if err := l.write(ctx, append([]*kgo.Record{r}, behind...)...); err != nil {
 		return err
 	}
 	if !l.hasWon(writer) {
 		l.sweep(ctx)
-		return fmt.Errorf("chunk %d is another's: %w", number, ErrSuperseded)
+		return fmt.Errorf("chunk %d is another's: %w", at.next, ErrSuperseded)
 	}
 	return nil
 }

@@ -71,7 +71,8 @@ func (s *state) apply(offset int64, rawKey, value []byte) {
 	}
 }
 
-// remove takes a tombstone. Contests are decided for ever, so only facts go.
+// remove takes a tombstone. Contests are decided for ever, so only facts go, and
+// plans that have come to nothing.
 func (s *state) remove(rawKey string) {
 	delete(s.void, rawKey)
 	var k key
@@ -85,6 +86,10 @@ func (s *state) remove(rawKey string) {
 		delete(s.reached, k.partition())
 	case kindPause:
 		delete(s.pauses, k.What)
+	case kindPlan:
+		if k.check() == nil {
+			s.partition(k.partition()).dropPlan(*k.Number, rawKey)
+		}
 	}
 }
 
@@ -198,6 +203,15 @@ func (s *state) takePart(k key, rawKey string, value []byte) error {
 		}
 		voided = p.takeBlock(*k.Number, block{key: rawKey, chunks: v.Chunks})
 		s.unsettled[k.partition()] = true
+	case kindPlan:
+		var v planValue
+		if err := decode(value, &v); err != nil {
+			return err
+		}
+		if v.Dest < 0 || v.Count <= 0 {
+			return fmt.Errorf("a batch of %d records at offset %d of %s cannot be", v.Count, v.Dest, k.partition())
+		}
+		voided = p.takePlan(*k.Number, plan{key: rawKey, planValue: v})
 	case kindEpoch:
 		var v epochValue
 		if err := decode(value, &v); err != nil {

@@ -13,12 +13,7 @@ func (m *Map) Drop(end int64) {
 	m.runs = slices.Clip(m.runs[:keep])
 }
 
-// Replan is Drop, with another run for the mirror's end: what was planned there is
-// not there any more.
-func (m *Map) Replan(r Run) error {
-	m.Drop(r.Dest)
-	if last := len(m.runs) - 1; last >= 0 && m.runs[last].Dest == r.Dest {
-		m.runs = slices.Clip(m.runs[:last])
-	}
-	return m.Append(r)
+// Begun is how many runs begin before an offset of the mirror.
+func (m *Map) Begun(dest int64) int {
+	return after(m.runs, func(r Run) int64 { return r.Dest }, dest-1)
 }
