@@ -232,8 +232,8 @@ func (a *appender) take(ctx context.Context) []chunk {
 		if len(p.queue) == 0 || p.dest.broker != a.broker || p.flow == nil {
 			continue
 		}
-		if !p.flow.established && p.unanswered > 0 {
-			continue // were the first refused, the second would be taken in its place
+		if !p.flow.mayAppend() {
+			continue
 		}
 		c := p.queue[0]
 		if bytes > 0 && bytes+len(c.raw) > requestBytes {
@@ -315,6 +315,9 @@ func (a *appender) answered(out []chunk, answer wire.Answer) {
 		}
 		c.flow.part.settle()
 		a.m.finishLocked(c.flow.part)
+		if c.flow.careful && c.flow.part.flow == c.flow {
+			a.m.scribe.call(c.flow)
+		}
 		if c.flow.part.flow == nil && c.flow.part.unanswered == 0 {
 			a.m.wakeLocator()
 		}
@@ -342,11 +345,10 @@ func (a *appender) index(out []chunk, resp *kmsg.ProduceResponse, found map[part
 func (a *appender) judge(c chunk, rp *kmsg.ProduceResponseTopicPartition) {
 	m, p := a.m, c.flow.part
 	err := kerr.ErrorForCode(rp.ErrorCode)
-	const none = -1 // no append time: the batch was written now, not before
 	switch {
-	case err == nil && rp.BaseOffset == c.dest && p.flow != nil && p.flow.runs.Len() > 0 && rp.LogAppendTime != none:
-		// Another instance has written a batch of as many records here. With
-		// holes in the log it need not have been the same one.
+	case err == nil && rp.BaseOffset == c.dest && (c.flow.careful || c.dest == 0) && !c.isNew(rp):
+		// Another instance has written a batch of as many records here, or this
+		// one has without hearing of it. It need not have been the same one.
 		p.doubts++
 		m.interruptLocked(c.flow, errors.New("another instance of this link is at work"))
 	case err == nil && rp.BaseOffset == c.dest:
@@ -364,6 +366,14 @@ func (a *appender) judge(c chunk, rp *kmsg.ProduceResponseTopicPartition) {
 	}
 }
 
+// isNew reports whether the batch was written now, for all that the answer says,
+// and not before. Real brokers tell the time of what was written before, unless it
+// has none; kfake leaves out where the log begins.
+func (c chunk) isNew(rp *kmsg.ProduceResponseTopicPartition) bool {
+	const none = -1
+	return rp.LogAppendTime == none && rp.LogStartOffset != none && c.time != none
+}
+
 func (a *appender) acked(c chunk) {
 	m, p := a.m, c.flow.part
 	p.ackedAt, p.pause, p.corrupt = time.Now(), 0, 0
@@ -373,7 +383,9 @@ func (a *appender) acked(c chunk) {
 	m.metrics.add(m.cfg.Origin, p.topic, int64(c.count), int64(len(c.raw)))
 	if p.flow == c.flow {
 		p.flow.established = true
-		p.acked, p.mirrored = c.dest+int64(c.count), c.next
+		if p.flow.landed, p.flow.behind = c.plan, c.next; c.plan == nil {
+			p.acked, p.mirrored = c.dest+int64(c.count), c.next
+		}
 	}
 }
 

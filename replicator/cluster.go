@@ -1,12 +1,14 @@
 package replicator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -122,4 +124,38 @@ func (c *cluster) connect(ctx context.Context, broker int32) (*wire.Conn, error)
 		return nil, fmt.Errorf("broker %d: %w", broker, err)
 	}
 	return conn, nil
+}
+
+const topicsPerRequest = 500 // asked for their configurations
+
+// compacted tells which topics are, of those of which it can be known.
+func (c *cluster) compacted(ctx context.Context, topics []string) (map[string]bool, error) {
+	found := map[string]bool{}
+	for some := range slices.Chunk(topics, topicsPerRequest) {
+		if err := c.compactedSome(ctx, some, found); err != nil {
+			return nil, fmt.Errorf("configuration of topics of %s: %w", c.name, err)
+		}
+	}
+	return found, nil
+}
+
+func (c *cluster) compactedSome(ctx context.Context, topics []string, found map[string]bool) error {
+	configs, err := c.admin.DescribeTopicConfigs(ctx, topics...)
+	var denied *kadm.AuthError
+	switch half := len(topics) / 2; {
+	case errors.As(err, &denied) && half == 0:
+		return nil
+	case errors.As(err, &denied): // for one of them, which hides the others
+		return cmp.Or(c.compactedSome(ctx, topics[:half], found), c.compactedSome(ctx, topics[half:], found))
+	case err != nil:
+		return err
+	}
+	for _, t := range configs {
+		for _, config := range t.Configs {
+			if t.Err == nil && config.Key == "cleanup.policy" {
+				found[t.Name] = strings.Contains(config.MaybeValue(), "compact")
+			}
+		}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package replicator_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -9,9 +10,10 @@ import (
 	"time"
 )
 
-// gate is the network between a link and one cluster. It can be cut, and it can
-// hold back the cluster's answers: requests arrive and are carried out, but
-// nobody hears of it.
+// gate is the network between a link and one cluster. It can be cut. It can hold
+// back the cluster's answers: requests arrive and are carried out, but nobody hears
+// of it. And it can hold back requests, which arrive late then, even if the link has
+// given them up and closed the connection meanwhile.
 type gate struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -19,6 +21,7 @@ type gate struct {
 	latency time.Duration // of each part of an answer
 	cut     bool
 	held    chan struct{} // not nil: answers wait until it is closed
+	stalled bool          // requests wait
 	conns   map[*gatedConn]bool
 }
 
@@ -53,8 +56,16 @@ func (g *gate) Cut() {
 	g.conns = map[*gatedConn]bool{}
 	g.mu.Unlock()
 	for c := range conns {
+		c.lose()
 		_ = c.Close() // the client sees it
 	}
+}
+
+// Stall holds back every request until Open; Cut loses those that are held.
+func (g *gate) Stall() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stalled = true
 }
 
 // Hold holds back every answer until Open; Cut loses those that are held.
@@ -77,10 +88,16 @@ func (g *gate) Slow(latency time.Duration) {
 func (g *gate) Open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.cut = false
+	g.cut, g.stalled = false, false
 	if g.held != nil {
 		close(g.held)
 		g.held = nil
+	}
+	for c := range g.conns {
+		if len(c.late) > 0 && !c.delivering {
+			c.delivering = true
+			go c.deliver()
+		}
 	}
 }
 
@@ -89,6 +106,11 @@ type gatedConn struct {
 	gate   *gate
 	once   sync.Once
 	closed chan struct{}
+
+	// The gate's lock guards these.
+	late       [][]byte // requests held back
+	delivering bool
+	ending     bool // closed, once they have arrived
 
 	mu       sync.Mutex
 	deadline time.Time     // of reads
@@ -144,9 +166,62 @@ func (c *gatedConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
+func (c *gatedConn) Write(p []byte) (int, error) {
+	c.gate.mu.Lock()
+	if c.gate.stalled || len(c.late) > 0 {
+		c.late = append(c.late, bytes.Clone(p))
+		c.gate.mu.Unlock()
+		return len(p), nil
+	}
+	c.gate.mu.Unlock()
+	return c.Conn.Write(p)
+}
+
+// deliver lets the requests arrive that were held back.
+func (c *gatedConn) deliver() {
+	for {
+		c.gate.mu.Lock()
+		if len(c.late) == 0 || c.gate.stalled {
+			ending := c.ending && len(c.late) == 0
+			c.delivering = false
+			c.gate.mu.Unlock()
+			if ending {
+				time.Sleep(time.Second) // for the cluster to carry them out
+				c.lose()
+				_ = c.Close() // nobody is there to see it
+			}
+			return
+		}
+		next := c.late[0]
+		c.gate.mu.Unlock()
+		_, err := c.Conn.Write(next)
+		c.gate.mu.Lock()
+		if len(c.late) > 0 {
+			c.late = c.late[1:]
+		}
+		if err != nil {
+			c.late = nil
+		}
+		c.gate.mu.Unlock()
+	}
+}
+
+// lose gives up what was held back.
+func (c *gatedConn) lose() {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	c.late, c.ending = nil, false
+}
+
 func (c *gatedConn) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	c.gate.mu.Lock()
+	if len(c.late) > 0 {
+		c.ending = true
+		c.gate.mu.Unlock()
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // whoever reads is to stop
+		return nil
+	}
 	delete(c.gate.conns, c)
 	c.gate.mu.Unlock()
 	return c.Conn.Close()

@@ -27,15 +27,19 @@ type rivals struct {
 
 // rival starts one more.
 func (r *rivals) rival() {
-	toSource, toDest := *r.source, *r.dest // the same clusters, with other gates
-	toSource.gate, toDest.gate = newGate(r.dial), newGate(r.dial)
-	l := &runningLink{w: r.world, source: &toSource, dest: &toDest, cfg: replicator.Config{
-		Origin: events.FirstOrigin(us), Destination: eu, Topics: patterns(r.T, topic, compacted),
-	}}
-	r.stops = append(r.stops, func() { toSource.gate.Open(); toDest.gate.Open(); l.stop() })
-	l.remake()
+	l := r.instance(r.source, r.dest, replicator.Config{Topics: patterns(r.T, topic, compacted)})
 	r.links = append(r.links, l)
-	r.gates = append(r.gates, toSource.gate, toDest.gate)
+	r.gates = append(r.gates, l.toSource, l.toDest)
+}
+
+// instance starts a link that reaches its clusters through gates of its own.
+func (w *world) instance(source, dest *cluster, cfg replicator.Config) *runningLink {
+	w.Helper()
+	cfg.Origin, cfg.Destination = events.FirstOrigin(source.region), dest.region
+	l := &runningLink{w: w, source: source, dest: dest, toSource: newGate(w.dial), toDest: newGate(w.dial), cfg: cfg}
+	w.stops = append(w.stops, func() { l.toSource.Open(); l.toDest.Open(); l.stop() })
+	l.remake()
+	return l
 }
 
 // Two or three instances, each paused, cut off and restarted at random, never double,
@@ -69,6 +73,7 @@ func (r *rivals) run(holes bool) {
 		first := record(p, 0)
 		first.Topic, first.Key = compacted, []byte("written once") // else compaction would move the log's start, as no real one does
 		r.source.produce(first)
+		r.source.note(first)
 	}
 	for range 2 + r.rng.IntN(2) {
 		r.rival()
@@ -79,7 +84,11 @@ func (r *rivals) run(holes bool) {
 		} else {
 			r.source.write(r.rng.IntN(10))
 		}
-		r.event(holes)
+		if holes && r.rng.IntN(2) == 0 {
+			r.delay(s)
+		} else {
+			r.event(holes)
+		}
 		time.Sleep(time.Duration(r.rng.Int64N(int64(time.Millisecond << r.rng.IntN(14)))))
 		for _, l := range r.links {
 			if stops := l.Status().Stopped; len(stops) > 0 {
@@ -106,10 +115,34 @@ func (r *rivals) run(holes bool) {
 	}
 }
 
+// delay lets batches arrive late, after others have been made of what compaction
+// has left of the same records.
+func (r *rivals) delay(s *sim) {
+	p := r.rng.Int32N(partitions)
+	order := r.rng.Perm(len(r.links))
+	for _, i := range order[1:] {
+		r.links[i].toSource.Hold() // sees it later
+	}
+	r.links[order[0]].toDest.Stall()
+	s.produceTo(r.source, compacted, p)
+	time.Sleep(time.Second)
+	for range 1 + r.rng.IntN(3) {
+		s.produceTo(r.source, compacted, p)
+	}
+	r.source.Compact()
+	for _, i := range order[1:] {
+		r.links[i].toSource.Open()
+		if r.rng.IntN(2) == 0 {
+			time.Sleep(time.Duration(r.rng.Int64N(int64(2 * time.Second))))
+		}
+	}
+	r.links[order[0]].toDest.Open()
+}
+
 func (r *rivals) event(holes bool) {
 	g := r.gates[r.rng.IntN(len(r.gates))]
 	l := r.links[r.rng.IntN(len(r.links))]
-	switch r.rng.IntN(9) {
+	switch r.rng.IntN(12) {
 	case 0:
 		g.Hold()
 	case 1:
@@ -129,7 +162,9 @@ func (r *rivals) event(holes bool) {
 	case 7:
 		errs := []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotLeaderForPartition}
 		r.dest.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mirror(us, topic), Err: errs[r.rng.IntN(len(errs))], Count: 1 + r.rng.IntN(3)})
-	case 8:
+	case 8, 9, 10:
+		g.Stall()
+	case 11:
 		if holes {
 			r.source.Compact()
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -165,11 +166,14 @@ func (l *Link) run(ctx context.Context, from int) error {
 		cfg: l.cfg, end: end, link: l.cfg.name(), source: source, dest: dest, ledger: book, metrics: l.metrics, log: l.log,
 		serve: func(run func(context.Context)) { running.Go(func() { run(ctx) }) },
 		kick:  make(chan struct{}, 1), room: make(chan struct{}),
+		mark:    newMark(),
 		limiter: &limiter{bytesPerSecond: l.cfg.RateBytesPerSecond},
 		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[int32]*appender{},
 		troubles: map[string]error{}, tasks: newTasks(),
 	}
 	l.connected(m)
+	m.scribe = newScribe(m)
+	m.serve(m.scribe.run)
 	m.serve(m.locateParts)
 	if len(l.cfg.Relays) > 0 {
 		m.serve(m.watchSource)
@@ -213,4 +217,12 @@ func newInstance() string {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails, by its contract
 	return hex.EncodeToString(id[:])
+}
+
+// newMark is by how many ms the batches that one run of a link plans are marked: up
+// to 24 days, so that the timestamps in them stay short.
+func newMark() int64 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails, by its contract
+	return 1 + int64(binary.BigEndian.Uint32(b[:])>>1)
 }

@@ -28,13 +28,15 @@ type locating struct {
 	conn *wire.Conn // by which it will be appended; every fact is younger than it
 	f    findings
 
-	fresh    bool // no link has written this mirror before
-	compares bool // there is reason to compare the last record
-	doubted  int  // the part's doubts when it began to be looked at
-	source   leader
-	dest     leader
-	epochs   []ledger.Epoch
-	reasons  []error // why it cannot be located now
+	fresh     bool // no link has written this mirror before
+	compares  bool // there is reason to compare the last record
+	compacted bool // the source is
+	doubted   int  // the part's doubts when it began to be looked at
+	source    leader
+	dest      leader
+	epochs    []ledger.Epoch
+	version   ledger.Version // of the runs
+	reasons   []error        // why it cannot be located now
 }
 
 // locateParts finds out where to go on, again and again, for whatever has been
@@ -177,39 +179,17 @@ func (t topicMeta) leader(cluster, topic string, num int32) (leader, error) {
 
 // find collects the facts about parts, decides and begins.
 func (m *mover) find(ctx context.Context, todo []*locating) error {
-	err := m.ledger.Refresh(ctx)
-	m.trouble("link topic", err)
-	if err != nil {
-		err = fmt.Errorf("link topic of %s: %w", m.dest.name, err)
-		if m.unread++; m.unread >= unreadMost {
-			m.end(err) // it may be another topic by now: begin from the beginning
-		}
-		return err
-	}
-	m.unread = 0
 	for _, l := range todo {
-		key := l.partition.ledger()
 		l.f = findings{
 			topic: l.topic, mirror: l.mirror, sourceName: m.source.name, destName: m.dest.name,
-			sourceID: l.sourceID.String(), mirrorID: l.mirrorID.String(), runs: m.ledger.Map(key),
+			sourceID: l.sourceID.String(), mirrorID: l.mirrorID.String(),
 		}
-		r := m.ledger.Reached(key)
-		l.f.reached = start{next: r.Source, end: r.Dest}
-		m.mu.Lock()
-		l.doubted, l.compares = l.doubts, !l.checked || l.doubts != l.dispelled
-		if l.checked {
-			l.f.reached = start{next: l.mirrored, end: l.acked}
-		}
-		m.mu.Unlock()
-		producer, proposed := m.ledger.Producer(key)
-		l.producer = producer
-		l.fresh, l.f.fresh = !proposed, !proposed
-		l.f.known, _ = m.ledger.Mirror(l.topic)
 	}
-	// The mirror's end is looked at before the source's: the source can only have
-	// grown by then, so a mirror that seems ahead really is.
+	// The order matters. The mirror's end comes first: what is appended is in the
+	// link topic before, so what the topic says then covers all up to this end; and the
+	// source can only have grown, so a mirror that seems ahead of it really is.
 	for _, look := range []func(context.Context, []*locating) error{
-		m.findMirror, m.findProducers, m.findSource, m.findRelayed, m.findEpochs, m.findTails, m.findLimits,
+		m.findMirror, m.findNotes, m.findPlans, m.findProducers, m.findSource, m.findRelayed, m.findEpochs, m.findTails, m.findLimits, m.findPolicies,
 	} {
 		if err := look(ctx, todo); err != nil {
 			return err
@@ -271,6 +251,7 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 		m.begin(p, &flow{
 			part: p, leader: l.source, next: s.next, end: s.end, runs: l.f.runs,
 			epoch: l.epochBefore(s.next), open: map[int64]bool{}, limit: limit, established: l.f.producing, until: l.f.until,
+			compacted: l.compacted, careful: l.compacted || p.moved, version: l.version,
 		})
 	}
 }
@@ -306,11 +287,8 @@ func (m *mover) settleLedger(ctx context.Context, going []*locating, starts map[
 			if err := m.ledger.AppendRuns(ctx, key, l.f.runs.Len(), runs); err != nil {
 				return err
 			}
+			l.f.runs, l.version = m.ledger.Runs(key)
 		}
-		if err := m.replan(ctx, l); err != nil {
-			return err
-		}
-		l.f.runs = m.ledger.Map(key)
 		facts := ledger.Mirror{SourceTopicID: l.f.sourceID, MirrorTopicID: l.f.mirrorID}
 		if _, known := m.ledger.Mirror(l.topic); !known {
 			if err := m.ledger.SetMirror(ctx, l.topic, facts); err != nil {
@@ -333,26 +311,6 @@ func (m *mover) settleLedger(ctx context.Context, going []*locating, starts map[
 		}
 	}
 	return nil
-}
-
-// replan gives up runs that were planned for what is not in the mirror yet, and
-// that the source contradicts.
-func (m *mover) replan(ctx context.Context, l *locating) error {
-	m.mu.Lock()
-	found := l.part.replan
-	l.part.replan = nil
-	m.mu.Unlock()
-	if found == nil {
-		return nil
-	}
-	runs := l.f.runs
-	runs.Drop(l.f.mirrorEnd)
-	if found.Dest == l.f.mirrorEnd {
-		if err := runs.Replan(*found); err != nil {
-			return err
-		}
-	}
-	return m.ledger.Reset(ctx, l.partition.ledger(), runs, false)
 }
 
 // newProducer asks for a producer id.

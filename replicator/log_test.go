@@ -95,6 +95,13 @@ func (c *cluster) read(topic string, p int32) []*kgo.Record {
 	return slices.DeleteFunc(records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 }
 
+// note keeps committed records in mind, whatever compaction takes of them.
+func (c *cluster) note(records ...*kgo.Record) {
+	for _, r := range records {
+		c.journal[spot{r.Topic, r.Partition, r.Offset}] = r
+	}
+}
+
 // compare says how a mirrored record differs from its original, nil if not.
 func compare(source, mirrored *kgo.Record) error {
 	if source.Offset != mirrored.Offset {

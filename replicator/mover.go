@@ -29,6 +29,8 @@ type mover struct {
 	ledger  *ledger.Ledger
 	metrics *Metrics
 	log     *slog.Logger
+	scribe  *scribe
+	mark    int64                           // of the batches that are planned, in ms; see batch.Recoder.Mark
 	serve   func(run func(context.Context)) // in the background, for as long as the mover lives
 	end     context.CancelCauseFunc         // ends it, for what only a new connection mends
 	again   atomic.Bool                     // the topics need another look soon
@@ -193,15 +195,24 @@ func (m *mover) enqueue(f *flow, chunks []chunk) {
 	}
 	f.read = f.next
 	f.part.settle()
+	if f.careful {
+		m.scribe.call(f)
+	}
 	m.appenders[f.part.dest.broker].wake()
 }
 
 // settle notes, when everything read is in the mirror, that so is what has no
 // place there and comes behind it. The caller holds the lock.
 func (p *part) settle() {
-	if p.flow != nil && len(p.queue) == 0 && p.unanswered == 0 {
+	if p.flow != nil && p.flow.idle() {
 		p.mirrored = max(p.mirrored, p.flow.read)
 	}
+}
+
+// idle reports whether all that the flow has read is in the mirror, and the link
+// topic says where. The caller holds the lock.
+func (fl *flow) idle() bool {
+	return len(fl.part.queue) == 0 && fl.part.unanswered == 0 && fl.landed == nil
 }
 
 // discard gives up chunks that were never handed over. The caller holds the lock.
@@ -219,8 +230,8 @@ func (m *mover) drop(p prepared) {
 	m.discard(p.chunks)
 	part := p.flow.part
 	part.doubts++
-	if errors.Is(p.err, errReplan) {
-		part.replan = &p.found
+	if errors.Is(p.err, errMoved) {
+		part.moved = true
 		m.interruptLocked(p.flow, nil)
 		return
 	}
@@ -246,7 +257,7 @@ func (m *mover) finish(f *flow, stop *StoppedError) {
 
 // finishLocked stops a part if it is time. The caller holds the lock.
 func (m *mover) finishLocked(p *part) {
-	if p.flow != nil && p.flow.final != nil && len(p.queue) == 0 && p.unanswered == 0 {
+	if p.flow != nil && p.flow.final != nil && p.flow.idle() {
 		m.haltLocked(p, p.flow.final)
 	}
 }

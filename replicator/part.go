@@ -79,11 +79,11 @@ type part struct {
 	stop   *StoppedError
 	since  time.Time
 
-	flow       *flow        // nil: must be located first
-	checked    bool         // it has been located once
-	doubts     int          // how often something odd has happened, after which the last record is compared
-	dispelled  int          // of them; doubts that come while a part is being located stay
-	replan     *mapping.Run // what the source has instead of what was planned; nil: the plan holds
+	flow       *flow // nil: must be located first
+	checked    bool  // it has been located once
+	doubts     int   // how often something odd has happened, after which the last record is compared
+	dispelled  int   // of them; doubts that come while a part is being located stay
+	moved      bool  // holes at the source were not where they had been planned to be
 	retryAt    time.Time
 	pause      time.Duration // before the next try
 	limitBytes int           // largest batch that the mirror takes; 0: not known
@@ -132,6 +132,13 @@ type flow struct {
 	read        int64 // offset up to which it has been handed over; the mover's lock guards it
 	established bool  // the broker knows the producer's last sequence, and refuses any other but the next
 
+	compacted bool           // records can vanish from the source at any time
+	careful   bool           // so what departs from the runs is planned, and one batch is under way at a time
+	version   ledger.Version // of the runs that what is appended goes by
+	planned   *ledger.Plan   // written down; its batch may be sent
+	landed    *ledger.Plan   // not written down yet that it has; nothing is sent before that
+	behind    int64          // source offset to go on from after it
+
 	limit int           // largest batch that the mirror takes
 	until int64         // offset behind which a peer's mirror is not to be trusted; of the origin: none
 	final *StoppedError // what stops the part once all that was fetched is mirrored; nil: nothing
@@ -147,6 +154,7 @@ type chunk struct {
 	time  int64 // largest timestamp, in ms
 	load  *load // memory that raw points into
 	flow  *flow
+	plan  *ledger.Plan // of a batch that departs from the runs; nil: it is as they say
 }
 
 // load is memory that chunks share. The mover's lock guards it.

@@ -40,7 +40,6 @@ type prepared struct {
 	runs   []mapping.Run // to be written ahead
 	epochs []ledger.Epoch
 
-	found mapping.Run   // with errReplan: what the source has
 	err   error         // why the chunks must not be appended
 	small []batch.Batch // collected to be merged
 	bytes int           // of small
@@ -154,8 +153,7 @@ func (pr *preparer) large(p *prepared, b batch.Batch) error {
 	case len(b.Raw) > p.flow.limit:
 		d, err := pr.recoder.Split(b, p.flow.limit)
 		if err != nil {
-			pr.putAll(p, d, b.MaxTimestamp) // what comes before the record that does not fit
-			return err
+			return cmp.Or(pr.putAll(p, d, b.MaxTimestamp), err) // what comes before the record that does not fit
 		}
 		return pr.add(p, "split", b.MaxTimestamp, b.NextOffset(), d...)
 	case !b.Dense():
@@ -164,10 +162,9 @@ func (pr *preparer) large(p *prepared, b batch.Batch) error {
 		return pr.recode(p, b, "append-time")
 	}
 	pr.m.metrics.batch(pr.m.cfg.Origin, "passed", 1)
-	p.put(chunk{
+	return pr.put(p, chunk{
 		raw: b.Raw, count: b.Count, first: b.BaseOffset, next: b.NextOffset(), time: b.MaxTimestamp, load: p.load,
 	}, []batch.Run{{Source: b.BaseOffset, Count: b.Count}})
-	return nil
 }
 
 func (pr *preparer) recode(p *prepared, b batch.Batch, why string) error {
@@ -240,8 +237,7 @@ func (pr *preparer) add(p *prepared, why string, latest, next int64, dense ...ba
 		pr.m.metrics.batch(pr.m.cfg.Origin, why, 1)
 	}
 	dense, err := pr.fit(p, dense)
-	pr.putAll(p, dense, latest)
-	if err != nil {
+	if err := cmp.Or(pr.putAll(p, dense, latest), err); err != nil {
 		return err
 	}
 	if n := len(p.chunks); n > 0 {
@@ -252,13 +248,17 @@ func (pr *preparer) add(p *prepared, why string, latest, next int64, dense ...ba
 }
 
 // putAll puts batches that were framed anew into the mirror, one after the other.
-func (pr *preparer) putAll(p *prepared, dense []batch.Dense, latest int64) {
+func (pr *preparer) putAll(p *prepared, dense []batch.Dense, latest int64) error {
 	for _, d := range dense {
 		last := d.Runs[len(d.Runs)-1]
-		p.put(chunk{
-			raw: d.Raw, count: d.Count, first: d.Runs[0].Source, next: last.Source + int64(last.Count), time: latest, load: pr.m.hold(len(d.Raw)),
+		err := pr.put(p, chunk{
+			raw: d.Raw, count: d.Count, first: d.Runs[0].Source, next: last.Source + int64(last.Count), time: latest,
 		}, d.Runs)
+		if err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // fit splits what is larger than the mirror takes, and drops what is empty.
@@ -267,6 +267,15 @@ func (pr *preparer) fit(p *prepared, dense []batch.Dense) ([]batch.Dense, error)
 	for _, d := range dense {
 		switch {
 		case d.Count == 0:
+		case p.flow.careful && len(d.Runs) > ledger.PlanRunsMax:
+			parts, err := pr.recoder.SplitEvery(d, ledger.PlanRunsMax)
+			if err != nil {
+				return fitting, err
+			}
+			if parts, err = pr.fit(p, parts); err != nil {
+				return append(fitting, parts...), err
+			}
+			fitting = append(fitting, parts...)
 		case len(d.Raw) <= p.flow.limit:
 			fitting = append(fitting, d)
 		default:
@@ -288,45 +297,127 @@ func (m *mover) hold(bytes int) *load {
 	return &load{bytes: int64(bytes)} // refs: its chunk is counted when it is handed over
 }
 
-// put gives a chunk its place, and notes the runs that it begins. A run that is
-// planned further on contradicts what the source has now, if compaction has been
-// there meanwhile: then the plan has to be made anew.
-func (p *prepared) put(c chunk, runs []batch.Run) {
-	fl := p.flow
-	dest := p.state.end
+// put gives a chunk its place, and sees to it that the runs say which records are
+// in it.
+func (pr *preparer) put(p *prepared, c chunk, runs []batch.Run) error {
+	c.dest, c.flow = p.state.end, p.flow
+	if !agrees(p.flow.runs, c.dest, runs) {
+		if !p.flow.careful {
+			p.writeRuns(c.dest, runs)
+		} else if err := pr.plan(p, &c, runs); err != nil {
+			return err
+		}
+	}
+	if c.load == nil {
+		c.load = pr.m.hold(len(c.raw))
+	}
+	p.state.end, p.state.next = c.dest+int64(c.count), c.next
+	p.chunks = append(p.chunks, c)
+	return nil
+}
+
+// agrees reports whether a map has exactly these runs at an offset of the mirror.
+func agrees(m *mapping.Map, dest int64, runs []batch.Run) bool {
 	for _, r := range runs {
-		if at, known := fl.runs.Source(dest); !known || at != r.Source {
-			if fl.runs.Len() == 0 && dest > 0 {
-				p.run(mapping.Run{}) // the identity so far, in words
-			}
-			p.run(mapping.Run{Source: r.Source, Dest: dest})
+		last := int64(r.Count) - 1
+		from, known := m.Source(dest)
+		to, _ := m.Source(dest + last) // holes never shrink: what is right at both ends is right between them
+		if !known || from != r.Source || to != r.Source+last {
+			return false
 		}
 		dest += int64(r.Count)
-		if at, _ := fl.runs.Source(dest - 1); at != r.Source+int64(r.Count)-1 {
-			p.contradict(mapping.Run{Source: r.Source, Dest: dest - int64(r.Count)}) // a hole is planned where there is none
-		}
 	}
-	c.dest, c.flow = p.state.end, fl
-	p.state.end, p.state.next = dest, c.next
-	p.chunks = append(p.chunks, c)
+	return true
 }
 
-func (p *prepared) run(r mapping.Run) {
-	if err := p.flow.runs.Append(r); err != nil {
-		p.contradict(r)
+// writeRuns notes the runs that begin in a chunk, to be written before it is
+// appended. Whatever reads this log finds the same ones, so what contradicts those
+// that were planned before is left over from when it was compacted, or from where it
+// began.
+func (p *prepared) writeRuns(dest int64, runs []batch.Run) {
+	keep, added := depart(p.flow.runs, dest, runs)
+	if keep < p.flow.runs.Len() {
+		p.err = cmp.Or(p.err, errMoved)
 		return
 	}
-	p.runs = append(p.runs, r)
-}
-
-// contradict notes the first run that is not as it was planned.
-func (p *prepared) contradict(found mapping.Run) {
-	if p.err == nil {
-		p.err, p.found = errReplan, found
+	for _, r := range added {
+		if err := p.flow.runs.Append(r); err != nil {
+			p.err = cmp.Or(p.err, err)
+			return
+		}
 	}
+	p.runs = append(p.runs, added...)
 }
 
-var errReplan = errors.New("holes at the source are not where they were planned to be")
+var errMoved = errors.New("holes at the source are not where they were planned to be")
+
+// plan makes a chunk that departs from the runs one that is told from all others,
+// and notes what becomes of the runs if it lands.
+func (pr *preparer) plan(p *prepared, c *chunk, runs []batch.Run) error {
+	if err := pr.markChunk(p.flow, c); err != nil {
+		return err
+	}
+	producer := p.flow.part.producer
+	batch.Stamp(c.raw, producer.ID, producer.Epoch, sequence(c.dest))
+	b, _, err := batch.Read(c.raw)
+	if err != nil {
+		return err
+	}
+	keep, added := depart(p.flow.runs, c.dest, runs)
+	c.plan = &ledger.Plan{Dest: c.dest, Count: c.count, CRC: b.CRC, Keep: keep, Runs: added}
+	if keep < p.flow.runs.Len() {
+		if err := p.flow.runs.Truncate(keep); err != nil {
+			return err
+		}
+	}
+	for _, r := range added {
+		if err := p.flow.runs.Append(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markChunk frames a chunk anew so that it differs from every one of the same records that
+// is no plan's. One that would be too large then stays as it is.
+func (pr *preparer) markChunk(fl *flow, c *chunk) error {
+	b, _, err := batch.Read(c.raw)
+	if err != nil {
+		return err
+	}
+	d, err := pr.recoder.Mark(b, pr.m.mark)
+	if err != nil {
+		return err
+	}
+	if len(d.Raw) <= fl.limit {
+		c.raw, c.load = d.Raw, nil
+	}
+	return nil
+}
+
+// depart says what it takes for a map to have these runs at an offset of the
+// mirror: how many of its own stay, and which follow them.
+func depart(m *mapping.Map, dest int64, runs []batch.Run) (keep int, added []mapping.Run) {
+	keep = m.Len()
+	departed := false
+	for _, r := range runs {
+		switch from, known := m.Source(dest); {
+		case departed:
+			added = append(added, mapping.Run{Source: r.Source, Dest: dest})
+		case agrees(m, dest, []batch.Run{r}):
+		case known && from == r.Source: // a hole is planned where there is none
+			departed, keep = true, m.Begun(dest+1)
+		default:
+			departed, keep = true, m.Begun(dest)
+			if m.Len() == 0 && dest > 0 {
+				added = append(added, mapping.Run{}) // the identity so far, in words
+			}
+			added = append(added, mapping.Run{Source: r.Source, Dest: dest})
+		}
+		dest += int64(r.Count)
+	}
+	return keep, added
+}
 
 // old frames messages of the formats before version 2 anew.
 func (pr *preparer) old(p *prepared, data []byte) (rest []byte, err error) {

@@ -93,7 +93,7 @@ func (m *mover) relayedAll() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parts {
-		if p.flow != nil && (p.flow.read < p.flow.until || p.unanswered > 0 || len(p.queue) > 0) {
+		if p.flow != nil && (p.flow.read < p.flow.until || !p.flow.idle()) {
 			return false
 		}
 	}
@@ -149,7 +149,7 @@ func (m *mover) lookAgain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parts {
-		if p.flow != nil && p.flow.read >= p.flow.until && p.unanswered == 0 {
+		if p.flow != nil && p.flow.read >= p.flow.until && p.flow.idle() {
 			m.interruptLocked(p.flow, nil)
 		}
 	}

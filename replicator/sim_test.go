@@ -36,6 +36,7 @@ type sim struct {
 	rng     *rand.Rand
 	regions []events.Region
 	links   []*runningLink
+	gates   []*gate // of instances that run besides the links, by mistake
 	written int
 	window  int64
 	codecs  []kgo.CompressionCodec
@@ -61,31 +62,42 @@ func TestSim(t *testing.T) {
 			}()
 			regions := []events.Region{us, eu, ap}
 			rng := rand.New(rand.NewPCG(seed, 1))
+			second := seed%2 == 1
 			simulate(t, 1+rng.IntN(2), regions, func(w *world) {
 				s := &sim{world: w, rng: rng, regions: regions, codecs: everyCodec, window: largeWindow}
 				if seed%3 == 0 {
 					s.window = smallWindow
 				}
-				s.run()
+				s.run(second)
 			})
 		})
 	}
 }
 
-func (s *sim) run() {
+// run lets a history happen, with a second instance of every link if so wanted.
+func (s *sim) run(second bool) {
 	for _, r := range s.regions {
 		c := s.clusters[r]
 		c.create(compacted, "cleanup.policy", "compact", "segment.bytes", "3000")
 		for p := range int32(partitions) { // or compaction would move the log's start, as no real one does
-			c.produce(&kgo.Record{Topic: compacted, Partition: p, Key: []byte("written once")})
+			once := &kgo.Record{Topic: compacted, Partition: p, Key: []byte("written once")}
+			c.produce(once)
+			c.note(once)
 		}
 	}
 	for _, ends := range [][2]events.Region{{us, eu}, {eu, us}, {us, ap}, {ap, eu}} {
-		s.links = append(s.links, s.linkOf(ends[0], ends[1], replicator.Config{
-			Topics: patterns(s.T, topic, compacted), WindowBytes: s.window,
-		}))
+		cfg := replicator.Config{Topics: patterns(s.T, topic, compacted), WindowBytes: s.window}
+		s.links = append(s.links, s.linkOf(ends[0], ends[1], cfg))
+		if second {
+			l := s.instance(s.clusters[ends[0]], s.clusters[ends[1]], cfg)
+			s.links = append(s.links, l)
+			s.gates = append(s.gates, l.toSource, l.toDest)
+		}
 	}
 	for range *roundsFlag {
+		if len(s.gates) > 0 {
+			s.hinder()
+		}
 		s.event()
 		s.remember()
 		time.Sleep(time.Duration(s.rng.Int64N(int64(time.Millisecond << s.rng.IntN(13)))))
@@ -94,6 +106,10 @@ func (s *sim) run() {
 	for _, c := range s.clusters {
 		c.gate.Open()
 		c.gate.Slow(0)
+	}
+	for _, g := range s.gates {
+		g.Open()
+		g.Slow(0)
 	}
 	for _, l := range s.links {
 		l.start()
@@ -202,6 +218,23 @@ func (s *sim) event() {
 	}
 }
 
+// hinder holds one of the second instances up, or lets it go on.
+func (s *sim) hinder() {
+	g := s.gates[s.rng.IntN(len(s.gates))]
+	switch s.rng.IntN(8) {
+	case 0:
+		g.Cut()
+	case 1:
+		g.Hold()
+	case 2, 3, 4:
+		g.Stall()
+	case 5, 6:
+		g.Open()
+	case 7:
+		g.Slow(time.Duration(s.rng.Int64N(int64(30 * time.Millisecond))))
+	}
+}
+
 // fault makes a few of the links' requests fail.
 func (s *sim) fault(c *cluster) {
 	errs := []*kerr.Error{
@@ -265,10 +298,16 @@ func (s *sim) expire(c *cluster) {
 
 // produce writes some records, in one of the ways in which that is done.
 func (s *sim) produce(c *cluster) {
-	name, p := topic, s.rng.Int32N(int32(len(c.PartitionInfos(topic))))
-	codec := s.codecs[s.rng.IntN(len(s.codecs))]
 	if s.rng.IntN(4) == 0 {
-		name, p = compacted, s.rng.Int32N(partitions)
+		s.produceTo(c, compacted, s.rng.Int32N(partitions))
+		return
+	}
+	s.produceTo(c, topic, s.rng.Int32N(int32(len(c.PartitionInfos(topic)))))
+}
+
+func (s *sim) produceTo(c *cluster, name string, p int32) {
+	codec := s.codecs[s.rng.IntN(len(s.codecs))]
+	if name == compacted {
 		codec = s.codecs[s.rng.IntN(4)] // clusters compact, and their decoder of zstd is the client's: see decompressor
 	}
 	opts := []kgo.Opt{kgo.ProducerBatchCompression(codec)}
@@ -288,15 +327,37 @@ func (s *sim) produce(c *cluster) {
 	if way == 1 || way == 2 {
 		c.do(client.BeginTransaction())
 	}
+	var written []*kgo.Record
+	write := func(client *kgo.Client, batch []*kgo.Record) {
+		c.do(client.ProduceSync(ctx, batch...).FirstErr())
+		if client == c.client || way != 2 {
+			written = append(written, batch...)
+		}
+	}
 	for range 1 + s.rng.IntN(4) {
-		c.do(client.ProduceSync(ctx, s.records(name, p)...).FirstErr())
+		batch := s.records(name, p)
+		write(client, batch)
+		if name == compacted && s.rng.IntN(4) == 0 { // as a producer does that has not heard of it
+			write(client, repeated(batch))
+		}
 		if s.rng.IntN(4) == 0 {
-			c.client.ProduceSync(ctx, s.records(name, p)...)
+			write(c.client, s.records(name, p))
 		}
 	}
 	if way == 1 || way == 2 {
 		c.do(client.EndTransaction(ctx, kgo.TransactionEndTry(way == 1)))
 	}
+	if name == compacted {
+		c.note(written...)
+	}
+}
+
+// repeated is the same records once more.
+func repeated(batch []*kgo.Record) (copies []*kgo.Record) {
+	for _, r := range batch {
+		copies = append(copies, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp})
+	}
+	return copies
 }
 
 func (s *sim) records(name string, p int32) (list []*kgo.Record) {

@@ -132,7 +132,7 @@ func (m *mover) lookAround(life context.Context) {
 	set := map[string]bool{}
 	m.mu.Lock()
 	for _, p := range m.parts {
-		if p.flow != nil && p.unanswered == 0 {
+		if p.flow != nil && p.unanswered == 0 && p.flow.landed == nil {
 			idle[p.flow] = p.acked
 			set[p.mirror] = true
 		}
@@ -154,7 +154,7 @@ func (m *mover) lookAround(life context.Context) {
 	for f, acked := range idle {
 		p := f.part
 		end, ok := ends.Lookup(p.mirror, p.num)
-		if p.flow != f || !ok || end.Err != nil || p.unanswered > 0 || p.acked != acked || end.Offset == acked {
+		if p.flow != f || !ok || end.Err != nil || p.unanswered > 0 || f.landed != nil || p.acked != acked || end.Offset == acked {
 			continue
 		}
 		p.doubts++
@@ -171,7 +171,7 @@ func (m *mover) noteReached(ctx context.Context, patience time.Duration) {
 	reached := map[ledger.Partition]mapping.Run{}
 	m.mu.Lock()
 	for _, p := range m.parts {
-		if p.flow == nil || p.unanswered > 0 || len(p.queue) > 0 {
+		if p.flow == nil || !p.flow.idle() {
 			continue
 		}
 		key, at := p.ledger(), mapping.Run{Source: p.mirrored, Dest: p.acked}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -64,12 +63,17 @@ func (l *Link) Verify(ctx context.Context, topic string, num int32, from int64) 
 }
 
 func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, error) {
-	if err := m.ledger.Refresh(ctx); err != nil {
-		return nil, fmt.Errorf("link topic of %s: %w", m.dest.name, err)
-	}
 	at, err := m.spots(ctx, p)
 	if err != nil {
 		return nil, err
+	}
+	if err := m.ledger.Refresh(ctx); err != nil {
+		return nil, fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+	}
+	for _, plan := range m.ledger.Plans(p.ledger()) {
+		if plan.Dest+int64(plan.Count) == at.mirrorEnd {
+			at.mirrorEnd = plan.Dest // the last batch may be this one, of which the map does not tell yet
+		}
 	}
 	mirror := at.mirror
 	if mirror.offset = from; from < at.mirrorStart {
@@ -84,6 +88,8 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 		return nil, err
 	}
 	v.Batches, v.Bytes = here.batches, here.bytes
+	// What has been appended meanwhile, the map need not tell of.
+	here.records = slices.DeleteFunc(here.records, func(r batch.Record) bool { return r.Offset >= at.mirrorEnd })
 	runs := m.ledger.Map(p.ledger())
 	log := at.log
 	for i := 0; i < len(here.records); {
@@ -197,15 +203,11 @@ func (m *mover) spots(ctx context.Context, p *part) (places, error) {
 			return places{}, err
 		}
 	}
-	configs, err := m.source.admin.DescribeTopicConfigs(ctx, p.log)
+	compacted, err := m.source.compacted(ctx, []string{p.log})
 	if err != nil {
-		return places{}, fmt.Errorf("configuration of topic %s of %s: %w", p.log, m.source.name, err)
+		return places{}, err
 	}
-	for _, c := range configs[0].Configs {
-		if c.Key == "cleanup.policy" {
-			at.compacted = strings.Contains(c.MaybeValue(), "compact")
-		}
-	}
+	at.compacted = compacted[p.log]
 	return at, nil
 }
 

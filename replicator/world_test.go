@@ -53,6 +53,15 @@ type cluster struct {
 	ports  []int
 	gate   *gate       // between the links and the cluster
 	client *kgo.Client // for whatever the test does by itself
+
+	journal map[spot]*kgo.Record // all committed records that were ever in logs that are compacted
+}
+
+// spot is where a record is in a cluster.
+type spot struct {
+	topic     string
+	partition int32
+	offset    int64
 }
 
 // simulate runs a test in a bubble, with one cluster for each region that has
@@ -74,7 +83,7 @@ func (w *world) run(regions []events.Region, dir string, test func(w *world)) {
 	w.Helper()
 	defer w.close()
 	for i, r := range regions {
-		c := &cluster{w: w, region: r, dir: filepath.Join(dir, r.String()), gate: newGate(w.dial)}
+		c := &cluster{w: w, region: r, dir: filepath.Join(dir, r.String()), gate: newGate(w.dial), journal: map[spot]*kgo.Record{}}
 		for b := range w.brokers {
 			c.ports = append(c.ports, 9000+10*i+b)
 		}
@@ -130,7 +139,10 @@ func (w *world) await(what string, condition func() error) {
 // up starts the cluster on the data that it has.
 func (c *cluster) up() {
 	c.w.Helper()
-	opts := []kfake.Opt{kfake.NumBrokers(c.w.brokers), kfake.ClusterID(c.region.String())}
+	opts := []kfake.Opt{
+		kfake.NumBrokers(c.w.brokers), kfake.ClusterID(c.region.String()),
+		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": "2000000000"}), // logs are compacted when the test says so
+	}
 	if c.w.net != nil {
 		opts = append(opts, kfake.Ports(c.ports...), kfake.ListenFn(c.w.net.Listen), kfake.DataDir(c.dir))
 	}
@@ -153,8 +165,11 @@ func (c *cluster) down() {
 }
 
 // opts are the options of a link's clients of the cluster.
-func (c *cluster) opts() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(c.addresses()...), kgo.Dialer(c.gate.Dial)}
+func (c *cluster) opts() []kgo.Opt { return c.through(c.gate) }
+
+// through is opts by way of a gate.
+func (c *cluster) through(g *gate) []kgo.Opt {
+	return []kgo.Opt{kgo.SeedBrokers(c.addresses()...), kgo.Dialer(g.Dial)}
 }
 
 func (c *cluster) addresses() (addresses []string) {
@@ -211,11 +226,14 @@ func (c *cluster) do(err error) {
 type runningLink struct {
 	*replicator.Link
 	source, dest *cluster
-	cfg          replicator.Config
-	registry     *prometheus.Registry
-	w            *world
-	cancel       context.CancelFunc
-	ended        chan struct{}
+
+	toSource, toDest *gate // the clusters' own, or the link's
+
+	cfg      replicator.Config
+	registry *prometheus.Registry
+	w        *world
+	cancel   context.CancelFunc
+	ended    chan struct{}
 }
 
 // link starts a link of the topics (by default the usual one).
@@ -232,6 +250,7 @@ func (w *world) linkOf(from, to events.Region, cfg replicator.Config) *runningLi
 	w.Helper()
 	cfg.Origin, cfg.Destination = events.FirstOrigin(from), to
 	l := &runningLink{w: w, source: w.clusters[from], dest: w.clusters[to], cfg: cfg}
+	l.toSource, l.toDest = l.source.gate, l.dest.gate
 	w.stops = append(w.stops, func() { l.stop() })
 	l.remake()
 	return l
@@ -243,7 +262,7 @@ func (l *runningLink) remake() {
 		l.stop()
 	}
 	l.registry = prometheus.NewRegistry()
-	l.Link = replicator.NewLink(l.source.opts(), l.dest.opts(), l.cfg, replicator.NewMetrics(l.registry), slog.New(slog.DiscardHandler))
+	l.Link = replicator.NewLink(l.source.through(l.toSource), l.dest.through(l.toDest), l.cfg, replicator.NewMetrics(l.registry), slog.New(slog.DiscardHandler))
 	l.start()
 }
 
