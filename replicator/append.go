@@ -135,6 +135,9 @@ func (a *appender) failed(err error) {
 	defer a.m.mu.Unlock()
 	a.conn = nil
 	for _, p := range a.m.parts {
+		if p.dest.broker == a.broker {
+			p.hinted = false
+		}
 		if p.flow != nil && p.dest.broker == a.broker {
 			a.m.interruptLocked(p.flow, err)
 		}
@@ -361,6 +364,8 @@ func (a *appender) judge(c chunk, rp *kmsg.ProduceResponseTopicPartition) {
 				"the record may be there twice", c.first, rp.BaseOffset, p.mirror, c.dest)
 		stop.next = c.next
 		m.haltLocked(p, stop)
+	case p.flow == c.flow && moved(err) && m.followDest(p, leader{rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch}):
+		m.interruptLocked(c.flow, nil)
 	default:
 		a.refused(c, err, rp.ErrorMessage)
 	}

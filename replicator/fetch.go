@@ -346,6 +346,9 @@ func (f *fetcher) judge(fl *flow, rp *kmsg.FetchResponseTopicPartition) bool {
 		f.m.doubt(p)
 	}
 	f.session.forget(p)
+	if moved(err) && f.m.followSource(fl, leader{rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch}) {
+		return false
+	}
 	f.m.interrupt(fl, fmt.Errorf("read %s, %s, offset %d: %w", f.m.source.name, p.partition, fl.next, err))
 	return false
 }

@@ -117,8 +117,12 @@ func (m *mover) postpone(parts []*part, reason error) {
 // placeParts finds the leaders of parts and returns those that can be located:
 // the others wait for a topic, a leader or a connection.
 func (m *mover) placeParts(ctx context.Context, due []*part) ([]*locating, error) {
+	todo, rest := m.placeHinted(due)
+	if len(rest) == 0 {
+		return todo, nil
+	}
 	logs, mirrors := map[string]bool{}, map[string]bool{}
-	for _, p := range due {
+	for _, p := range rest {
 		logs[p.log], mirrors[p.mirror] = true, true
 	}
 	destTopics, err := m.dest.metadata(ctx, slices.Sorted(maps.Keys(mirrors)))
@@ -134,8 +138,7 @@ func (m *mover) placeParts(ctx context.Context, due []*part) ([]*locating, error
 	m.heard()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var todo []*locating
-	for _, p := range due {
+	for _, p := range rest {
 		st, dt := sourceTopics[p.log], destTopics[p.mirror]
 		source, err := st.leader(m.source.name, p.log, p.num)
 		if err != nil {
@@ -149,13 +152,39 @@ func (m *mover) placeParts(ctx context.Context, due []*part) ([]*locating, error
 		}
 		p.sourceID, p.mirrorID = st.id, dt.id
 		m.place(p, source, dest)
-		if conn := m.appenders[dest.broker].conn; conn != nil {
-			todo = append(todo, &locating{part: p, conn: conn, source: source, dest: dest})
-			continue
+		if l := m.reach(p); l != nil {
+			todo = append(todo, l)
 		}
-		p.retryAt = time.Now().Add(backoffMost) // the appender kicks the locator when it is connected
 	}
 	return todo, nil
+}
+
+// placeHinted returns the parts whose leaders brokers have told, ready to be
+// located, and the others.
+func (m *mover) placeHinted(due []*part) (todo []*locating, rest []*part) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range due {
+		if !p.hinted {
+			rest = append(rest, p)
+			continue
+		}
+		if l := m.reach(p); l != nil {
+			p.hinted = false // should it be wrong, the next time asks
+			todo = append(todo, l)
+		}
+	}
+	return todo, rest
+}
+
+// reach takes the connection by which a placed part is appended; nil if it has
+// to be made first. The caller holds the lock.
+func (m *mover) reach(p *part) *locating {
+	if conn := m.appenders[p.dest.broker].conn; conn != nil {
+		return &locating{part: p, conn: conn, source: p.source, dest: p.dest}
+	}
+	p.retryAt = time.Now().Add(backoffMost) // the appender kicks the locator when it is connected
+	return nil
 }
 
 // leader is who leads a partition, or why nobody is known to.

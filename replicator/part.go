@@ -72,6 +72,7 @@ type part struct {
 	source   leader
 	dest     leader
 	placed   bool // source and dest are known
+	hinted   bool // the next location need not ask for them
 	producer ledger.ProducerID
 
 	state  State
