@@ -162,10 +162,16 @@ func (m *mover) findTails(ctx context.Context, todo []*locating) error {
 		if !l.compares || l.broken() != nil || !mapped || last < l.f.mirrorStart || at < l.f.sourceStart || at >= l.f.sourceEnd {
 			continue
 		}
+		there := l.readFrom(at)
+		if l.peer != nil {
+			if back, _ := l.peer.Source(there); back != at {
+				continue // the peer never had it
+			}
+		}
 		l.f.tailOffset, l.f.tailMirrorAt = at, last
 		compared = append(compared, l)
 		mirrors = append(mirrors, spot{l.mirrorID, l.mirror, l.num, l.dest, last})
-		logs = append(logs, spot{l.sourceID, l.log, l.num, l.source, at})
+		logs = append(logs, spot{l.sourceID, l.log, l.num, l.source, there})
 	}
 	if len(compared) == 0 {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/replicator/ledger"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 	"github.com/evenkeel/evenkeel/replicator/wire"
 )
 
@@ -36,6 +37,7 @@ type locating struct {
 	dest      leader
 	epochs    []ledger.Epoch
 	version   ledger.Version // of the runs
+	peer      *mapping.Map   // of the peer whose mirror is read; nil: it is the log
 	reasons   []error        // why it cannot be located now
 }
 
@@ -277,11 +279,12 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 			e.known, e.start, e.stable, e.end = true, l.f.sourceStart, l.f.sourceEnd, max(e.end, l.f.sourceEnd)
 			p.fetchedAt = time.Now() // so long ago, or less, the source has answered
 		}
+		from := l.readFrom(s.next)
 		m.begin(p, &flow{
-			part: p, leader: l.source, next: s.next, end: s.end, runs: l.f.runs,
+			part: p, leader: l.source, next: from, read: from, peer: l.peer, end: s.end, runs: l.f.runs,
 			epoch: l.epochBefore(s.next), open: map[int64]bool{}, limit: limit, established: l.f.producing, until: l.f.until,
 			compacted: l.compacted, careful: l.compacted || p.moved, version: l.version,
-		})
+		}, s.next)
 	}
 }
 

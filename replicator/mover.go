@@ -169,10 +169,11 @@ func (m *mover) place(p *part, source, dest leader) {
 	m.appenders[dest.broker].wake()
 }
 
-// begin starts a located part's flow. The caller holds the lock.
-func (m *mover) begin(p *part, f *flow) {
+// begin starts a located part's flow, at an offset of the log. The caller holds
+// the lock.
+func (m *mover) begin(p *part, f *flow, next int64) {
 	p.flow = f
-	p.acked, p.mirrored = f.end, f.next
+	p.acked, p.mirrored = f.end, next
 	if p.state != Mirroring {
 		p.state, p.reason, p.since = Mirroring, nil, time.Now()
 	}
@@ -190,6 +191,7 @@ func (m *mover) enqueue(f *flow, chunks []chunk) {
 	}
 	for _, c := range chunks {
 		c.load.refs++
+		c.next = f.origin(c.next)
 		f.part.queue = append(f.part.queue, c)
 		f.part.queuedBytes += int64(len(c.raw))
 	}
@@ -205,7 +207,7 @@ func (m *mover) enqueue(f *flow, chunks []chunk) {
 // place there and comes behind it. The caller holds the lock.
 func (p *part) settle() {
 	if p.flow != nil && p.flow.idle() {
-		p.mirrored = max(p.mirrored, p.flow.read)
+		p.mirrored = max(p.mirrored, p.flow.origin(p.flow.read))
 	}
 }
 

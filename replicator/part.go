@@ -124,13 +124,14 @@ type flow struct {
 	*part
 	leader leader // of the source, to whom this flow goes
 
-	next  int64 // source offset to fetch
-	end   int64 // mirror offset of the next chunk
+	next  int64        // offset to fetch, of what is read: the log, or a peer's mirror of it
+	peer  *mapping.Map // by which the peer's offsets are the log's; nil: it is the log that is read
+	end   int64        // mirror offset of the next chunk
 	runs  *mapping.Map
 	epoch int32          // source's leader epoch of the batch fetched last; -1: not known
 	open  map[int64]bool // producers whose aborted transaction is going on
 
-	read        int64 // offset up to which it has been handed over; the mover's lock guards it
+	read        int64 // offset up to which it has been handed over, as next counts; the mover's lock guards it
 	established bool  // the broker knows the producer's last sequence, and refuses any other but the next
 
 	compacted bool           // records can vanish from the source at any time

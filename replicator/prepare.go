@@ -301,6 +301,8 @@ func (m *mover) hold(bytes int) *load {
 // in it.
 func (pr *preparer) put(p *prepared, c chunk, runs []batch.Run) error {
 	c.dest, c.flow = p.state.end, p.flow
+	runs = p.flow.originRuns(runs)
+	c.first = runs[0].Source
 	if !agrees(p.flow.runs, c.dest, runs) {
 		if !p.flow.careful {
 			p.writeRuns(c.dest, runs)

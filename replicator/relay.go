@@ -10,16 +10,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/batch"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 	"github.com/evenkeel/evenkeel/replicator/ledger"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
 
 // Relay is a peer that has mirrors of the same origin. When the origin cannot be
-// reached, a link takes from it what it lacks: mirrors are exact copies, so the
-// offsets are the same.
-//
-// Only logs without holes are relayed: where offsets are mapped, two mirrors need
-// not have the same ones.
+// reached, a link takes from it what it lacks: mirrors are exact copies, and the
+// peer's link topic says which offsets of the log they have, where those are not the
+// mirror's own.
 type Relay struct {
 	Region events.Region
 	Opts   []kgo.Opt // reach its cluster
@@ -155,22 +155,22 @@ func (m *mover) lookAgain() {
 	}
 }
 
-// findRelayed checks that a peer's mirrors are of the same logs and have the same
-// offsets, and up to where its link has written them: what comes behind is not the
-// origin's.
+// findRelayed checks that a peer's mirrors are of the same logs, and finds out what
+// offsets of the log they have, up to where the peer's link has written them and knows
+// where: what comes behind is not the origin's, or not known to be.
 func (m *mover) findRelayed(ctx context.Context, todo []*locating) error {
 	if m.relay == nil {
 		return nil
 	}
+	// After the ends of the mirrors: then it tells of all that they have.
+	if err := m.relay.book.Refresh(ctx); err != nil {
+		return fmt.Errorf("link topic of %s: %w", m.relay.region, err)
+	}
 	set := kadm.TopicsSet{}
 	for _, l := range todo {
-		l.f.until = l.f.sourceEnd
 		facts, known := m.relay.book.Mirror(l.topic)
-		switch key := l.partition.ledger(); {
-		case !known:
+		if !known {
 			l.fail(fmt.Errorf("%s does not mirror topic %s of %s", m.relay.region, l.topic, m.cfg.Origin))
-		case !l.f.runs.Identity() || !m.relay.book.Map(key).Identity():
-			l.fail(fmt.Errorf("%s has holes, and cannot be relayed from %s", l.partition, m.relay.region))
 		}
 		l.f.sourceID = facts.SourceTopicID
 		set.Add(l.log, l.num)
@@ -180,15 +180,84 @@ func (m *mover) findRelayed(ctx context.Context, todo []*locating) error {
 		return fmt.Errorf("producers of %s: %w", m.source.name, err)
 	}
 	for _, l := range todo {
+		l.f.until = l.f.sourceEnd
 		producer, proposed := m.relay.book.Producer(l.partition.ledger())
 		d := described[l.log].Partitions[l.num]
 		if state, ok := d.ActiveProducers[producer.ID]; ok && proposed && state.LastSequence >= 0 {
 			peer := findings{mirrorEnd: l.f.sourceEnd, lastSequence: state.LastSequence}
 			if !peer.ahead() {
 				l.f.until = l.f.sourceEnd - peer.extra()
-				l.f.sourceEnd = l.f.until
 			}
 		}
+		m.translateRelayed(l)
 	}
 	return nil
+}
+
+// translateRelayed makes offsets of the log of what was found of a peer's mirror.
+func (m *mover) translateRelayed(l *locating) {
+	key := l.partition.ledger()
+	for _, plan := range m.relay.book.Plans(key) {
+		l.f.until = min(l.f.until, plan.Dest) // it may be there, but its offsets do not count yet
+	}
+	l.peer = m.relay.book.Map(key)
+	start, _ := l.peer.Source(l.f.sourceStart)
+	end := origin(l.peer, l.f.until)
+	if r := m.relay.book.Reached(key); r.Dest == l.f.until {
+		end = max(end, r.Source)
+	}
+	next, mapped := l.f.next()
+	if mapped && next < start && !(l.f.fresh && l.f.mirrorEnd == 0) {
+		// The origin may have it, or another peer.
+		l.fail(fmt.Errorf("%s has %s from offset %d of the log on, and %d comes next", m.relay.region, l.partition, start, next))
+	}
+	// To have less than the mirror is no loss: of a peer it says that it is behind.
+	l.f.sourceStart, l.f.sourceEnd = start, max(end, next)
+}
+
+// readFrom is where to read on in what is read, for an offset of the log.
+func (l *locating) readFrom(next int64) int64 {
+	if l.peer == nil {
+		return next
+	}
+	from, _ := l.peer.Dest(next, l.f.until)
+	return from
+}
+
+// origin is the offset of the log up to which a peer has it that has its mirror up to
+// an offset.
+func origin(peer *mapping.Map, offset int64) int64 {
+	last, known := peer.Source(offset - 1)
+	if offset == 0 || !known {
+		return 0
+	}
+	return last + 1
+}
+
+// origin is the offset of the log up to which has been read what was read up to an
+// offset.
+func (fl *flow) origin(offset int64) int64 {
+	if fl.peer == nil {
+		return offset
+	}
+	return origin(fl.peer, offset)
+}
+
+// originRuns says where in the log records come from.
+func (fl *flow) originRuns(runs []batch.Run) (list []batch.Run) {
+	if fl.peer == nil {
+		return runs
+	}
+	for _, r := range runs {
+		end := r.Source + int64(r.Count)
+		cut := fl.peer.Cut(r.Source, end)
+		for i, c := range cut {
+			next := end
+			if i+1 < len(cut) {
+				next = cut[i+1].Dest
+			}
+			list = append(list, batch.Run{Source: c.Source, Count: int32(next - c.Dest)})
+		}
+	}
+	return list
 }

@@ -63,6 +63,9 @@ func (l *Link) Verify(ctx context.Context, topic string, num int32, from int64) 
 }
 
 func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, error) {
+	if m.relay != nil {
+		return nil, events.Errorf(events.KindNotReady, "%s cannot be reached, so there is nothing to compare with", m.cfg.Origin)
+	}
 	at, err := m.spots(ctx, p)
 	if err != nil {
 		return nil, err
