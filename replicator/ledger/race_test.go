@@ -153,6 +153,7 @@ func (s *story) forget() {
 	p := s.part()
 	s.do(s.instance().Forget(s.ctx, p))
 	delete(s.runs, p)
+	s.cuts[p] = true
 	delete(s.epochs, p)
 }
 
