@@ -14,10 +14,11 @@
 // Appending is compare-and-swap: one producer id per mirror, kept in the link
 // topic of the destination, and a sequence that is the offset at which the batch must
 // land. A retry is absorbed by the broker, and of several instances of one link that
-// run by mistake only one writes each offset. Progress lives in the destination:
-// the next offset to fetch follows from the end of the mirror, through the mapping
-// where the log has holes, and the runs of that mapping are written to the link
-// topic before the records that need them.
+// run by mistake only one writes each offset. On a log that is being compacted,
+// where they may read different records, they write down what they are about to
+// append. Progress lives in the destination: the next offset to fetch follows from
+// the end of the mirror, through the mapping where the log has holes, and the runs of
+// that mapping are written to the link topic before the records that need them.
 //
 // What is lost or does not fit is loud. Retention that overtook the link, a
 // source truncated or created anew, a mirror deleted or written by somebody else, a

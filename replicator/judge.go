@@ -18,7 +18,7 @@ type findings struct {
 	known              ledger.Mirror // what the topic's mirror is a copy of; zero: there is none yet
 	fresh              bool          // no link has written this partition
 	runs               *mapping.Map
-	expired            *ledger.Plan // of a batch that may be the mirror's last, which has expired
+	expired            *ledger.Plan // of a batch that may be the mirror's last, which is gone
 
 	// reached says, where the mirror still ends there, up to where the source
 	// was read and had nothing more for it: markers, aborted and removed records.
@@ -61,7 +61,7 @@ func (f findings) decide() (start, *StoppedError) {
 	}
 	if p := f.expired; p != nil {
 		return start{}, stopped(Diverged, p.Dest, f.mirrorEnd-1, "whether offsets %d to %d of %s in %s are what was planned to be there cannot be told: "+
-			"they have expired; say where to go on", p.Dest, f.mirrorEnd-1, f.mirror, f.destName)
+			"they are gone; say where to go on", p.Dest, f.mirrorEnd-1, f.mirror, f.destName)
 	}
 	chosen := f.runs.Len() > 0 // by an operator: from where to go on behind whatever there is
 	if f.fresh && f.mirrorEnd > 0 && f.tail != same && !chosen {

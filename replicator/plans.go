@@ -42,8 +42,7 @@ func (m *mover) findNotes(ctx context.Context, todo []*locating) error {
 
 // findPlans sees what has come of batches that were planned for below the mirror's
 // end, by whomever: one that has landed counts from now on, the others never will.
-// Nobody appends before that, so what has landed is the mirror's last batch, which
-// no compaction touches.
+// Nobody appends before that, so what has landed is the mirror's last batch.
 func (m *mover) findPlans(ctx context.Context, todo []*locating) error {
 	for _, l := range todo {
 		open := m.ledger.Plans(l.partition.ledger())
@@ -73,6 +72,10 @@ func (m *mover) settlePlans(ctx context.Context, l *locating, open []ledger.Plan
 			continue
 		}
 		landed, err := m.landed(ctx, l, plan)
+		if errors.Is(err, errNoRecord) {
+			l.f.expired = &plan
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -93,30 +96,52 @@ func (m *mover) settlePlans(ctx context.Context, l *locating, open []ledger.Plan
 	return nil
 }
 
-// landed reports whether the mirror's last batch is the one that was planned.
+// landed reports whether the mirror's last batch is the one that was planned. A broker
+// that refuses a batch may begin a new segment before, so that compaction gets at the
+// last one. It leaves the place of the batch, and its last record, since there is
+// nothing behind it. errNoRecord says that this one has gone too.
 func (m *mover) landed(ctx context.Context, l *locating, plan ledger.Plan) (bool, error) {
-	at := spot{l.mirrorID, l.mirror, l.num, l.dest, plan.Dest}
-	got, err := m.dest.readAt(ctx, []spot{at}, oneBatchBytes)
+	last := plan.Dest + int64(plan.Count) - 1
+	got, err := m.dest.readAt(ctx, []spot{{l.mirrorID, l.mirror, l.num, l.dest, last}}, oneBatchBytes)
 	if err != nil {
 		return false, err
 	}
-	if got[0].err != nil {
-		return false, fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", m.dest.name, l.mirror, l.num, plan.Dest, got[0].err)
+	b, err := got[0].batch(last)
+	if errors.Is(err, errNoRecord) {
+		return false, err
 	}
-	for rest := got[0].batches; len(rest) > 0; {
+	if err != nil {
+		return false, fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", m.dest.name, l.mirror, l.num, last, err)
+	}
+	switch {
+	case b.BaseOffset != plan.Dest || b.LastOffset() != last:
+		return false, nil
+	case b.Dense() && !b.DeleteHorizon():
+		return b.CRC == plan.CRC, nil
+	}
+	r, err := got[0].record(batch.NewRecoder(), last)
+	return err == nil && r.Sum() == plan.Last, err
+}
+
+// batch is the one that covers an offset, in what was read.
+func (d data) batch(offset int64) (batch.Batch, error) {
+	if d.err != nil {
+		return batch.Batch{}, d.err
+	}
+	for rest := d.batches; len(rest) > 0; {
 		b, after, err := batch.Read(rest)
 		if errors.Is(err, batch.ErrPartial) {
 			break
 		}
 		if err != nil {
-			return false, fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", m.dest.name, l.mirror, l.num, plan.Dest, err)
+			return batch.Batch{}, err
 		}
-		if b.BaseOffset == plan.Dest {
-			return b.CRC == plan.CRC && b.Count == plan.Count, nil
+		if b.BaseOffset <= offset && offset <= b.LastOffset() {
+			return b, nil
 		}
 		rest = after
 	}
-	return false, nil
+	return batch.Batch{}, errNoRecord
 }
 
 // findPolicies asks which sources are compacted: what one reads of them, another one

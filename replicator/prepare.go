@@ -365,8 +365,13 @@ func (pr *preparer) plan(p *prepared, c *chunk, runs []batch.Run) error {
 	if err != nil {
 		return err
 	}
+	records, err := pr.recoder.Records(b)
+	if err != nil {
+		return err
+	}
+	last := records[len(records)-1].Sum()
 	keep, added := depart(p.flow.runs, c.dest, runs)
-	c.plan = &ledger.Plan{Dest: c.dest, Count: c.count, CRC: b.CRC, Keep: keep, Runs: added}
+	c.plan = &ledger.Plan{Dest: c.dest, Count: c.count, CRC: b.CRC, Last: last, Keep: keep, Runs: added}
 	if keep < p.flow.runs.Len() {
 		if err := p.flow.runs.Truncate(keep); err != nil {
 			return err

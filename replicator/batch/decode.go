@@ -1,6 +1,10 @@
 package batch
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+)
 
 // Record is a record, decoded.
 type Record struct {
@@ -63,4 +67,24 @@ func takeBytes(b []byte, at int) (taken []byte, next int) {
 		return nil, at
 	}
 	return b[at : at+n : at+n], at + n
+}
+
+// Sum tells a record from others by its timestamp, key, value and headers, wherever
+// and in whatever batch it is.
+func (r Record) Sum() uint32 {
+	text := binary.AppendVarint(nil, r.Timestamp)
+	add := func(b []byte) {
+		if b == nil {
+			text = binary.AppendVarint(text, -1)
+			return
+		}
+		text = append(binary.AppendVarint(text, int64(len(b))), b...)
+	}
+	add(r.Key)
+	add(r.Value)
+	for _, h := range r.Headers {
+		add([]byte(h.Key))
+		add(h.Value)
+	}
+	return crc32.Checksum(text, castagnoli)
 }

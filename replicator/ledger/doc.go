@@ -3,7 +3,7 @@
 // shared by all links into it. Keys and values are JSON.
 //
 // For every partition it holds the producer id that writes the mirror, the runs
-// that map the log's offsets to the mirror's, and the leader epochs at which the log
+// that map the log's offsets to the mirror's, those that are planned, and the leader epochs at which the log
 // was read; for every topic the origin of its mirror; and an operator's pauses.
 //
 // Several instances of a link may run at once by mistake: after a long pause
@@ -22,6 +22,9 @@
 //   - A reset begins a new generation of a partition's runs and epochs, or of its
 //     producers. The generation is one more than the offset of the reset, so no two are
 //     the same, and what was written under another one is void, even if it arrives later.
+//   - A plan says what the next chunk would be if a certain batch landed in the
+//     mirror. There may be several; none counts before somebody has seen that its batch
+//     has landed, and writes the chunk. Then all of them are void.
 //   - Facts about topics and pauses are ordinary keys: the last write wins.
 //
 // A reader that sees every offset sees every contest as it was. One that finds

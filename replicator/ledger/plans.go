@@ -22,6 +22,7 @@ type Plan struct {
 	Dest  int64  // where in the mirror it is to land
 	Count int32  // records
 	CRC   uint32 // of the batch as it is produced
+	Last  uint32 // Sum of its last record
 	Keep  int    // how many of the runs before stay
 	Runs  []mapping.Run
 
@@ -115,7 +116,7 @@ func (l *Ledger) planRecord(p Partition, at Version, v Plan) (*kgo.Record, error
 	return l.record(key{
 		Kind: kindPlan, Topic: p.Topic, Partition: &p.Partition,
 		Generation: at.generation, Number: &at.next, Writer: l.writerOfThis(),
-	}, planValue{Dest: v.Dest, Count: v.Count, CRC: v.CRC, runsValue: v.value()}), nil
+	}, planValue{Dest: v.Dest, Count: v.Count, CRC: v.CRC, Last: v.Last, runsValue: v.value()}), nil
 }
 
 // Drop removes plans that can land no more, because something else is in their
@@ -138,7 +139,7 @@ type plan struct {
 }
 
 func (v plan) plan() Plan {
-	known := Plan{Dest: v.Dest, Count: v.Count, CRC: v.CRC, Runs: v.Runs, key: v.key}
+	known := Plan{Dest: v.Dest, Count: v.Count, CRC: v.CRC, Last: v.Last, Runs: v.Runs, key: v.key}
 	if v.Keep != nil {
 		known.Keep = *v.Keep
 	}

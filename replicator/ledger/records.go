@@ -80,6 +80,7 @@ type (
 		Dest  int64  `json:"dest"`
 		Count int32  `json:"count"`
 		CRC   uint32 `json:"crc"`
+		Last  uint32 `json:"last"`
 		runsValue
 	}
 	epochValue struct {
