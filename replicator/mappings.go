@@ -3,6 +3,7 @@ package replicator
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -33,7 +34,8 @@ func OpenMappings(ctx context.Context, opts []kgo.Opt, origin events.Origin, reg
 }
 
 // Refresh reads on. Afterwards Map holds good for every record that could be read
-// from a mirror before: a link writes down where records go before they are there.
+// from a mirror before, and that is before Bound: a link writes down where records go
+// before they are there.
 func (m *Mappings) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -46,6 +48,17 @@ func (m *Mappings) Refresh(ctx context.Context) error {
 // Map is the mapping of a log's topic and partition, as of the last Refresh.
 func (m *Mappings) Map(topic string, num int32) *mapping.Map {
 	return m.book.Map(partition{topic, num}.ledger())
+}
+
+// Bound is the offset of the mirror before which Map holds good; math.MaxInt64 for
+// all. What is behind it of a log that is being compacted may be a batch of which the
+// link topic tells a moment later: Refresh, and look again.
+func (m *Mappings) Bound(topic string, num int32) int64 {
+	bound := int64(math.MaxInt64)
+	for _, plan := range m.book.Plans(partition{topic, num}.ledger()) {
+		bound = min(bound, plan.Dest)
+	}
+	return bound
 }
 
 // Close ends the reading.

@@ -132,6 +132,9 @@ func (m *mover) lookAround(life context.Context) {
 	set := map[string]bool{}
 	m.mu.Lock()
 	for _, p := range m.parts {
+		if p.flow != nil && p.flow.careful && p.flow.landed == nil && m.failedPlans(p) {
+			m.interruptLocked(p.flow, nil)
+		}
 		if p.flow != nil && p.unanswered == 0 && p.flow.landed == nil {
 			idle[p.flow] = p.acked
 			set[p.mirror] = true
@@ -160,6 +163,18 @@ func (m *mover) lookAround(life context.Context) {
 		p.doubts++
 		m.interruptLocked(f, fmt.Errorf("%s of %s, partition %d, ends at offset %d, the link wrote up to %d", p.mirror, m.dest.name, p.num, end.Offset, acked))
 	}
+}
+
+// failedPlans reports whether there are plans that something else has overtaken:
+// they are removed when the part is located, so that nobody waits for them. The
+// caller holds the lock.
+func (m *mover) failedPlans(p *part) bool {
+	for _, plan := range m.ledger.Plans(p.ledger()) {
+		if plan.Dest < p.acked {
+			return true
+		}
+	}
+	return false
 }
 
 // noteReached writes down how far idle logs were read whose last offsets have no
