@@ -299,13 +299,7 @@ func (s *Shard) commit(batch *pebble.Batch) error {
 		if !slice.changed {
 			continue // its only events were parked
 		}
-		err := error(nil)
-		if slice.now == nil { // collected
-			err = batch.Delete(slice.dbKey, nil)
-		} else {
-			err = batch.Set(slice.dbKey, slice.now, nil)
-		}
-		if err != nil {
+		if err := slice.write(batch); err != nil {
 			return err
 		}
 	}

@@ -31,6 +31,14 @@ type touched struct {
 	changed bool
 }
 
+// write puts the changed slice into a batch.
+func (t *touched) write(batch *pebble.Batch) error {
+	if t.now == nil { // collected
+		return batch.Delete(t.dbKey, nil)
+	}
+	return batch.Set(t.dbKey, t.now, nil)
+}
+
 // touch notes that a batch needs a slice.
 func (a *applier) touch(t *logTurn, key string) *touched {
 	id := sliceID{t, key}
