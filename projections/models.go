@@ -132,22 +132,22 @@ func (s *Shard) scanFrom(behind []byte, streams []events.Stream) iter.Seq2[deriv
 		cursors, err := openCursors([]*Shard{s}, lower, []byte{prefixSlice + 1})
 		defer closeCursors(cursors)
 		for err == nil {
-			var e Entry
-			var found []merge.Slice
-			e, found, err = nextEntity(cursors)
-			if err != nil || found == nil {
+			var found Entity
+			found, err = nextEntity(cursors)
+			if err != nil || found.Slices == nil {
 				break
 			}
+			e := Entry{Stream: found.Stream, Key: found.Key}
 			rule, ok := s.cfg.Rules[e.Stream]
 			if !ok || streams != nil && !slices.Contains(streams, e.Stream) {
 				cursors[0].it.SeekGE(escape.Past(appendEntityPrefix(nil, e.Stream, "")))
 				continue
 			}
-			if e.View, err = rule.Join(found); err != nil {
+			if e.View, err = rule.Join(found.Slices); err != nil {
 				break
 			}
 			scanned := derived.Scanned{Entity: appendEntityKey(nil, e.Stream, e.Key), View: derived.View(e)}
-			for _, slice := range found {
+			for _, slice := range found.Slices {
 				if rule.Live(slice.Data) {
 					scanned.Slices++
 				}

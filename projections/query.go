@@ -49,6 +49,61 @@ func Scan(shards []*Shard, stream events.Stream, prefix, after string) iter.Seq2
 // the entity exists or not.
 func scan(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		for e, err := range entities(shards, stream, dbPrefix, after) {
+			var entry Entry
+			if err == nil {
+				entry, err = join(shards[0].cfg.Rules, e)
+			}
+			if !yield(entry, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func join(rules map[events.Stream]merge.Rule, e Entity) (Entry, error) {
+	rule, ok := rules[e.Stream]
+	if !ok {
+		return Entry{}, events.Errorf(events.KindNotFound, "stream %s is not configured", e.Stream)
+	}
+	return e.Join(rule)
+}
+
+// Entity is a key of a stream with its slices in some shards.
+type Entity struct {
+	Stream events.Stream
+	Key    string
+	Slices []merge.Slice
+}
+
+// Join makes the view of the slices.
+func (e Entity) Join(rule merge.Rule) (Entry, error) {
+	view, err := rule.Join(e.Slices)
+	if err != nil {
+		return Entry{}, fmt.Errorf("stream %s, key %q: %w", e.Stream, e.Key, err)
+	}
+	return Entry{Stream: e.Stream, Key: e.Key, View: view}, nil
+}
+
+// EntityOf reads the slices of one key out of a set of shards, for somebody who
+// joins them with those of other shards. There are none if the key is not there.
+func EntityOf(shards []*Shard, stream events.Stream, key string) (Entity, error) {
+	for e, err := range entities(shards, stream, appendEntityKey(nil, stream, key), "") {
+		return e, err
+	}
+	return Entity{Stream: stream, Key: key}, nil
+}
+
+// Entities reads, in the order of keys, the slices of all keys of a stream that
+// begin with prefix and come after the key after, whether or not they exist. Each
+// shard is read as it was when the walk began.
+func Entities(shards []*Shard, stream events.Stream, prefix, after string) iter.Seq2[Entity, error] {
+	return entities(shards, stream, appendEntityPrefix(nil, stream, prefix), after)
+}
+
+// entities walks all entities below a database key's prefix.
+func entities(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) iter.Seq2[Entity, error] {
+	return func(yield func(Entity, error) bool) {
 		lower := dbPrefix
 		if after != "" {
 			past := escape.Past(appendEntityKey(nil, stream, after))
@@ -59,19 +114,9 @@ func scan(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) 
 		cursors, err := openCursors(shards, lower, escape.Past(dbPrefix))
 		defer closeCursors(cursors)
 		for err == nil {
-			var slices []merge.Slice
-			var e Entry
-			e, slices, err = nextEntity(cursors)
-			if err != nil || slices == nil {
-				break
-			}
-			rule, ok := shards[0].cfg.Rules[e.Stream]
-			if !ok {
-				err = events.Errorf(events.KindNotFound, "stream %s is not configured", e.Stream)
-				break
-			}
-			if e.View, err = rule.Join(slices); err != nil {
-				err = fmt.Errorf("stream %s, key %q: %w", e.Stream, e.Key, err)
+			var e Entity
+			e, err = nextEntity(cursors)
+			if err != nil || e.Slices == nil {
 				break
 			}
 			if !yield(e, nil) {
@@ -79,7 +124,7 @@ func scan(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) 
 			}
 		}
 		if err != nil {
-			yield(Entry{}, err)
+			yield(Entity{}, err)
 		}
 	}
 }
@@ -112,36 +157,36 @@ func closeCursors(cursors []cursor) {
 
 // nextEntity takes the smallest entity off the cursors, with its slices from
 // all of them. No slices: the end.
-func nextEntity(cursors []cursor) (e Entry, slices []merge.Slice, err error) {
+func nextEntity(cursors []cursor) (e Entity, err error) {
 	var smallest []byte // the entity's part of the key
 	for _, c := range cursors {
 		if err := c.it.Error(); err != nil {
-			return e, nil, err
+			return e, err
 		}
 		if !c.it.Valid() || smallest != nil && bytes.Compare(c.it.Key(), smallest) > 0 {
 			continue // at the end, at a later entity, or at the same
 		}
 		stream, key, entity, _, err := splitSliceKey(c.it.Key())
 		if err != nil {
-			return e, nil, err
+			return e, err
 		}
 		e.Stream, e.Key, smallest = stream, key, bytes.Clone(entity)
 	}
 	if smallest == nil {
-		return e, nil, nil
+		return e, nil
 	}
 	for _, c := range cursors {
 		for ; c.it.Valid() && bytes.HasPrefix(c.it.Key(), smallest); c.it.Next() {
 			origin, err := events.ParseOrigin(string(c.it.Key()[len(smallest):]))
 			if err != nil {
-				return e, nil, fmt.Errorf("key %q: %w", c.it.Key(), err)
+				return e, fmt.Errorf("key %q: %w", c.it.Key(), err)
 			}
 			log := events.Log{Origin: origin, Stream: e.Stream, Partition: c.shard.cfg.Partition}
-			slices = append(slices, merge.Slice{Log: log, Data: bytes.Clone(c.it.Value())})
+			e.Slices = append(e.Slices, merge.Slice{Log: log, Data: bytes.Clone(c.it.Value())})
 		}
 		if err := c.it.Error(); err != nil {
-			return e, nil, err
+			return e, err
 		}
 	}
-	return e, slices, nil
+	return e, nil
 }
