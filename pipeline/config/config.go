@@ -29,6 +29,12 @@ type Config struct {
 	// second time; no state is lost, since committed offsets are only for tools.
 	Group string `yaml:"group"`
 
+	// GroupProtocol is how the group shares out shards: "classic" (default), in which
+	// the node says how soon it is missed (10 s), or "consumer" (KIP-848, Kafka 4), in
+	// which the brokers say so (group.consumer.session.timeout.ms, 45 s unless changed).
+	// The same on all nodes of a region.
+	GroupProtocol string `yaml:"group_protocol"`
+
 	// API is this node's own HTTP server.
 	API API `yaml:"api"`
 
@@ -71,6 +77,11 @@ type API struct {
 	// neither TLS nor authentication yet: whoever connects can read and write
 	// everything, so something else has to guard it. Default false.
 	AllowRemote bool `yaml:"allow_remote"`
+
+	// Advertise is the URL under which the region's other nodes reach this one,
+	// default that of Listen, if that names a single address. A region with one node
+	// does not need it.
+	Advertise string `yaml:"advertise"`
 
 	// MaxBodyBytes is the largest body of a request, 1 KiB to 256 MiB, default
 	// 8 MiB. A request may need it in memory.
@@ -258,19 +269,26 @@ type Limits struct {
 
 const defaultMerge = "lww"
 
+// Values of Config.GroupProtocol.
+const (
+	GroupClassic  = "classic"
+	GroupConsumer = "consumer"
+)
+
 // Default is the configuration of an empty file: not valid yet, since it has no
 // Region, DataDir and Regions.
 func Default() Config {
 	return Config{
-		Partitions: 4,
-		Group:      "evenkeel",
-		API:        API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
-		Streams:    defaultStreams(),
-		Models:     []string{"event-counts"},
-		Links:      Links{WindowBytes: defaultWindowBytes},
-		Tombstones: Tombstones{Keep: 24 * time.Hour},
-		Log:        Log{Level: "info", Format: "text"},
-		Limits:     Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
+		Partitions:    4,
+		Group:         "evenkeel",
+		GroupProtocol: GroupClassic,
+		API:           API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
+		Streams:       defaultStreams(),
+		Models:        []string{"event-counts"},
+		Links:         Links{WindowBytes: defaultWindowBytes},
+		Tombstones:    Tombstones{Keep: 24 * time.Hour},
+		Log:           Log{Level: "info", Format: "text"},
+		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}
 }
 

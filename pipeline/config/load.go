@@ -84,6 +84,13 @@ func (a API) url() string {
 	return "http://" + a.Listen
 }
 
+// ListensOnOne reports whether the API listens on a single address, by which other
+// nodes may find it.
+func (a API) ListensOnOne() bool {
+	host, ok := splitListen(a.Listen)
+	return ok && !isEverywhere(host)
+}
+
 // resolvePasswords takes passwords and identities out of the environment.
 func (c *Config) resolvePasswords(env map[string]string) {
 	for name, r := range c.Regions {

@@ -59,12 +59,18 @@ func (c *Config) checkNode(p *problems) {
 	if len(c.Group) > maxGroupBytes || c.Group == "" || strings.Trim(c.Group, nameChars) != "" {
 		p.add("group", "want 1 to %d letters, digits, dots, underscores and dashes, got %q", maxGroupBytes, clip(c.Group))
 	}
+	oneOf(p, "group_protocol", c.GroupProtocol, GroupClassic, GroupConsumer)
 }
 
 const nameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 func (c *Config) checkAPI(p *problems) {
 	between(p, "api.max_body_bytes", c.API.MaxBodyBytes, minBodyBytes, maxBodyBytes, " bytes")
+	if c.API.Advertise != "" {
+		if _, err := parseURL(c.API.Advertise); err != nil {
+			p.add("api.advertise", "%s", err)
+		}
+	}
 	switch host, ok := splitListen(c.API.Listen); {
 	case !ok:
 		p.add("api.listen", "want host:port, got %q", clip(c.API.Listen))
