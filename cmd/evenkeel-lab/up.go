@@ -38,6 +38,7 @@ func upCommand(out *cli.Output) *cobra.Command {
 	c.Flags().StringVar(&cfg.Dir, "dir", "evenkeel-lab.data", "directory of the lab; made if missing")
 	c.Flags().StringSliceVar(&regions, "regions", nil, "names of the regions (default us-east-1,us-west-1,eu-central-1)")
 	c.Flags().Int32Var(&cfg.Partitions, "partitions", 0, fmt.Sprintf("partitions of every stream (default %d)", lab.DefaultPartitions))
+	c.Flags().IntVar(&cfg.Nodes, "nodes", 0, "nodes of each region (default 1)")
 	c.Flags().IntVar(&cfg.BasePort, "base-port", lab.DefaultBasePort, "first port of a new lab; 0: any ports that are free")
 	kafkaFlag(c, &kafka)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more than warnings")
@@ -111,7 +112,7 @@ Try, in another terminal:
 func addressTable(w io.Writer, addresses []lab.Address) error {
 	var rows [][]string
 	for _, a := range addresses {
-		rows = append(rows, []string{a.Region.String(), a.State, a.API, a.Kafka, a.Bucket})
+		rows = append(rows, []string{a.Region.String(), a.State, strings.Join(append([]string{a.API}, a.More...), " "), a.Kafka, a.Bucket})
 	}
 	return term.Table(w, []string{"REGION", "STATE", "API", "KAFKA", "BUCKET"}, rows)
 }

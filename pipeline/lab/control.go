@@ -41,7 +41,7 @@ func (l *Lab) controlHandler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		return pipeline.ToRestored(report, pipeline.StateDir(l.regions[name].cfg)), nil
+		return pipeline.ToRestored(report, pipeline.StateDir(l.regions[name].cfgs[0])), nil
 	})
 	return mux
 }

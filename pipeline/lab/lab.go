@@ -67,7 +67,7 @@ func (l *Lab) up(ctx context.Context, cfg Config) (err error) {
 	}
 	for _, rs := range l.settings.Regions {
 		l.regions[rs.Name] = &region{
-			settings: rs, cfg: l.settings.nodeConfig(l.dir, rs, keys), dir: filepath.Join(l.dir, rs.Name.String()), log: l.log,
+			settings: rs, cfgs: l.settings.nodeConfigs(l.dir, rs, keys), dir: filepath.Join(l.dir, rs.Name.String()), log: l.log,
 		}
 	}
 	if err := l.startServers(ctx); err != nil {
@@ -158,6 +158,7 @@ type Address struct {
 	Region events.Region `json:"region"`
 	State  string        `json:"state"` // running or stopped
 	API    string        `json:"api"`
+	More   []string      `json:"more_apis,omitempty"` // of further nodes
 	Kafka  string        `json:"kafka"`
 	Bucket string        `json:"bucket"`
 }
@@ -165,10 +166,14 @@ type Address struct {
 // Addresses lists where everything is.
 func (l *Lab) Addresses() (rows []Address) {
 	for _, rs := range l.settings.Regions {
-		rows = append(rows, Address{
+		row := Address{
 			Region: rs.Name, State: l.regions[rs.Name].state(), API: "http://" + loopback(rs.API),
 			Kafka: rs.Kafka, Bucket: bucketName(rs.Name),
-		})
+		}
+		for _, port := range rs.More {
+			row.More = append(row.More, "http://"+loopback(port))
+		}
+		rows = append(rows, row)
 	}
 	return rows
 }

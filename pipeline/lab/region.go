@@ -23,27 +23,27 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
 
-// region is one region of the lab: a Kafka cluster and a node.
+// region is one region of the lab: a Kafka cluster and its nodes.
 type region struct {
 	settings regionSettings
-	cfg      *config.Config
+	cfgs     []*config.Config // of its nodes
 	dir      string
 	log      *slog.Logger
 
 	mu    sync.Mutex
 	kafka *kfake.Cluster
-	node  *pipeline.Node
+	nodes []*pipeline.Node // empty: the region is stopped
 }
 
 func (r *region) start(ctx context.Context) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.node != nil {
+	if len(r.nodes) > 0 {
 		return nil
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("region %s: %w", r.settings.Name, err)
+			err = errors.Join(fmt.Errorf("region %s: %w", r.settings.Name, err), r.stopNodes())
 			r.closeKafka()
 		}
 	}()
@@ -54,15 +54,27 @@ func (r *region) start(ctx context.Context) (err error) {
 	if err := r.openKafka(); err != nil {
 		return err
 	}
-	node, err := pipeline.StartNode(ctx, r.cfg, pipeline.Parts{Bucket: bucket, Log: r.log})
-	if err != nil {
-		return err
+	for _, cfg := range r.cfgs {
+		node, err := pipeline.StartNode(ctx, cfg, pipeline.Parts{Bucket: bucket, Log: r.log})
+		if err != nil {
+			return err
+		}
+		r.nodes = append(r.nodes, node)
 	}
-	if err := waitReady(ctx, node); err != nil {
-		return errors.Join(err, node.Stop())
+	for _, node := range r.nodes {
+		if err := waitReady(ctx, node); err != nil {
+			return err
+		}
 	}
-	r.node = node
 	return nil
+}
+
+func (r *region) stopNodes() (err error) {
+	for _, node := range r.nodes {
+		err = errors.Join(err, node.Stop())
+	}
+	r.nodes = nil
+	return err
 }
 
 func (r *region) openKafka() error {
@@ -81,7 +93,7 @@ func (r *region) openKafka() error {
 		kfake.NumBrokers(1),
 		kfake.Ports(port),
 		kfake.ClusterID("evenkeel-lab-"+r.settings.Name.String()),
-		kfake.DefaultNumPartitions(int(r.cfg.Partitions)),
+		kfake.DefaultNumPartitions(int(r.cfgs[0].Partitions)),
 		kfake.DataDir(filepath.Join(r.dir, "kafka")),
 	)
 	if err != nil {
@@ -100,7 +112,7 @@ func (r *region) closeKafka() {
 
 // bucket is the region's own, with the keys of the lab's S3 server.
 func (r *region) bucket(ctx context.Context) (objstore.Bucket, error) {
-	b := r.cfg.Backup
+	b := r.cfgs[0].Backup
 	return objstore.NewS3(ctx, objstore.S3Config{
 		Bucket: b.Bucket, Endpoint: b.Endpoint, Region: s3server.Region, PathStyle: true,
 		Credentials: credentials.NewStaticCredentialsProvider(s3server.DefaultAccessKey, s3server.DefaultSecretKey, ""),
@@ -131,11 +143,10 @@ func waitReady(ctx context.Context, node *pipeline.Node) error {
 func (r *region) stop() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.node == nil {
+	if len(r.nodes) == 0 {
 		return nil
 	}
-	err := r.node.Stop()
-	r.node = nil
+	err := r.stopNodes()
 	r.closeKafka()
 	return err
 }
@@ -143,7 +154,7 @@ func (r *region) stop() error {
 func (r *region) state() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.node == nil {
+	if len(r.nodes) == 0 {
 		return "stopped"
 	}
 	return "running"
@@ -153,13 +164,13 @@ func (r *region) state() string {
 func (r *region) whileStopped(what string, do func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.node != nil {
+	if len(r.nodes) > 0 {
 		return events.Errorf(events.KindRefused, "region %s is running; stop it before its state is %s", r.settings.Name, what)
 	}
 	return do()
 }
 
-// StopRegion stops one region, its Kafka cluster and its node; the others go on.
+// StopRegion stops one region, its Kafka cluster and its nodes; the others go on.
 func (l *Lab) StopRegion(name events.Region) error {
 	r, err := l.change(name)
 	if err != nil {
@@ -186,7 +197,12 @@ func (l *Lab) WipeRegion(name events.Region) error {
 		return err
 	}
 	defer l.mu.Unlock()
-	return r.whileStopped("deleted", func() error { return os.RemoveAll(pipeline.StateDir(r.cfg)) })
+	return r.whileStopped("deleted", func() (err error) {
+		for _, cfg := range r.cfgs {
+			err = errors.Join(err, os.RemoveAll(pipeline.StateDir(cfg)))
+		}
+		return err
+	})
 }
 
 // RestoreRegion restores the state of a stopped region from its bucket: the
@@ -202,10 +218,15 @@ func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup stri
 		if err != nil {
 			return err
 		}
-		report, err = pipeline.Restore(ctx, pipeline.RestoreJob{
-			Config: r.cfg, Bucket: bucket, Log: r.log, Backup: backup, Dir: pipeline.StateDir(r.cfg),
-		})
-		return err
+		for _, cfg := range r.cfgs {
+			report, err = pipeline.Restore(ctx, pipeline.RestoreJob{
+				Config: cfg, Bucket: bucket, Log: r.log, Backup: backup, Dir: pipeline.StateDir(cfg),
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return report, err
 }

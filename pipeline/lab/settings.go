@@ -21,6 +21,7 @@ type Config struct {
 	Dir        string
 	Regions    []events.Region // empty: DefaultRegions
 	Partitions int32           // 0: DefaultPartitions
+	Nodes      int             // of each region; 0: 1
 	BasePort   int             // of the first region; 0: any ports that are free
 
 	// Kafka are clusters that are there already, by region (host:port of a
@@ -30,13 +31,13 @@ type Config struct {
 }
 
 // Defaults of a lab. Regions take two ports each from the base port on (API,
-// Kafka), so that the first region's API is where the command line looks for it.
+// Kafka), so that the first region's API is where the command line looks for it; the
+// ports of further nodes come after them.
 const (
 	DefaultPartitions = 4
 	DefaultBasePort   = 7400
 	ControlOffset     = 90 // of the control page, from the base port
 	s3Offset          = 91
-	maxRegions        = ControlOffset / 2
 )
 
 // DefaultRegions are the three that a lab has unless told otherwise.
@@ -55,7 +56,8 @@ type settings struct {
 type regionSettings struct {
 	Name  events.Region `json:"name"`
 	API   int           `json:"api_port"`
-	Kafka string        `json:"kafka"` // host:port
+	More  []int         `json:"more_api_ports,omitempty"` // of further nodes
+	Kafka string        `json:"kafka"`                    // host:port
 
 	// External clusters are not the lab's to start and stop.
 	External bool `json:"kafka_external,omitempty"`
@@ -85,6 +87,9 @@ func (s *settings) agree(cfg Config) error {
 	if cfg.Partitions != 0 && cfg.Partitions != s.Partitions {
 		return events.Errorf(events.KindRefused, "the lab in %s has %d partitions, not %d; choose another directory", cfg.Dir, s.Partitions, cfg.Partitions)
 	}
+	if nodes := 1 + len(s.Regions[0].More); cfg.Nodes != 0 && cfg.Nodes != nodes {
+		return events.Errorf(events.KindRefused, "the lab in %s has %d nodes a region, not %d; choose another directory", cfg.Dir, nodes, cfg.Nodes)
+	}
 	if len(cfg.Regions) == 0 {
 		return nil
 	}
@@ -113,10 +118,11 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 		}
 		seen[r] = true
 	}
-	if len(regions) > maxRegions {
-		return nil, events.Errorf(events.KindInvalid, "%d regions: a lab has at most %d", len(regions), maxRegions)
+	nodes := max(cfg.Nodes, 1)
+	if n := len(regions) * (1 + nodes); n > ControlOffset {
+		return nil, events.Errorf(events.KindInvalid, "%d regions with %d nodes each need %d ports: a lab has at most %d", len(regions), nodes, n, ControlOffset)
 	}
-	ports, err := choosePorts(cfg.BasePort, len(regions))
+	ports, err := choosePorts(cfg.BasePort, len(regions), nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +131,8 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 		s.Partitions = DefaultPartitions
 	}
 	for i, r := range regions {
-		rs := regionSettings{Name: r, API: ports.regions[2*i], Kafka: loopback(ports.regions[2*i+1])}
+		more := ports.more[i*(nodes-1) : (i+1)*(nodes-1)]
+		rs := regionSettings{Name: r, API: ports.regions[2*i], Kafka: loopback(ports.regions[2*i+1]), More: more}
 		if address, ok := cfg.Kafka[r]; ok {
 			rs.Kafka, rs.External = address, true
 		}
@@ -138,25 +145,26 @@ func makeSettings(cfg Config, path string) (*settings, error) {
 	return s, os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// ports are those of a lab; a region takes two.
+// ports are those of a lab; a region takes two, and each node beyond the first one.
 type ports struct {
-	control, s3 int
-	regions     []int
+	control, s3   int
+	regions, more []int
 }
 
-func choosePorts(base, regions int) (ports, error) {
+func choosePorts(base, regions, nodes int) (ports, error) {
+	n := regions * (1 + nodes)
 	if base == 0 {
-		free, err := freePorts(2 + 2*regions)
+		free, err := freePorts(2 + n)
 		if err != nil {
 			return ports{}, err
 		}
-		return ports{control: free[0], s3: free[1], regions: free[2:]}, nil
+		return ports{control: free[0], s3: free[1], regions: free[2 : 2+2*regions], more: free[2+2*regions:]}, nil
 	}
-	p := ports{control: base + ControlOffset, s3: base + s3Offset}
-	for i := range 2 * regions {
-		p.regions = append(p.regions, base+i)
+	all := make([]int, n)
+	for i := range all {
+		all[i] = base + i
 	}
-	return p, nil
+	return ports{control: base + ControlOffset, s3: base + s3Offset, regions: all[:2*regions], more: all[2*regions:]}, nil
 }
 
 // Free ports are looked for below those that systems give to outgoing
@@ -187,13 +195,21 @@ func freePorts(n int) (free []int, err error) {
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// nodeConfig is the configuration of a region's node.
-func (s *settings) nodeConfig(dir string, region regionSettings, keys keys) *config.Config {
+// nodeConfigs are the configurations of a region's nodes.
+func (s *settings) nodeConfigs(dir string, region regionSettings, keys keys) []*config.Config {
+	configs := []*config.Config{s.nodeConfig(dir, region, keys, "node", region.API)}
+	for i, port := range region.More {
+		configs = append(configs, s.nodeConfig(dir, region, keys, fmt.Sprintf("node-%d", i+2), port))
+	}
+	return configs
+}
+
+func (s *settings) nodeConfig(dir string, region regionSettings, keys keys, name string, port int) *config.Config {
 	c := config.Default()
 	c.Region = region.Name
-	c.DataDir = filepath.Join(dir, region.Name.String(), "node")
+	c.DataDir = filepath.Join(dir, region.Name.String(), name)
 	c.Partitions = s.Partitions
-	c.API.Listen = loopback(region.API)
+	c.API.Listen = loopback(port)
 	c.Regions = map[events.Region]config.Region{}
 	for _, r := range s.Regions {
 		c.Regions[r.Name] = config.Region{
