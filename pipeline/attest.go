@@ -35,7 +35,7 @@ type attester struct {
 	cfg     *config.Config
 	origin  events.Origin
 	client  *kgo.Client
-	held    func(partition int32) *projections.Shard // nil: another node has it
+	held    holder // nil: another node has it
 	metrics *checkMetrics
 	log     *slog.Logger
 
@@ -68,16 +68,20 @@ func (a *attester) run(ctx context.Context) {
 // attest attests every log of this node's shards for which it is time.
 func (a *attester) attest(ctx context.Context, now time.Time) {
 	for p := range a.cfg.Partitions {
-		shard := a.held(p)
-		if shard == nil {
-			continue
+		shard, release := a.held(p)
+		if shard != nil {
+			a.attestShard(ctx, shard, p, now)
 		}
-		states := shard.Logs()
-		for stream := range a.cfg.Streams {
-			log := events.Log{Origin: a.origin, Stream: stream, Partition: p}
-			if err := a.attestLog(ctx, shard, log, states, now); err != nil {
-				a.log.Debug("log was not attested", "log", log.String(), "error", err)
-			}
+		release()
+	}
+}
+
+func (a *attester) attestShard(ctx context.Context, shard *projections.Shard, p int32, now time.Time) {
+	states := shard.Logs()
+	for stream := range a.cfg.Streams {
+		log := events.Log{Origin: a.origin, Stream: stream, Partition: p}
+		if err := a.attestLog(ctx, shard, log, states, now); err != nil {
+			a.log.Debug("log was not attested", "log", log.String(), "error", err)
 		}
 	}
 }

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -47,9 +50,82 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 	return &b, nil
 }
 
-func (r *Region) createBackup(ctx context.Context) (m *format.Manifest, err error) {
+// createBackup has the owner of every shard copy it, and publishes them together.
+func (r *Region) createBackup(ctx context.Context) (*format.Manifest, error) {
+	if err := refuseForward(ctx, "backup"); err != nil {
+		return nil, err
+	}
+	id, now := snapshotter.NewID()
+	left := r.allShards()
+	var copied []format.Shard
+	err := whileMoving(ctx, func() error {
+		shards, err := r.copyShards(ctx, id, left)
+		copied = append(copied, shards...)
+		left = slices.DeleteFunc(left, func(p int32) bool {
+			return slices.ContainsFunc(copied, func(s format.Shard) bool { return s.Partition == p })
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return snapshotter.Publish(ctx, r.parts.Bucket, id, now, copied, r.backupConfig())
+}
+
+// copyShards has the owners of shards copy them. With an error come those that were
+// copied all the same.
+func (r *Region) copyShards(ctx context.Context, id string, partitions []int32) (copied []format.Shard, err error) {
+	own, others, err := r.shares(partitions)
+	if err != nil {
+		return nil, err
+	}
+	parts := make([][]format.Shard, len(others)+1)
+	var g errgroup.Group // one that fails does not end the others: what they have copied counts
+	g.SetLimit(parallelPeers)
+	for i, o := range others {
+		g.Go(func() error {
+			c, err := r.peers.at(o.node, o.address)
+			if err != nil {
+				return err
+			}
+			b, err := c.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: o.shards})
+			if err != nil {
+				return namedShards(o, err)
+			}
+			parts[i] = b.Shards
+			return nil
+		})
+	}
+	g.Go(func() error {
+		b, err := r.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: own})
+		if err == nil {
+			parts[len(others)] = b.Shards
+		}
+		return err
+	})
+	err = g.Wait()
+	return slices.Concat(parts...), err
+}
+
+// BackupShards implements api.PeerNode. A node that has been silent makes sure
+// first that the shards are still its own.
+func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b *api.ShardBackups, err error) {
+	if err := r.needBucket(); err != nil {
+		return nil, err
+	}
+	if len(p.Shards) == 0 {
+		return &api.ShardBackups{Shards: []format.Shard{}}, nil
+	}
+	if err := r.claims.confirm(ctx); err != nil {
+		return nil, err
+	}
+	shards, release, err := r.useOwn(p.Shards)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var cuts []snapshotter.Cut
-	for _, shard := range r.shards.all {
+	for _, shard := range shards {
 		cut, freezeErr := shard.Freeze()
 		if freezeErr != nil {
 			return nil, freezeErr
@@ -57,11 +133,19 @@ func (r *Region) createBackup(ctx context.Context) (m *format.Manifest, err erro
 		defer func() { err = errors.Join(err, cut.Close()) }()
 		cuts = append(cuts, shardCut{cut})
 	}
+	copied, err := snapshotter.Shards(ctx, r.parts.Bucket, p.Backup, cuts, r.backupConfig())
+	if err != nil {
+		return nil, err
+	}
+	return &api.ShardBackups{Shards: copied}, nil
+}
+
+func (r *Region) backupConfig() snapshotter.Config {
 	cfg := snapshotter.Config{Region: r.cfg.Region, Software: Software, Merge: map[events.Stream]string{}, Sealer: r.backups.sealer}
 	for name, s := range r.cfg.Streams {
 		cfg.Merge[name] = s.Merge
 	}
-	return snapshotter.Full(ctx, r.parts.Bucket, cuts, cfg)
+	return cfg
 }
 
 func toBackup(m *format.Manifest) api.Backup {

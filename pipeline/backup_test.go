@@ -104,7 +104,7 @@ func TestBackupAndRestore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if newest.Backup != second.ID || newest.Digest != r.status().Digest || old.Digest != at.Digest || !reflect.DeepEqual(old.States, at.Logs) {
+		if newest.Backup != second.ID || newest.Digest != *r.status().Digest || old.Digest != *at.Digest || !reflect.DeepEqual(old.States, at.Logs) {
 			t.Errorf("newest %+v\nold %+v", newest, old)
 		}
 		if newest.Dir != filepath.Join(dataDir, "restores", "newest") || !slices.Equal(r.below("restores"), []string{"newest", "old"}) || len(r.below("restores/old")) != partitions {
@@ -165,7 +165,7 @@ func TestRestoreStateAndGoOn(t *testing.T) {
 		r.start()
 		r.eventsFolded(43)
 		got := r.status()
-		if got.Digest != want.Digest || !reflect.DeepEqual(got.Logs, want.Logs) {
+		if *got.Digest != *want.Digest || !reflect.DeepEqual(got.Logs, want.Logs) {
 			t.Errorf("state %+v, want %+v", got.Logs, want.Logs)
 		}
 		for i, shard := range got.Shards {
@@ -220,12 +220,12 @@ func TestRestoreRefused(t *testing.T) {
 		one(t, func(r *region) {
 			filled(r)
 			r.backup()
-			want := r.status().Digest
+			want := *r.status().Digest
 			r.stop()
 			_, err := pipeline.Restore(r.w.Context(), r.job())
 			wantKind(t, err, events.KindRefused, filepath.Join(dataDir, "state"), "not empty")
 			r.start()
-			if got := r.status().Digest; got != want {
+			if got := *r.status().Digest; got != want {
 				t.Errorf("digest %s, want %s", got, want)
 			}
 		})

@@ -73,8 +73,9 @@ func (w *backupWatch) run(ctx context.Context) {
 	}
 }
 
-// schedules says whether this node makes the region's scheduled backups.
-func (r *Region) schedules() bool { return true } // it is the only one
+// schedules says whether this node makes the region's scheduled backups: one of the
+// region's nodes does.
+func (r *Region) schedules() bool { return r.shards.get(0) != nil }
 
 // look reads the bucket.
 func (w *backupWatch) look(ctx context.Context) {

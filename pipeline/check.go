@@ -31,7 +31,7 @@ type checker struct {
 	cfg     *config.Config
 	client  *kgo.Client
 	topics  map[string]events.Origin // whose attestations they hold
-	held    func(partition int32) *projections.Shard
+	held    holder
 	metrics *checkMetrics
 	log     *slog.Logger
 
@@ -75,12 +75,12 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	m := newCheckMetrics(r.parts.Registry)
 	r.checks = newChecker(r.cfg, client, topics, r.heldShard, m, r.log)
 	a := &attester{
-		cfg: r.cfg, origin: r.origin, client: client, held: r.heldShard, metrics: m, log: r.log, paces: map[events.Log]*attestPace{},
+		cfg: r.cfg, origin: r.origin, client: client, held: r.sureShard, metrics: m, log: r.log, paces: map[events.Log]*attestPace{},
 	}
 	r.parts.Registry.MustRegister(&checkGauges{region: r})
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
-			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.heldShard, checks: r.checks, clock: r.clock,
+			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.sureShard, checks: r.checks, clock: r.clock,
 			log: r.log, sweeps: map[events.Log]*sweep{},
 		}
 		r.running.Go(func() { c.run(ctx) })
@@ -91,10 +91,26 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	return nil
 }
 
-// heldShard is the shard of a partition if this node has it, else nil.
-func (r *Region) heldShard(partition int32) *projections.Shard { return r.shards.all[partition] }
+// holder gives the shard of a partition if this node has it, else nil. It is released
+// when it is not used any more.
+type holder func(partition int32) (shard *projections.Shard, release func())
 
-func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events.Origin, held func(int32) *projections.Shard, m *checkMetrics, log *slog.Logger) *checker {
+// heldShard is a holder of the shards that are open here.
+func (r *Region) heldShard(partition int32) (*projections.Shard, func()) {
+	open, release := r.shards.use([]int32{partition})
+	return open[partition], release
+}
+
+// sureShard is a holder for what is told to others: a node that was silent for a while
+// has no shards until it knows that they are still its own.
+func (r *Region) sureShard(partition int32) (*projections.Shard, func()) {
+	if r.claims.lapsed() != nil {
+		return nil, func() {}
+	}
+	return r.heldShard(partition)
+}
+
+func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events.Origin, held holder, m *checkMetrics, log *slog.Logger) *checker {
 	c := &checker{cfg: cfg, client: client, topics: topics, held: held, metrics: m, log: log}
 	jc := divergence.Config{
 		Origin: cfg.Origin(cfg.Region),
@@ -115,14 +131,15 @@ func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events
 
 // localMarks asks the region's shards for marks.
 type localMarks struct {
-	held func(partition int32) *projections.Shard
+	held holder
 }
 
 var _ divergence.Local = localMarks{}
 
 // At implements divergence.Local.
 func (l localMarks) At(log events.Log, offset int64) (events.Mark, error) {
-	shard := l.held(log.Partition)
+	shard, release := l.held(log.Partition)
+	defer release()
 	if shard == nil {
 		return events.Mark{}, divergence.ErrElsewhere
 	}
@@ -138,7 +155,9 @@ func (l localMarks) At(log events.Log, offset int64) (events.Mark, error) {
 
 // Lineage implements divergence.Local.
 func (l localMarks) Lineage(log events.Log) string {
-	if shard := l.held(log.Partition); shard != nil {
+	shard, release := l.held(log.Partition)
+	defer release()
+	if shard != nil {
 		return shard.Lineage().ID
 	}
 	return ""
@@ -212,7 +231,8 @@ func (c *checker) blocked(links []*replicator.Link) map[events.Log]string {
 		c.linkTroubles(linkDetails(l), blocked)
 	}
 	for p := range c.cfg.Partitions {
-		shard := c.held(p)
+		shard, release := c.held(p)
+		release() // what has stopped is in memory
 		if shard == nil {
 			for region := range c.cfg.Regions {
 				for stream := range c.cfg.Streams {
@@ -264,18 +284,66 @@ type topicPartition struct {
 func (c *checker) close() { c.client.Close() }
 
 // Check implements api.CheckNode.
-func (r *Region) Check(_ context.Context, p api.CheckParams) (*api.Check, error) {
+func (r *Region) Check(ctx context.Context, p api.CheckParams) (*api.Check, error) {
 	if _, ok := r.cfg.Streams[p.Stream]; !ok && p.Stream != "" {
 		return nil, r.noStream(p.Stream)
 	}
-	findings := slices.DeleteFunc(r.checks.findings(r.links), func(f divergence.Finding) bool {
+	findings := r.checks.findings(r.links.all())
+	if _, forwarded := api.ForwardedFrom(ctx); !forwarded {
+		r.askFindings(ctx, findings)
+	}
+	findings = slices.DeleteFunc(findings, func(f divergence.Finding) bool {
 		return p.Stream != "" && f.Log.Stream != p.Stream
 	})
 	return &api.Check{Region: r.cfg.Region, At: time.Now().UTC(), Logs: findings}, nil
 }
 
+// askFindings replaces findings about shards of other nodes by what these say. Of a node
+// that does not answer they stay as they are: not known.
+func (r *Region) askFindings(ctx context.Context, findings []divergence.Finding) {
+	for _, p := range r.allShards() {
+		_, others, err := r.shares([]int32{p})
+		if err != nil || len(others) == 0 {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, peerPatience)
+		err = r.askOthers(asking, others, func(ctx context.Context, _ int, c *api.Client) error {
+			theirs, err := c.Check(ctx, api.CheckParams{})
+			if err != nil {
+				return err
+			}
+			for i, f := range findings {
+				if j := slices.IndexFunc(theirs.Logs, func(t divergence.Finding) bool { return t.Log == f.Log }); f.Log.Partition == p && j >= 0 {
+					findings[i] = theirs.Logs[j]
+				}
+			}
+			return nil
+		})
+		cancel()
+		if err != nil {
+			r.log.Debug("findings of another node are not known", "shard", p, "error", err)
+		}
+	}
+}
+
 // Acknowledge implements api.CheckNode.
-func (r *Region) Acknowledge(_ context.Context, p api.AcknowledgeParams) (*api.Acknowledged, error) {
+func (r *Region) Acknowledge(ctx context.Context, p api.AcknowledgeParams) (done *api.Acknowledged, err error) {
+	if p.Log.Partition >= 0 && p.Log.Partition < r.cfg.Partitions {
+		_, others, err := r.shares([]int32{p.Log.Partition})
+		if err != nil {
+			return nil, err
+		}
+		if len(others) > 0 {
+			if err := refuseForward(ctx, "acknowledge"); err != nil {
+				return nil, err
+			}
+			err = r.askOthers(ctx, others, func(ctx context.Context, _ int, c *api.Client) (err error) {
+				done, err = c.Acknowledge(ctx, p)
+				return err
+			})
+			return done, err
+		}
+	}
 	r.checks.mu.Lock()
 	defer r.checks.mu.Unlock()
 	if err := r.checks.judge.Acknowledge(p.Log); err != nil {

@@ -28,7 +28,7 @@ type collector struct {
 	origin events.Origin
 	source string
 	client *kgo.Client
-	held   func(partition int32) *projections.Shard
+	held   holder
 	checks *checker
 	clock  *nodeClock
 	log    *slog.Logger
@@ -52,7 +52,7 @@ func (c *collector) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		for p := range c.cfg.Partitions {
-			shard := c.held(p)
+			shard, release := c.held(p)
 			for stream := range c.cfg.Streams {
 				log := events.Log{Origin: c.origin, Stream: stream, Partition: p}
 				if shard == nil || ended(ctx) {
@@ -62,6 +62,7 @@ func (c *collector) run(ctx context.Context) {
 					c.log.Debug("tombstones were not collected and are tried again", "log", log.String(), "error", err)
 				}
 			}
+			release()
 		}
 	}
 }

@@ -77,7 +77,7 @@ func TestTombstonesAreCollected(t *testing.T) {
 		}
 		digests := map[events.Digest]bool{}
 		for _, r := range w.regions {
-			digests[r.status().Digest] = true
+			digests[*r.status().Digest] = true
 		}
 		if len(digests) != 1 {
 			t.Errorf("regions at the same vector have digests %v", digests)

@@ -85,6 +85,7 @@ func TestContexts(t *testing.T) {
 			t.Errorf("the second has seen %q", got)
 		}
 		c.has("k", "b0")
+		c.get("k", events.Vector{first.Log: 1, second.Log: 1}) // of two links either may be the first
 		third := c.put("k", "c0")
 		if got, want := seen(c, third), "eu-central-1@1,us-east-1@1"; got != want {
 			t.Errorf("the third has seen %q, want %q", got, want)

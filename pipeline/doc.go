@@ -1,16 +1,21 @@
 // Package pipeline is the running region: it wires links, shards, backups and
 // the API together and starts and stops them in order.
 //
-// A Region is one node of one region. On Start it checks its parts (Kafka,
-// bucket, topics, state), opens its shards, then lets in records: a Worker, a
-// member of the region's consumer group, reads logs and mirrors and has the
-// shards fold them; a link per other region keeps the mirrors. What a shard's own
-// vector says is where reading begins, whatever offsets the group has committed.
+// A Region is one node of one region; several nodes share the region's shards. On
+// Start it checks its parts (Kafka, bucket, topics, state) and joins the region's
+// consumer group, which assigns it shards (member). The keeper claims each of them in
+// the claims topic, brings its directory to where it begins (beginnings) and opens it
+// under the epoch of the claim; the worker then reads its logs and mirrors and has it
+// fold them, from where the shard's own vector says. A later claim of another node
+// fences the shard and closes it. The links whose home is here keep the mirrors.
 // An attester says what became of the region's own logs, and a checker compares
 // what all regions say with the shards (package replicator/divergence).
 //
-// Stop ends it in the reverse order: no new calls, links, worker, producer,
-// shards; what was acknowledged is in the logs, what was folded is flushed.
+// A call is about the whole region: what the node does not have itself it asks the
+// owners for (peers, gather). DESIGN.md says why it is made like this.
+//
+// Stop ends it all: no new calls, membership, links, worker, producer, shards; what
+// was acknowledged is in the logs, what was folded is flushed.
 //
 // What is written through the API is stamped (stamp.go) with a clock that never
 // repeats, a causal context, and the partition that Kafka's own hash gives. Reads

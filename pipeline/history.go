@@ -75,7 +75,7 @@ func (r *Region) checkHistoryLogs(p api.HistoryParams) error {
 
 // historyLogs finds the logs that a key is in, and how far they reach.
 func (r *Region) historyLogs(ctx context.Context, p api.HistoryParams) ([]api.HistoryLog, error) {
-	partitions, err := r.partitionsWith(p.Stream, p.Key)
+	partitions, err := r.partitionsWith(ctx, p.Stream, p.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (h *historian) read(ctx context.Context) error {
 		var failed error
 		fetches.EachRecord(func(record *kgo.Record) {
 			if failed == nil {
-				failed = h.take(record)
+				failed = h.take(ctx, record)
 			}
 		})
 		if failed != nil {
@@ -208,7 +208,7 @@ func (h *historian) client(ctx context.Context) (*kgo.Client, error) {
 }
 
 // take looks at a record.
-func (h *historian) take(record *kgo.Record) error {
+func (h *historian) take(ctx context.Context, record *kgo.Record) error {
 	tp := topicPartition{record.Topic, record.Partition}
 	l, ok := h.left[tp]
 	if !ok || record.Offset >= l.End {
@@ -217,7 +217,7 @@ func (h *historian) take(record *kgo.Record) error {
 	}
 	h.scanned += len(record.Key) + len(record.Value) + 1
 	if !record.Attrs.IsControl() && string(record.Key) == h.key {
-		e, err := h.event(l.Log, record)
+		e, err := h.event(ctx, l.Log, record)
 		if err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (h *historian) take(record *kgo.Record) error {
 
 // event tells of a record of the key what folds make of it. Of what is parked it
 // says why, never what.
-func (h *historian) event(log events.Log, record *kgo.Record) (api.HistoryEvent, error) {
+func (h *historian) event(ctx context.Context, log events.Log, record *kgo.Record) (api.HistoryEvent, error) {
 	found := api.HistoryEvent{Position: log.At(record.Offset), Written: record.Timestamp.UTC()}
 	e, wrong := readEvent(record)
 	if wrong != "" {
@@ -243,7 +243,7 @@ func (h *historian) event(log events.Log, record *kgo.Record) (api.HistoryEvent,
 	}
 	found.Op, found.Type, found.ID, found.Source = e.Op.String(), e.Type, e.ID, e.Source
 	found.Clock, found.Effective, found.Context = e.Clock, e.Clock, e.Deps.String()
-	reason, err := h.region.parkedAt(found.Position)
+	reason, err := h.region.parkedAt(ctx, found.Position)
 	if err != nil {
 		return found, fmt.Errorf("history: %w", err)
 	}

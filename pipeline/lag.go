@@ -24,25 +24,35 @@ import (
 const lagTimeout = 3 * time.Second
 
 // Lag implements api.Node: it asks the region's cluster where logs and mirrors
-// end, and the links how far these are behind.
+// end, the nodes that own the shards how far these are, and those that run links
+// how far the links are behind.
 func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	local := routes(r.cfg) // this region's logs and mirrors
 	// Whoever follows is asked before what it follows, so that one who seems to
 	// be ahead really is.
-	vector := events.VectorOf(r.shards.states())
+	status, err := r.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	details := r.linkDetailsOf(ctx)
 	ends := r.endsOf(ctx, r.cfg.Region, local)
 	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LinkLag{}}
-	for _, rt := range local {
-		for p := range r.cfg.Partitions {
-			log := rt.log(p)
-			lag.Folds = append(lag.Folds, lagRow(log, ends[log], offset{n: vector[log]}))
+	vector := status.Vector()
+	for _, shard := range status.Shards {
+		for _, rt := range local {
+			log := rt.log(shard.Partition)
+			next := offset{n: vector[log]}
+			if shard.Events == nil {
+				next.err = fmt.Errorf("shard %d: %s", shard.Partition, cmp.Or(shard.Error, shard.State))
+			}
+			lag.Folds = append(lag.Folds, lagRow(log, ends[log], next))
 		}
 	}
 	slices.SortFunc(lag.Folds, func(a, b api.LagRow) int { return a.Log.Compare(b.Log) })
-	for _, l := range r.links {
-		lag.Links = append(lag.Links, linkLags(r.cfg, linkDetails(l))...)
+	for _, d := range details {
+		lag.Links = append(lag.Links, linkLags(r.cfg, d)...)
 	}
 	return lag, nil
 }

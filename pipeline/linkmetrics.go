@@ -11,7 +11,7 @@ import (
 // linkGauges shows what links are doing whenever it is asked. What is not known
 // has no value: an alert on lag needs one on its absence beside it.
 type linkGauges struct {
-	links []*replicator.Link
+	links func() []*replicator.Link // those that run on this node
 	up    *prometheus.Desc
 	state *prometheus.Desc
 
@@ -19,7 +19,7 @@ type linkGauges struct {
 	fetchAge, ackAge                 *prometheus.Desc
 }
 
-func newLinkGauges(links []*replicator.Link) *linkGauges {
+func newLinkGauges(links func() []*replicator.Link) *linkGauges {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("evenkeel_link_"+name, help, append([]string{"origin"}, labels...), nil)
 	}
@@ -44,7 +44,7 @@ func (g *linkGauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *linkGauges) Collect(ch chan<- prometheus.Metric) {
-	for _, l := range g.links {
+	for _, l := range g.links() {
 		g.collect(ch, linkDetails(l))
 	}
 }

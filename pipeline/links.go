@@ -44,20 +44,19 @@ func linkConfig(cfg *config.Config, source events.Region) (replicator.Config, er
 	}, nil
 }
 
-// link finds the link from an origin.
-func (r *Region) link(origin string) (*replicator.Link, error) {
+// linkOrigin finds the origin that a link is named by.
+func (r *Region) linkOrigin(name string) (events.Origin, error) {
 	var names []string
-	for _, l := range r.links {
-		name := l.Status().Origin.String()
-		if name == origin {
-			return l, nil
+	for _, kept := range r.links.links {
+		if kept.origin.String() == name {
+			return kept.origin, nil
 		}
-		names = append(names, name)
+		names = append(names, kept.origin.String())
 	}
 	if len(names) == 0 {
-		return nil, events.Errorf(events.KindNotFound, "%s has no links: no other regions are configured", r.cfg.Region)
+		return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no links: no other regions are configured", r.cfg.Region)
 	}
-	return nil, events.Errorf(events.KindNotFound, "%s has no link from %q; there are links from %s", r.cfg.Region, origin, strings.Join(names, ", "))
+	return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no link from %q; there are links from %s", r.cfg.Region, name, strings.Join(names, ", "))
 }
 
 // linkDetails are a link's details. While a partition waits, or is paused or
@@ -75,10 +74,10 @@ func linkDetails(l *replicator.Link) replicator.Details {
 }
 
 // ListLinks implements api.LinksNode.
-func (r *Region) ListLinks(context.Context) (*api.LinkList, error) {
+func (r *Region) ListLinks(ctx context.Context) (*api.LinkList, error) {
 	list := &api.LinkList{Links: []api.LinkRow{}}
-	for _, l := range r.links {
-		list.Links = append(list.Links, linkRow(r.cfg, linkDetails(l)))
+	for _, d := range r.linkDetailsOf(ctx) {
+		list.Links = append(list.Links, linkRow(r.cfg, d))
 	}
 	return list, nil
 }
@@ -118,10 +117,12 @@ func combine[T any](a, b *T, do func(T, T) T) *T {
 
 // ShowLink implements api.LinksNode.
 func (r *Region) ShowLink(ctx context.Context, p api.ShowLinkParams) (*api.LinkDetails, error) {
-	l, err := r.link(p.Origin)
-	if err != nil {
-		return nil, err
-	}
+	return onLink(ctx, r, p.Origin,
+		func(l *replicator.Link) (*api.LinkDetails, error) { return r.showLink(ctx, l, p) },
+		func(ctx context.Context, c *api.Client) (*api.LinkDetails, error) { return c.ShowLink(ctx, p) })
+}
+
+func (r *Region) showLink(ctx context.Context, l *replicator.Link, p api.ShowLinkParams) (_ *api.LinkDetails, err error) {
 	if p.Topic == "" && p.Partition != nil {
 		return nil, events.Errorf(events.KindInvalid, "partition %d of which topic?", *p.Partition)
 	}
@@ -170,19 +171,19 @@ func scope(d replicator.Details, topic string, num int32) ([]replicator.Partitio
 
 // PauseLink implements api.LinksNode.
 func (r *Region) PauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
-	return r.setPause(ctx, p, true)
+	return onLink(ctx, r, p.Origin,
+		func(l *replicator.Link) (*api.LinkPaused, error) { return setPause(ctx, l, p, true) },
+		func(ctx context.Context, c *api.Client) (*api.LinkPaused, error) { return c.PauseLink(ctx, p) })
 }
 
 // UnpauseLink implements api.LinksNode.
 func (r *Region) UnpauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
-	return r.setPause(ctx, p, false)
+	return onLink(ctx, r, p.Origin,
+		func(l *replicator.Link) (*api.LinkPaused, error) { return setPause(ctx, l, p, false) },
+		func(ctx context.Context, c *api.Client) (*api.LinkPaused, error) { return c.UnpauseLink(ctx, p) })
 }
 
-func (r *Region) setPause(ctx context.Context, p api.PauseLinkParams, paused bool) (*api.LinkPaused, error) {
-	l, err := r.link(p.Origin)
-	if err != nil {
-		return nil, err
-	}
+func setPause(ctx context.Context, l *replicator.Link, p api.PauseLinkParams, paused bool) (*api.LinkPaused, error) {
 	d := linkDetails(l)
 	what, concerned, err := pauseScope(d, p.What)
 	if err != nil {
@@ -246,10 +247,12 @@ func parseTopicPause(text string) (topic string, num int32, err error) {
 
 // VerifyLink implements api.LinksNode.
 func (r *Region) VerifyLink(ctx context.Context, p api.VerifyLinkParams) (*replicator.Verified, error) {
-	l, err := r.link(p.Origin)
-	if err != nil {
-		return nil, err
-	}
+	return onLink(ctx, r, p.Origin,
+		func(l *replicator.Link) (*replicator.Verified, error) { return verifyLink(ctx, l, p) },
+		func(ctx context.Context, c *api.Client) (*replicator.Verified, error) { return c.VerifyLink(ctx, p) })
+}
+
+func verifyLink(ctx context.Context, l *replicator.Link, p api.VerifyLinkParams) (*replicator.Verified, error) {
 	if p.From < 0 {
 		return nil, events.Errorf(events.KindInvalid, "verify from offset %d: want 0 or more", p.From)
 	}

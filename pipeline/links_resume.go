@@ -18,10 +18,12 @@ const planTimeout = 10 * time.Second
 
 // ResumeLink implements api.LinksNode.
 func (r *Region) ResumeLink(ctx context.Context, p api.ResumeLinkParams) (*api.LinkResumed, error) {
-	l, err := r.link(p.Origin)
-	if err != nil {
-		return nil, err
-	}
+	return onLink(ctx, r, p.Origin,
+		func(l *replicator.Link) (*api.LinkResumed, error) { return r.resumeLink(ctx, l, p) },
+		func(ctx context.Context, c *api.Client) (*api.LinkResumed, error) { return c.ResumeLink(ctx, p) })
+}
+
+func (r *Region) resumeLink(ctx context.Context, l *replicator.Link, p api.ResumeLinkParams) (*api.LinkResumed, error) {
 	choice, err := replicator.ParseChoice(p.From)
 	if err != nil {
 		return nil, err

@@ -37,8 +37,10 @@ func (g *loadGauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *loadGauges) Collect(ch chan<- prometheus.Metric) {
-	for _, n := range g.region.shards.numbers() {
-		g.collect(ch, strconv.Itoa(int(n)), g.region.load(n))
+	open, release := g.region.shards.use(g.region.allShards())
+	defer release()
+	for n, shard := range open {
+		g.collect(ch, strconv.Itoa(int(n)), g.region.load(n, shard))
 	}
 }
 

@@ -80,8 +80,10 @@ func (g *stateGauges) Collect(ch chan<- prometheus.Metric) {
 		parked += st.Parked
 	}
 	blocked := 0
-	for _, s := range g.region.shards.all {
-		blocked += len(s.Blocked())
+	for _, p := range g.region.shards.numbers() {
+		if s := g.region.shards.get(p); s != nil {
+			blocked += len(s.Blocked())
+		}
 	}
 	ch <- prometheus.MustNewConstMetric(g.keys, prometheus.GaugeValue, float64(keys))
 	ch <- prometheus.MustNewConstMetric(g.parked, prometheus.GaugeValue, float64(parked))

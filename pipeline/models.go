@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,8 +19,10 @@ import (
 // models tells how the read models are in the node's shards, by name.
 func (r *Region) models() []api.ModelDetails {
 	byName := map[string]*api.ModelDetails{}
-	for p, shard := range r.shards.all {
-		for _, st := range shard.Models() {
+	open, release := r.shards.use(r.allShards())
+	defer release()
+	for _, p := range slices.Sorted(maps.Keys(open)) {
+		for _, st := range open[p].Models() {
 			d := byName[st.Name]
 			if d == nil {
 				d = &api.ModelDetails{ModelSummary: api.ModelSummary{
@@ -27,7 +30,7 @@ func (r *Region) models() []api.ModelDetails {
 				}}
 				byName[st.Name] = d
 			}
-			addModelShard(d, api.ModelShard{Partition: int32(p), Status: st})
+			addModelShard(d, api.ModelShard{Partition: p, Status: st})
 		}
 	}
 	all := []api.ModelDetails{}
@@ -53,6 +56,28 @@ func addModelShard(d *api.ModelDetails, s api.ModelShard) {
 	}
 }
 
+// allHere takes all shards of the region; the caller calls release. Read models are not
+// gathered from several nodes yet, and half an answer is none.
+func (r *Region) allHere(ctx context.Context) (shards []*projections.Shard, release func(), err error) {
+	err = whileMoving(ctx, func() error {
+		_, others, err := r.shares(r.allShards())
+		if err == nil && len(others) > 0 {
+			err = events.Errorf(events.KindRefused, "read models are answered by a node that has all shards of %s; shard %d is on node %s at %s",
+				r.cfg.Region, others[0].shards[0], others[0].node, others[0].address)
+		}
+		if err != nil {
+			return err
+		}
+		open, done, err := r.useOwn(r.allShards())
+		release = done
+		for _, s := range open {
+			shards = append(shards, s.Shard)
+		}
+		return err
+	})
+	return shards, release, err
+}
+
 func (r *Region) model(name string) (*api.ModelDetails, error) {
 	all := r.models()
 	var names []string
@@ -66,7 +91,12 @@ func (r *Region) model(name string) (*api.ModelDetails, error) {
 }
 
 // ListModels implements api.Node.
-func (r *Region) ListModels(context.Context) (*api.ModelList, error) {
+func (r *Region) ListModels(ctx context.Context) (*api.ModelList, error) {
+	_, release, err := r.allHere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	list := &api.ModelList{Models: []api.ModelSummary{}}
 	for _, d := range r.models() {
 		list.Models = append(list.Models, d.ModelSummary)
@@ -75,17 +105,27 @@ func (r *Region) ListModels(context.Context) (*api.ModelList, error) {
 }
 
 // ShowModel implements api.Node.
-func (r *Region) ShowModel(_ context.Context, p api.ShowModelParams) (*api.ModelDetails, error) {
+func (r *Region) ShowModel(ctx context.Context, p api.ShowModelParams) (*api.ModelDetails, error) {
+	_, release, err := r.allHere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	return r.model(p.Name)
 }
 
 // RebuildModel implements api.Node: the entries are made anew in the background, in
 // every shard of the node.
-func (r *Region) RebuildModel(_ context.Context, p api.RebuildModelParams) (*api.ModelDetails, error) {
+func (r *Region) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*api.ModelDetails, error) {
+	shards, release, err := r.allHere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if _, err := r.model(p.Name); err != nil {
 		return nil, err
 	}
-	for i, shard := range r.shards.all {
+	for i, shard := range shards {
 		if err := shard.RebuildModel(p.Name, p.FromNow); err != nil {
 			return nil, fmt.Errorf("shard %d: %w", i, err)
 		}
@@ -96,6 +136,11 @@ func (r *Region) RebuildModel(_ context.Context, p api.RebuildModelParams) (*api
 
 // QueryModel implements api.Node.
 func (r *Region) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.ModelRows, error) {
+	shards, release, err := r.allHere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	d, err := r.model(p.Name)
 	if err != nil {
 		return nil, err
@@ -112,7 +157,7 @@ func (r *Region) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.M
 	}
 	size := 0
 	var last []byte
-	for row, err := range projections.QueryModel(r.shards.all, p.Name, string(p.Prefix), p.After) {
+	for row, err := range projections.QueryModel(shards, p.Name, string(p.Prefix), p.After) {
 		if err != nil {
 			return nil, fmt.Errorf("model %s of %s: %w", p.Name, r.cfg.Region, err)
 		}

@@ -22,6 +22,7 @@ type Node struct {
 	listener net.Listener
 	server   *http.Server
 	handler  *api.Handler
+	metrics  prometheus.Gatherer
 	served   chan error
 	stopNode func() error // once
 }
@@ -30,9 +31,17 @@ type Node struct {
 // the configured address. The address is taken first, so that a port in use is
 // found before anything else happens.
 func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.API.Listen)
+	if parts.Listen == nil {
+		parts.Listen = func(network, address string) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, network, address)
+		}
+	}
+	listener, err := parts.Listen("tcp", cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api of %s cannot listen (api.listen): %w", cfg.Region, err)
+	}
+	if parts.Address = cfg.API.Advertise; parts.Address == "" && cfg.API.ListensOnOne() {
+		parts.Address = "http://" + listener.Addr().String()
 	}
 	registry := telemetry.NewRegistry()
 	parts.Registry = prometheus.WrapRegistererWith(prometheus.Labels{"region": cfg.Region.String()}, registry)
@@ -40,7 +49,7 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 	if err := region.Start(ctx); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	n := &Node{Region: region, listener: listener, served: make(chan error, 1)}
+	n := &Node{Region: region, listener: listener, metrics: registry, served: make(chan error, 1)}
 	n.handler = api.NewHandler(region, cfg.API.MaxBodyBytes, region.log)
 	parts.Registry.MustRegister(newAdmissionGauges(n.handler))
 	n.handler.Handle("GET /metrics", telemetry.MetricsPage(registry))
@@ -50,6 +59,9 @@ func StartNode(ctx context.Context, cfg *config.Config, parts Parts) (*Node, err
 	go func() { n.served <- n.server.Serve(listener) }()
 	return n, nil
 }
+
+// Metrics are what the node's page of metrics shows.
+func (n *Node) Metrics() prometheus.Gatherer { return n.metrics }
 
 // Address is where the API listens.
 func (n *Node) Address() string { return n.listener.Addr().String() }

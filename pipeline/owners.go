@@ -3,6 +3,9 @@ package pipeline
 import (
 	"context"
 	"maps"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -11,8 +14,8 @@ import (
 	"github.com/evenkeel/evenkeel/projections"
 )
 
-// What a call needs of a shard goes through this file: the one place to ask
-// another node if the shard is not here.
+// What a call needs of single shards goes through this file, and if a shard is not
+// here, to the node that owns it.
 
 // hashKeys is Kafka's own way from a key to its partition: murmur2 of the key.
 // For records with keys it holds no state.
@@ -29,82 +32,140 @@ func (r *Region) partitionOf(key []byte) int32 {
 
 // applied is the cut at which the shard of a partition stands, of the logs of
 // one stream. What is read of the shard afterwards is at least as new.
-func (r *Region) applied(_ context.Context, stream events.Stream, partition int32) (events.Vector, error) {
+func (r *Region) applied(ctx context.Context, stream events.Stream, partition int32) (events.Vector, error) {
 	if partition < 0 || partition >= r.cfg.Partitions {
 		return nil, events.Errorf(events.KindInvalid, "partition %d: there are %d, from 0", partition, r.cfg.Partitions)
 	}
-	cut := events.Vector{}
-	for _, st := range r.shards.all[partition].Logs() {
-		if st.Log.Stream == stream && st.Next > 0 {
-			cut[st.Log] = st.Next
-		}
-	}
-	return cut, nil
+	return r.appliedOf(ctx, api.AppliedParams{Stream: stream, Shards: []int32{partition}})
 }
 
 // appliedAll is applied of all partitions.
 func (r *Region) appliedAll(ctx context.Context, stream events.Stream) (events.Vector, error) {
-	all := events.Vector{}
-	for p := range r.cfg.Partitions {
-		cut, err := r.applied(ctx, stream, p)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(all, cut)
-	}
-	return all, nil
+	return r.appliedOf(ctx, api.AppliedParams{Stream: stream, Shards: r.allShards()})
 }
 
 // awaitShard waits until the shard of a partition has folded everything before a
 // cut.
 func (r *Region) awaitShard(ctx context.Context, partition int32, cut events.Vector) error {
-	return r.shards.all[partition].Wait(ctx, cut)
-}
-
-// lookup reads the view of a key from the shards of all partitions: producers with
-// other partitioners can put a key into several.
-func (r *Region) lookup(stream events.Stream, key string) (projections.Entry, error) {
-	return projections.Get(r.shards.all, stream, key)
-}
-
-// followed are the shards of some partitions; of all if there are none.
-func (r *Region) followed(partitions []int32) ([]*projections.Shard, error) {
-	if len(partitions) == 0 {
-		return r.shards.all, nil
+	p := api.AppliedParams{Shards: []int32{partition}, AtLeast: cut, TimeoutSeconds: api.MaxWait.Seconds()}
+	if deadline, ok := ctx.Deadline(); ok {
+		p.TimeoutSeconds = time.Until(deadline).Seconds()
 	}
-	var shards []*projections.Shard
-	for _, p := range partitions {
-		if p < 0 || p >= r.cfg.Partitions {
-			return nil, events.Errorf(events.KindInvalid, "partition %d: there are %d, from 0", p, r.cfg.Partitions)
+	_, err := r.appliedOf(ctx, p)
+	return err
+}
+
+// appliedOf asks the owners of shards how far they are.
+func (r *Region) appliedOf(ctx context.Context, p api.AppliedParams) (events.Vector, error) {
+	all := events.Vector{}
+	err := whileMoving(ctx, func() error {
+		own, others, err := r.shares(p.Shards)
+		if err != nil {
+			return err
 		}
-		shards = append(shards, r.shards.all[p])
+		var mu sync.Mutex
+		add := func(a *api.Applied, err error) error {
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(all, a.Cut)
+			return nil
+		}
+		err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) error {
+			theirs := p
+			theirs.Shards = others[i].shards
+			return add(c.Applied(ctx, theirs))
+		})
+		if err != nil {
+			return err
+		}
+		mine := p
+		mine.Shards = own
+		return add(r.Applied(ctx, mine))
+	})
+	return all, err
+}
+
+// Applied implements api.PeerNode.
+func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied, error) {
+	shards, release, err := r.useOwn(p.Shards)
+	if err != nil {
+		return nil, err
 	}
-	return shards, nil
+	release() // a shard that is closed is woken by its fence, and what it says stays in memory
+	if _, forwarded := api.ForwardedFrom(ctx); forwarded && len(p.AtLeast) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(p.TimeoutSeconds*float64(time.Second)))
+		defer cancel()
+	}
+	cut := events.Vector{}
+	for _, shard := range shards {
+		if len(p.AtLeast) > 0 {
+			if err := shard.Wait(ctx, p.AtLeast); err != nil {
+				return nil, err
+			}
+		}
+		for _, st := range shard.Logs() {
+			if st.Log.Stream == p.Stream && st.Next > 0 {
+				cut[st.Log] = st.Next
+			}
+		}
+	}
+	return &api.Applied{Cut: cut}, nil
 }
 
 // partitionsWith are the partitions whose logs may have events of a key: the one
 // where it is written to, and those that have folded some.
-func (r *Region) partitionsWith(stream events.Stream, key []byte) ([]int32, error) {
+func (r *Region) partitionsWith(ctx context.Context, stream events.Stream, key []byte) ([]int32, error) {
 	partitions := []int32{r.partitionOf(key)}
-	for p, shard := range r.shards.all {
-		e, err := projections.Get([]*projections.Shard{shard}, stream, string(key))
-		if err != nil {
-			return nil, err
-		}
-		if found := !e.Position.Origin.IsZero(); found && int32(p) != partitions[0] {
-			partitions = append(partitions, int32(p))
+	e, err := r.entity(ctx, stream, string(key))
+	for _, s := range e.Slices {
+		if p := s.Log.Partition; !slices.Contains(partitions, p) {
+			partitions = append(partitions, p)
 		}
 	}
-	return partitions, nil
+	return partitions, err
 }
 
 // parkedAt tells why a record was set aside by the shard that folds its log; empty
 // if it was not, or was not come to yet.
-func (r *Region) parkedAt(p events.Position) (string, error) {
-	return r.shards.all[p.Partition].ParkedAt(p)
+func (r *Region) parkedAt(ctx context.Context, p events.Position) (reason string, err error) {
+	err = whileMoving(ctx, func() error {
+		_, others, err := r.shares([]int32{p.Partition})
+		if err != nil {
+			return err
+		}
+		var answer *api.Parked
+		if len(others) == 0 {
+			answer, err = r.ParkedReason(ctx, api.ParkedParams{Position: p})
+		} else {
+			err = r.askOthers(ctx, others, func(ctx context.Context, _ int, c *api.Client) (err error) {
+				answer, err = c.ParkedReason(ctx, api.ParkedParams{Position: p})
+				return err
+			})
+		}
+		if err == nil {
+			reason = answer.Reason
+		}
+		return err
+	})
+	return reason, err
+}
+
+// ParkedReason implements api.PeerNode.
+func (r *Region) ParkedReason(_ context.Context, p api.ParkedParams) (*api.Parked, error) {
+	shards, release, err := r.useOwn([]int32{p.Position.Partition})
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	reason, err := shards[0].ParkedAt(p.Position)
+	return &api.Parked{Reason: reason}, err
 }
 
 // load says what holds a shard up.
-func (r *Region) load(partition int32) api.ShardLoad {
-	return r.worker.pace.load(partition, r.shards.all[partition])
+func (r *Region) load(partition int32, shard *projections.Shard) api.ShardLoad {
+	return r.worker.pace.load(partition, shard)
 }

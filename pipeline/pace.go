@@ -112,6 +112,13 @@ func (p *pace) applied(n int32, took time.Duration, before, after projections.Ef
 	s.diskFull = errors.As(err, &full)
 }
 
+// forget ends the account of a shard that is not here any more.
+func (p *pace) forget(n int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.shards, n)
+}
+
 func (p *pace) shard(n int32) *shardPace {
 	s, ok := p.shards[n]
 	if !ok {

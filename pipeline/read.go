@@ -1,8 +1,8 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -37,7 +37,7 @@ func (r *Region) Get(ctx context.Context, p api.GetParams) (*api.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := r.lookup(p.Stream, string(p.Key))
+	e, err := r.view(ctx, p.Stream, string(p.Key))
 	if err != nil {
 		return nil, err
 	}
@@ -54,10 +54,7 @@ func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, e
 	if _, ok := r.cfg.Streams[p.Stream]; !ok {
 		return nil, r.noStream(p.Stream)
 	}
-	limit := p.Limit
-	if limit == 0 {
-		limit = api.DefaultScanEntries
-	}
+	limit := cmp.Or(p.Limit, api.DefaultScanEntries)
 	if limit < 1 || limit > api.MaxScanEntries {
 		return nil, events.Errorf(events.KindInvalid, "scan: limit %d: want 1 to %d", limit, api.MaxScanEntries)
 	}
@@ -70,21 +67,25 @@ func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, e
 	}
 	result := &api.ScanResult{Entries: []api.Entry{}, Context: seen}
 	size := 0
-	for e, err := range projections.Scan(r.shards.all, p.Stream, string(p.Prefix), string(p.After)) {
+	for after := string(p.After); ; {
+		// One more than is wanted tells whether there are more.
+		entries, last, more, err := r.views(ctx, p.Stream, string(p.Prefix), after, limit+1-len(result.Entries))
 		if err != nil {
-			return nil, fmt.Errorf("scan stream %s of %s: %w", p.Stream, r.cfg.Region, err)
-		}
-		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if len(result.Entries) == limit || size > api.MaxScanBytes {
-			result.More = true
-			break
+		for _, e := range entries {
+			if len(result.Entries) == limit || size > api.MaxScanBytes {
+				result.More = true
+				return result, nil
+			}
+			result.Entries = append(result.Entries, toEntry(e))
+			size += len(e.Key) + len(e.Value)
 		}
-		result.Entries = append(result.Entries, toEntry(e))
-		size += len(e.Key) + len(e.Value)
+		if !more {
+			return result, nil
+		}
+		after = last
 	}
-	return result, nil
 }
 
 func toEntry(e projections.Entry) api.Entry {

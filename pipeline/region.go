@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -31,6 +34,14 @@ type Parts struct {
 	Registry prometheus.Registerer // of the region's metrics
 	Log      *slog.Logger
 
+	// Address is where the region's other nodes reach this one's API; empty: they
+	// do not.
+	Address string
+
+	// Listen and Dial are the network between the region's nodes; nil: the system's.
+	Listen func(network, address string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+
 	// KafkaOpts are added to every Kafka client, e.g. a dialer for a virtual
 	// network.
 	KafkaOpts []kgo.Opt
@@ -48,12 +59,18 @@ type Region struct {
 
 	restoring sync.Mutex // one at a time
 
+	name     string      // of this node
+	lock     io.Closer   // on the data directory
 	producer *kgo.Client // writes to the region's own logs
+	claims   *claims
+	member   *member
 	shards   *shardSet
 	worker   *worker
-	links    []*replicator.Link
 	checks   *checker
 	backups  *backupWatch // nil: there is no bucket
+	keeper   *keeper
+	links    *linkKeeper
+	peers    *peers
 
 	started  time.Time
 	cancel   context.CancelFunc // ends what goes on in the background
@@ -101,6 +118,9 @@ func (r *Region) Start(ctx context.Context) (err error) {
 		}
 	}()
 	r.started = time.Now()
+	if err := r.takeDir(); err != nil {
+		return err
+	}
 	if err := r.checkBucket(ctx); err != nil {
 		return err
 	}
@@ -117,10 +137,35 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	if r.producer, err = kgo.NewClient(append(opts, producerOpts(r.cfg)...)...); err != nil {
 		return fmt.Errorf("kafka client of %s: %w", r.cfg.Region, err)
 	}
-	if r.shards, err = openShards(r.cfg, r.parts.FS, r.log); err != nil {
+	return r.run()
+}
+
+// takeDir takes the data directory for this process and looks whether what is in it
+// can be used.
+func (r *Region) takeDir() (err error) {
+	if err := makeDirs(r.parts.FS, StateDir(r.cfg)); err != nil {
+		return fmt.Errorf("state directory %s: %w", StateDir(r.cfg), err)
+	}
+	if r.lock, err = lockDir(r.parts.FS, r.cfg.DataDir); err != nil {
 		return err
 	}
-	return r.run()
+	if err := checkShards(r.cfg, r.parts.FS); err != nil {
+		return err
+	}
+	begin := r.beginnings()
+	if err := errors.Join(begin.clean(), begin.lookAtAll()); err != nil {
+		return err
+	}
+	r.name, err = nodeID(r.parts.FS, r.cfg.DataDir)
+	return err
+}
+
+func (r *Region) beginnings() *beginnings {
+	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log}
+	if r.parts.Bucket != nil {
+		b.bucket = r.parts.Bucket
+	}
+	return b
 }
 
 // run starts what goes on in the background.
@@ -133,16 +178,44 @@ func (r *Region) run() error {
 		return err
 	}
 	own = slices.Clip(append(own, kgo.WithContext(life))) // each client appends its own
-	member, err := nodeID(r.parts.FS, r.cfg.DataDir)
+	r.shards = newShardSet()
+	begin := r.beginnings()
+	r.keeper = newKeeper(r.cfg, begin, r.shards, r.log)
+	if r.links, err = r.newLinkKeeper(life, own); err != nil {
+		return err
+	}
+	r.peers = &peers{self: r.name, dial: r.parts.Dial}
+	r.claims, err = newClaims(own, r.name, r.parts.Address, r.cfg.Partitions, func(key string, c claim) {
+		r.keeper.claimed(key, c)
+		r.links.claimed(key, c)
+	}, r.log)
 	if err != nil {
 		return err
 	}
+	begin.admin = kadm.NewClient(r.claims.client)
 	if r.clock, err = openClock(r.parts.FS, r.cfg.DataDir, r.cfg.Limits.MaxClockSkew); err != nil {
 		return err
 	}
-	if r.worker, err = newWorker(own, member, r.cfg, r.shards, r.metrics, r.clock, r.log); err != nil {
+	if r.worker, err = newWorker(own, r.cfg, r.shards, r.metrics, r.clock, r.log); err != nil {
 		return err
 	}
+	if r.member, err = newMember(own, r.name, r.cfg, r.keeper.nudge, r.log); err != nil {
+		return err
+	}
+	r.keeper.claims, r.keeper.member, r.keeper.worker = r.claims, r.member, r.worker
+	r.worker.claims = r.claims
+	r.links.claims, r.links.member = r.claims, r.member
+	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links.all))
+	if r.backups != nil {
+		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
+		r.running.Go(func() { r.backups.run(ctx) })
+	}
+	r.launch(ctx)
+	return r.startChecks(ctx, own)
+}
+
+// launch starts the goroutines; they end with the context.
+func (r *Region) launch(ctx context.Context) {
 	r.running.Go(func() {
 		if err := r.worker.run(ctx); err != nil {
 			r.log.Error("the region cannot go on", "error", err)
@@ -150,31 +223,63 @@ func (r *Region) run() error {
 			close(r.failed)
 		}
 	})
-	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r))
-	linkMetrics := replicator.NewMetrics(r.parts.Registry)
+	for _, part := range []func(context.Context){
+		r.claims.follow, r.claims.keepConfirmed, r.member.watch, r.keeper.run, r.worker.watchTopics, r.keepCommitted, r.announce,
+	} {
+		r.running.Go(func() { part(ctx) })
+	}
+	for _, kept := range r.links.links {
+		r.running.Go(func() { r.links.tend(ctx, kept) })
+	}
+}
+
+// announce tells the region's other nodes that this one is there.
+func (r *Region) announce(ctx context.Context) {
+	for !ended(ctx) {
+		err := r.claims.enter(ctx)
+		if err == nil {
+			return
+		}
+		r.log.Debug("other nodes were not told of this one", "error", err)
+		pause(ctx, openRetryLeast)
+	}
+}
+
+// keepCommitted commits the shards' vectors for tools, again and again.
+func (r *Region) keepCommitted(ctx context.Context) {
+	for {
+		if pause(ctx, commitInterval); ended(ctx) {
+			return
+		}
+		r.member.commit(r.shards.states())
+	}
+}
+
+// newLinkKeeper prepares the links from all peers.
+func (r *Region) newLinkKeeper(life context.Context, own []kgo.Opt) (*linkKeeper, error) {
+	k := &linkKeeper{
+		partitions: r.cfg.Partitions, log: r.log,
+		running: map[events.Origin]*runningLink{}, errs: map[events.Origin]error{},
+	}
+	metrics := replicator.NewMetrics(r.parts.Registry)
 	for _, source := range r.cfg.Peers() {
 		sourceOpts, err := r.kafkaOpts(source)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		sourceOpts = slices.Clip(append(sourceOpts, kgo.WithContext(life)))
 		linkCfg, err := linkConfig(r.cfg, source)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if linkCfg.Relays, err = r.relays(life, source); err != nil {
-			return err
+			return nil, err
 		}
-		link := replicator.NewLink(sourceOpts, own, linkCfg, linkMetrics, r.log)
-		r.links = append(r.links, link)
-		r.running.Go(func() { link.Run(ctx) })
+		k.links = append(k.links, keptLink{r.cfg.Origin(source), func() *replicator.Link {
+			return replicator.NewLink(sourceOpts, own, linkCfg, metrics, r.log)
+		}})
 	}
-	r.parts.Registry.MustRegister(newLinkGauges(r.links))
-	if r.backups != nil {
-		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
-		r.running.Go(func() { r.backups.run(ctx) })
-	}
-	return r.startChecks(ctx, own)
+	return k, nil
 }
 
 // relays are the peers that have mirrors of an origin besides this region.
@@ -216,10 +321,14 @@ func (r *Region) stop() error {
 		defer r.kill()
 		defer time.AfterFunc(stopPatience, r.kill).Stop()
 	}
+	r.leave()
 	r.running.Wait()
 	var err error
 	if r.worker != nil {
-		r.worker.close()
+		r.worker.client.Close()
+	}
+	if r.claims != nil {
+		r.claims.client.Close()
 	}
 	if r.checks != nil {
 		r.checks.close()
@@ -231,10 +340,30 @@ func (r *Region) stop() error {
 	if r.clock != nil {
 		err = errors.Join(err, r.clock.close())
 	}
+	if r.peers != nil {
+		r.peers.close()
+	}
 	if r.shards != nil {
-		err = errors.Join(err, r.shards.close())
+		err = errors.Join(err, r.keeper.closeAll())
+	}
+	if r.lock != nil {
+		err = errors.Join(err, r.lock.Close())
 	}
 	return err
+}
+
+// leave tells the group, and the other nodes, that this one stops, so that they
+// take over at once.
+func (r *Region) leave() {
+	if r.member == nil {
+		return
+	}
+	r.member.close(r.shards.states())
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	if err := r.claims.leave(ctx); err != nil {
+		r.log.Debug("other nodes were not told that this one stops", "error", err)
+	}
 }
 
 // metadataMinAge is how soon a client asks again where partitions are when it

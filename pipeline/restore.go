@@ -51,12 +51,9 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	if err := job.check(m); err != nil {
 		return nil, err
 	}
-	t := &stateTarget{job: job, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
-	if err := t.FS().RemoveAll(t.dir); err != nil {
-		return nil, fmt.Errorf("left-over of an interrupted restore: %w", err)
-	}
-	if err := t.FS().MkdirAll(t.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("restore directory: %w", err)
+	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
+	if err := t.clear(); err != nil {
+		return nil, err
 	}
 	if job.Planned != nil {
 		job.Planned(m.Bytes())
@@ -67,24 +64,18 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	}
 	report, err := restore.Run(ctx, src, m, t, job.Fetched)
 	if err != nil {
-		return nil, errors.Join(err, t.FS().RemoveAll(t.dir))
+		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
 	}
 	if !report.Pinned {
 		job.Log.Warn("the bucket may only be read: a prune could have deleted the backup during the restore", "backup", m.ID)
 	}
-	return report, t.publish()
+	return report, moveDir(t.fs, t.dir, job.Dir)
 }
 
 // check refuses what cannot end well before anything is fetched.
 func (job RestoreJob) check(m *format.Manifest) error {
-	if n := int32(len(m.Shards)); n != job.Config.Partitions {
-		return events.Errorf(events.KindRefused, "backup %s has %d shards, the configuration says %d partitions", m.ID, n, job.Config.Partitions)
-	}
-	for stream, rule := range m.Merge {
-		s, ok := job.Config.Streams[stream]
-		if !ok || s.Merge != rule {
-			return events.Errorf(events.KindRefused, "backup %s holds stream %s, merged by %s; the configuration does not say so", m.ID, stream, rule)
-		}
+	if err := checkFits(job.Config, m); err != nil {
+		return err
 	}
 	names, err := job.FS.List(job.Dir)
 	if err == nil && len(names) > 0 {
@@ -93,9 +84,25 @@ func (job RestoreJob) check(m *format.Manifest) error {
 	return nil
 }
 
+// checkFits refuses a backup that the configuration has no place for.
+func checkFits(cfg *config.Config, m *format.Manifest) error {
+	if n := int32(len(m.Shards)); n != cfg.Partitions {
+		return events.Errorf(events.KindRefused, "backup %s has %d shards, the configuration says %d partitions", m.ID, n, cfg.Partitions)
+	}
+	for stream, rule := range m.Merge {
+		s, ok := cfg.Streams[stream]
+		if !ok || s.Merge != rule {
+			return events.Errorf(events.KindRefused, "backup %s holds stream %s, merged by %s; the configuration does not say so", m.ID, stream, rule)
+		}
+	}
+	return nil
+}
+
 // stateTarget assembles shards below a directory.
 type stateTarget struct {
-	job     RestoreJob
+	cfg     *config.Config
+	fs      vfs.FS
+	log     *slog.Logger
 	dir     string
 	lineage projections.Lineage
 }
@@ -103,7 +110,18 @@ type stateTarget struct {
 var _ restore.Target = (*stateTarget)(nil)
 
 // FS is the file system that is restored to.
-func (t *stateTarget) FS() vfs.FS { return t.job.FS }
+func (t *stateTarget) FS() vfs.FS { return t.fs }
+
+// clear makes the directory, without what an interrupted restore has left in it.
+func (t *stateTarget) clear() error {
+	if err := t.fs.RemoveAll(t.dir); err != nil {
+		return fmt.Errorf("left-over of an interrupted restore: %w", err)
+	}
+	if err := t.fs.MkdirAll(t.dir, 0o755); err != nil {
+		return fmt.Errorf("restore directory: %w", err)
+	}
+	return nil
+}
 
 func (t *stateTarget) tablePath(partition int32, n int) string {
 	return filepath.Join(t.dir, fmt.Sprintf("shard-%04d-%06d.sst", partition, n))
@@ -111,7 +129,7 @@ func (t *stateTarget) tablePath(partition int32, n int) string {
 
 // Create implements restore.Target.
 func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
-	f, err := t.FS().Create(t.tablePath(partition, n), vfs.WriteCategoryUnspecified)
+	f, err := t.fs.Create(t.tablePath(partition, n), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +147,7 @@ func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close())
 
 // Finish implements restore.Target.
 func (t *stateTarget) Finish(ctx context.Context, shard format.Shard) error {
-	sc, err := shardConfig(t.job.Config, t.FS(), t.job.Log, t.dir, shard.Partition)
+	sc, err := shardConfig(t.cfg, t.fs, t.log, t.dir, shard.Partition)
 	if err != nil {
 		return err
 	}
@@ -141,20 +159,15 @@ func (t *stateTarget) Finish(ctx context.Context, shard format.Shard) error {
 	return projections.Restore(ctx, sc, tables, shard.States)
 }
 
-// publish moves the proved state to its place.
-func (t *stateTarget) publish() error {
-	fs := t.FS()
-	if err := fs.RemoveAll(t.job.Dir); err != nil { // empty, as checked
+// moveDir moves a directory to its place, which is empty or not there.
+func moveDir(fs vfs.FS, from, to string) error {
+	if err := fs.RemoveAll(to); err != nil {
 		return err
 	}
-	if err := fs.Rename(t.dir, t.job.Dir); err != nil {
+	if err := fs.Rename(from, to); err != nil {
 		return fmt.Errorf("move restored state to its place: %w", err)
 	}
-	parent, err := fs.OpenDir(filepath.Dir(t.job.Dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return syncDir(fs, filepath.Dir(to))
 }
 
 // Restore implements api.Node: it restores beside the running state.

@@ -5,9 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,10 +25,114 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
-// shardSet are the open shards of a node, by partition.
+// openShard is a shard that is open on this node. Whoever uses it says so, so
+// that it is not closed under him.
+type openShard struct {
+	*projections.Shard
+
+	mu      sync.Mutex
+	users   sync.WaitGroup
+	closing bool
+}
+
+// use keeps the shard open until done is called; not ok if it is being closed.
+func (s *openShard) use() (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.users.Add(1)
+	return true
+}
+
+func (s *openShard) done() { s.users.Done() }
+
+// fence ends all applies; what was read can still be.
+func (s *openShard) fence(reason error) {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.Fence(reason)
+}
+
+func (s *openShard) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// close waits for the users and closes the database.
+func (s *openShard) close(reason error) error {
+	s.fence(reason)
+	s.users.Wait()
+	return s.Close()
+}
+
+// shardSet are the shards that are open on a node, by partition. It is safe for
+// concurrent use.
 type shardSet struct {
 	cache *pebble.Cache
-	all   []*projections.Shard
+
+	mu   sync.Mutex
+	open map[int32]*openShard
+}
+
+func newShardSet() *shardSet {
+	return &shardSet{cache: pebble.NewCache(cacheBytes), open: map[int32]*openShard{}}
+}
+
+func (s *shardSet) put(partition int32, shard *openShard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[partition] = shard
+}
+
+func (s *shardSet) drop(partition int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, partition)
+}
+
+// get is the shard of a partition, nil if it is not open here.
+func (s *shardSet) get(partition int32) *openShard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[partition]
+}
+
+// use takes the open ones of some partitions; the caller calls release.
+func (s *shardSet) use(partitions []int32) (used map[int32]*projections.Shard, release func()) {
+	var all []*openShard
+	used = map[int32]*projections.Shard{}
+	for _, p := range partitions {
+		if shard := s.get(p); shard != nil && shard.use() {
+			used[p] = shard.Shard
+			all = append(all, shard)
+		}
+	}
+	return used, func() {
+		for _, shard := range all {
+			shard.done()
+		}
+	}
+}
+
+// numbers are the partitions whose shards are open, in order.
+func (s *shardSet) numbers() []int32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.open))
+}
+
+// states is the state of every log of every open shard.
+func (s *shardSet) states() (states []events.LogState) {
+	for _, p := range s.numbers() {
+		if shard := s.get(p); shard != nil {
+			states = append(states, shard.Logs()...)
+		}
+	}
+	return states
 }
 
 // StateDir is where a node's shards are.
@@ -34,30 +142,6 @@ const shardName = "shard-%04d"
 
 func shardDir(stateDir string, partition int32) string {
 	return filepath.Join(stateDir, fmt.Sprintf(shardName, partition))
-}
-
-func openShards(cfg *config.Config, fs vfs.FS, log *slog.Logger) (*shardSet, error) {
-	if err := checkShards(cfg, fs); err != nil {
-		return nil, err
-	}
-	s := &shardSet{cache: pebble.NewCache(cacheBytes)}
-	lineage := newLineage("")
-	for p := range cfg.Partitions {
-		sc, err := shardConfig(cfg, fs, log, StateDir(cfg), p)
-		if err != nil {
-			return nil, errors.Join(err, s.close())
-		}
-		sc.Cache, sc.Lineage = s.cache, lineage
-		shard, err := projections.Open(sc)
-		if errors.Is(err, syscall.EAGAIN) { // of the lock
-			err = events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
-		}
-		if err != nil {
-			return nil, errors.Join(err, s.close())
-		}
-		s.all = append(s.all, shard)
-	}
-	return s, nil
 }
 
 // checkShards refuses a state that was folded with more partitions: what is in
@@ -118,28 +202,46 @@ func newLineage(parent string) projections.Lineage {
 	return projections.Lineage{ID: hex.EncodeToString(id[:]), Parent: parent, Started: time.Now().UTC()}
 }
 
-func (s *shardSet) close() error {
-	var err error
-	for _, shard := range s.all {
-		err = errors.Join(err, shard.Close())
+// openState opens a shard's database.
+func openState(sc projections.Config) (*projections.Shard, error) {
+	shard, err := projections.Open(sc)
+	if errors.Is(err, syscall.EAGAIN) { // of the lock
+		return nil, events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
 	}
-	s.cache.Unref()
-	return err
+	return shard, err
 }
 
-// numbers are the partitions whose shards are open.
-func (s *shardSet) numbers() []int32 {
-	numbers := make([]int32, len(s.all))
-	for i := range s.all {
-		numbers[i] = int32(i)
+// makeDirs makes a directory and those above it that are missing, durably.
+func makeDirs(fs vfs.FS, dir string) error {
+	parent := filepath.Dir(dir)
+	if _, err := fs.Stat(dir); err == nil || parent == dir {
+		return err
 	}
-	return numbers
+	if err := makeDirs(fs, parent); err != nil {
+		return err
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return syncDir(fs, parent)
 }
 
-// states is the state of every log of every shard.
-func (s *shardSet) states() (states []events.LogState) {
-	for _, shard := range s.all {
-		states = append(states, shard.Logs()...)
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
 	}
-	return states
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockDir keeps a second process off a node's data directory.
+func lockDir(fs vfs.FS, dataDir string) (io.Closer, error) {
+	lock, err := fs.Lock(filepath.Join(dataDir, "lock"))
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+		err = events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dataDir, err)
+	}
+	return lock, nil
 }

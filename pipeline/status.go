@@ -17,35 +17,22 @@ import (
 // shownParked is how many parked records a status shows.
 const shownParked = 10
 
-// Status implements api.Node.
-func (r *Region) Status(context.Context) (*api.Status, error) {
+// localStatus is what this node is and does.
+func (r *Region) localStatus() (*api.Status, error) {
 	s := &api.Status{
-		Region: r.cfg.Region, Software: Software, Started: r.started.UTC(),
+		Region: r.cfg.Region, Node: r.name, Software: Software, Started: r.started.UTC(),
 		Problems: r.problems(), Backups: r.parts.Bucket != nil,
-		Logs: []events.LogState{}, Shards: []api.ShardStatus{}, Links: []replicator.Status{},
+		Nodes: []api.NodeStatus{}, Logs: []events.LogState{}, Shards: []api.ShardStatus{}, Links: []replicator.Status{},
 		Examples: []api.ParkedRecord{},
 		Regions:  map[events.Region]string{},
 	}
 	s.Ready = r.notReady() == nil
-	for p, shard := range r.shards.all {
-		logs := shard.Logs()
-		row := shardStatus(int32(p), shard, logs)
-		row.Load = r.load(int32(p))
-		s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
-		s.Events, s.Keys, s.Parked = s.Events+row.Events, s.Keys+row.Keys, s.Parked+row.Parked
-		if left := shownParked - len(s.Examples); row.Parked > 0 && left > 0 {
-			parked, err := shard.Parked(left)
-			if err != nil {
-				return nil, err
-			}
-			for _, p := range parked {
-				s.Examples = append(s.Examples, api.ParkedRecord{Position: p.Position, Reason: p.Reason})
-			}
+	for _, p := range r.allShards() {
+		if err := r.addShard(s, p); err != nil {
+			return nil, err
 		}
 	}
-	slices.SortFunc(s.Logs, func(a, b events.LogState) int { return a.Log.Compare(b.Log) })
-	s.Digest = digest.Total(s.Logs)
-	for _, l := range r.links {
+	for _, l := range r.links.all() {
 		s.Links = append(s.Links, l.Status())
 	}
 	for name, region := range r.cfg.Regions {
@@ -55,10 +42,45 @@ func (r *Region) Status(context.Context) (*api.Status, error) {
 	return s, nil
 }
 
+// addShard adds what this node knows of a shard, if it has anything to do with it.
+func (r *Region) addShard(s *api.Status, p int32) error {
+	at := r.keeper.stateOf(p)
+	shards, release, err := r.useOwn([]int32{p})
+	if err != nil {
+		if at.state != shardClosed || at.err != nil {
+			row := api.ShardStatus{Partition: p, Node: r.name, State: at.state}
+			if at.err != nil {
+				row.Error = at.err.Error()
+			}
+			s.Shards = append(s.Shards, row)
+		}
+		return nil
+	}
+	defer release()
+	shard := shards[0]
+	logs := shard.Logs()
+	row := shardStatus(p, shard.Shard, logs)
+	row.Load = r.load(p, shard.Shard)
+	row.Node, row.Epoch, row.State, row.Began = r.name, shard.Epoch(), shardOpen, at.began
+	s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
+	left := shownParked - len(s.Examples)
+	if *row.Parked == 0 || left <= 0 {
+		return nil
+	}
+	parked, err := shard.Parked(left)
+	for _, p := range parked {
+		s.Examples = append(s.Examples, api.ParkedRecord{Position: p.Position, Reason: p.Reason})
+	}
+	return err
+}
+
 func shardStatus(p int32, shard *projections.Shard, logs []events.LogState) api.ShardStatus {
-	row := api.ShardStatus{Partition: p, Lineage: shard.Lineage().ID, Digest: digest.Total(logs), Blocked: blockedTexts(shard)}
+	row := api.ShardStatus{
+		Partition: p, Lineage: shard.Lineage().ID, Blocked: blockedTexts(shard),
+		Events: new(int64), Keys: new(int64), Parked: new(int64), Digest: new(digest.Total(logs)),
+	}
 	for _, l := range logs {
-		row.Events, row.Keys, row.Parked = row.Events+l.Events, row.Keys+l.Keys, row.Parked+l.Parked
+		*row.Events, *row.Keys, *row.Parked = *row.Events+l.Events, *row.Keys+l.Keys, *row.Parked+l.Parked
 	}
 	return row
 }
@@ -72,31 +94,29 @@ func blockedTexts(shard *projections.Shard) []string {
 	return texts
 }
 
-// problems lists everything that needs an eye, whether or not the node can
+// problems lists everything on this node that needs an eye, whether or not it can
 // serve.
 func (r *Region) problems() []string {
 	problems := []string{}
 	if err := r.Failure(); err != nil {
 		problems = append(problems, err.Error())
 	}
-	if err := r.worker.problem(); err != nil {
+	if err := r.trouble(); err != nil {
 		problems = append(problems, err.Error())
 	}
+	open, release := r.shards.use(r.allShards())
+	defer release()
 	parked := int64(0)
-	for _, shard := range r.shards.all {
-		problems = append(problems, blockedTexts(shard)...)
-		for _, st := range shard.Logs() {
+	for _, p := range slices.Sorted(maps.Keys(open)) {
+		problems = append(problems, blockedTexts(open[p])...)
+		for _, st := range open[p].Logs() {
 			parked += st.Parked
 		}
 	}
 	problems = append(problems, r.modelProblems()...)
 	problems = append(problems, r.divergences()...)
-	for _, l := range r.links {
-		s := l.Status()
-		if !s.Running {
-			problems = append(problems, fmt.Sprintf("link from %s: %s", s.Origin, s.Error))
-		}
-		problems = append(problems, s.Stopped...)
+	for _, l := range r.links.all() {
+		problems = append(problems, linkProblems(l.Status())...)
 	}
 	problems = append(problems, r.backups.problems()...)
 	if parked > 0 {
@@ -105,16 +125,40 @@ func (r *Region) problems() []string {
 	return problems
 }
 
+func linkProblems(s replicator.Status) (problems []string) {
+	if !s.Running {
+		problems = append(problems, fmt.Sprintf("link from %s: %s", s.Origin, s.Error))
+	}
+	return append(problems, s.Stopped...)
+}
+
+// trouble says why this node does not do all that it has to do.
+func (r *Region) trouble() error {
+	for _, err := range []error{r.worker.problem(), r.member.problem(), r.claims.lapsed(), r.keeper.problem()} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // notReady says why the node's answers cannot be relied on. A peer that cannot
 // be reached makes them stale, not wrong, and is no reason.
 func (r *Region) notReady() error {
 	if err := r.Failure(); err != nil {
 		return events.Errorf(events.KindFailed, "the region cannot go on: %w", err)
 	}
-	if err := r.worker.problem(); err != nil {
+	if err := r.trouble(); err != nil {
 		return events.Errorf(events.KindNotReady, "not ready: %w", err)
 	}
-	for _, shard := range r.shards.all {
+	for _, p := range r.allShards() {
+		if _, ok := r.claims.of(shardKey(p)); !ok {
+			return events.Errorf(events.KindNotReady, "not ready: shard %d has no owner yet", p)
+		}
+	}
+	open, release := r.shards.use(r.allShards())
+	defer release()
+	for _, shard := range open {
 		if blocked := blockedTexts(shard); len(blocked) > 0 {
 			return events.Errorf(events.KindNotReady, "not ready: %s", strings.Join(blocked, "; "))
 		}

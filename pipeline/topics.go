@@ -73,7 +73,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))))
+	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic})
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err
@@ -129,15 +129,19 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 // createTopics creates topics of logs and of attestations.
 func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []string) error {
 	attestations := attestationTopics(r.cfg)
-	var logs, attests []string
+	var logs, attests, claims []string
 	for _, topic := range topics {
-		if _, ok := attestations[topic]; ok {
+		switch _, ok := attestations[topic]; {
+		case ok:
 			attests = append(attests, topic)
-		} else {
+		case topic == claimsTopic:
+			claims = append(claims, topic)
+		default:
 			logs = append(logs, topic)
 		}
 	}
-	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, attestationConfigs, attests))
+	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, attestationConfigs, attests),
+		r.createTopicsLike(ctx, admin, r.cfg.Partitions, claimsConfigs, claims))
 }
 
 // createTopicsLike creates topics with the cluster's default replication. What

@@ -25,17 +25,22 @@ const (
 	markInterval = 10 * time.Second
 )
 
-// Watch implements api.Node: it emits the changes of keys until the context ends
+// watchOwn emits the changes of keys in shards of this node until the context ends
 // or the watcher is too slow. The fold never waits for it: what has changed is
 // gathered on the side, key by key, and emitted as it is by then.
-func (r *Region) Watch(ctx context.Context, p api.WatchParams, emit func(api.Change) error) error {
+func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.Change) error) error {
 	wanted, err := r.wantedKeys(p)
 	if err != nil {
 		return err
 	}
-	shards, err := r.followed(p.Partitions)
+	open, release, err := r.useOwn(p.Partitions)
 	if err != nil {
 		return err
+	}
+	release() // what is followed is in memory, and the fence of a shard ends it
+	shards := make([]*projections.Shard, len(open))
+	for i, s := range open {
+		shards[i] = s.Shard
 	}
 	var from events.Vector
 	if p.From != nil {
@@ -102,7 +107,7 @@ func (w *watch) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := w.changes(keys, cut); err != nil {
+		if err := w.changes(ctx, keys, cut); err != nil {
 			return err
 		}
 		if end != nil {
@@ -119,9 +124,9 @@ func (w *watch) mark(cut events.Vector) error { return w.emit(api.Change{Context
 
 // changes emits the views of keys. Only the last has a context: from those before
 // it one could not go on without missing others.
-func (w *watch) changes(keys []string, cut events.Vector) error {
+func (w *watch) changes(ctx context.Context, keys []string, cut events.Vector) error {
 	for i, key := range keys {
-		e, err := w.region.lookup(w.stream, key)
+		e, err := w.region.view(ctx, w.stream, key)
 		if err != nil {
 			return err
 		}

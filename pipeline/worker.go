@@ -9,13 +9,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -25,62 +23,42 @@ import (
 
 const (
 	workerPollRecords = 10_000 // folded in one batch per shard
-	commitInterval    = 5 * time.Second
-	commitTimeout     = 1 * time.Second
 	diskFullPause     = 2 * time.Second
 	errorPause        = 200 * time.Millisecond
 	troubleStays      = 15 * time.Second // longer than the client's pauses between tries
-
-	// A node that is gone for longer than this loses its place in the group.
-	sessionTimeout    = 10 * time.Second
-	heartbeatInterval = 1 * time.Second
+	topicsInterval    = 30 * time.Second // between looks at what has become of the topics
 )
 
-// worker reads the region's logs and mirrors as a member of its consumer group
-// and has the shards fold them.
+// worker reads the logs and mirrors of the shards that are open on this node and
+// has the shards fold them. What to read it is told by the keeper.
 type worker struct {
 	cfg     *config.Config
 	client  *kgo.Client
-	member  string // name in the group
 	shards  *shardSet
+	claims  *claims
 	routes  map[string]route
 	metrics *metrics
 	clock   *nodeClock
 	pace    *pace
 	log     *slog.Logger
 
-	committing atomic.Bool
+	orders chan func() // between a fold and the next poll; see do
 
-	mu       sync.Mutex
-	assigned map[string]int // topic → partitions that this member has
-	paused   map[events.Log]bool
-	waiting  error         // why folding waits, nil if it does not
-	trouble  *fetchTrouble // the last that was told; nil if there was none since the group's last assignment
+	mu        sync.Mutex
+	interrupt context.CancelFunc // of the poll that is under way
+	paused    map[events.Log]bool
+	waiting   error        // why folding waits, nil if it does not
+	trouble   *recentError // the last that was told
+	topics    error        // what is wrong with the topics
 }
 
-func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
+func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, member: member, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), log: log,
-		assigned: map[string]int{}, paused: map[events.Log]bool{},
+		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), log: log,
+		orders: make(chan func(), cfg.Partitions), interrupt: func() {}, paused: map[events.Log]bool{},
 	}
 	var err error
-	w.client, err = kgo.NewClient(append(slices.Clone(opts),
-		kgo.ConsumerGroup(cfg.Group),
-		// Killed and started again, a node goes on at once, rather than after
-		// the session timeout.
-		kgo.InstanceID(member),
-		kgo.SessionTimeout(sessionTimeout),
-		kgo.HeartbeatInterval(heartbeatInterval),
-		kgo.ConsumeTopics(slices.Sorted(maps.Keys(w.routes))...),
-		// All topics have the same number of partitions, so the range
-		// assignor gives partition i of all of them to one member.
-		kgo.Balancers(kgo.RangeBalancer()),
-		kgo.AdjustFetchOffsetsFn(w.startOffsets),
-		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, +1) }),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, -1) }),
-		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { w.assign(topics, -1) }),
-		kgo.BlockRebalanceOnPoll(),
-		kgo.DisableAutoCommit(),
+	w.client, err = kgo.NewClient(append(opts,
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// What was fetched and is not folded yet: so many answers of brokers, of
@@ -95,57 +73,100 @@ func newWorker(opts []kgo.Opt, member string, cfg *config.Config, shards *shardS
 	return w, nil
 }
 
-// startOffsets lets the shards' vectors decide where reading begins: they
-// changed in one step with the state, the group's offsets did not. Partitions that
-// a topic was given since the start have no shard and are not read.
-func (w *worker) startOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	for topic, partitions := range offsets {
-		for p := range partitions {
-			if p >= w.cfg.Partitions {
-				delete(partitions, p)
-				continue
-			}
-			partitions[p] = kgo.NewOffset().At(w.shards.all[p].Next(w.routes[topic].log(p)))
-		}
+// do has the worker do something between a fold and the next poll, and returns
+// once it is done, or the worker has ended.
+func (w *worker) do(order func()) {
+	done := make(chan struct{})
+	w.orders <- func() {
+		defer close(done)
+		order()
 	}
-	return offsets, nil
+	w.mu.Lock()
+	interrupt := w.interrupt
+	w.mu.Unlock()
+	interrupt()
+	<-done
 }
 
-func (w *worker) assign(topics map[string][]int32, sign int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for topic, partitions := range topics {
-		w.assigned[topic] += sign * len(partitions)
+// add begins to read the logs of a shard where its own vector says: it changed in
+// one step with the state, the group's offsets did not.
+func (w *worker) add(p int32, shard *projections.Shard) {
+	offsets := map[string]map[int32]kgo.Offset{}
+	for topic, rt := range w.routes {
+		offsets[topic] = map[int32]kgo.Offset{p: kgo.NewOffset().At(shard.Next(rt.log(p)))}
 	}
-	if sign > 0 {
-		w.trouble = nil
+	w.do(func() { w.client.AddConsumePartitions(offsets) })
+}
+
+// remove ends the reading of the logs of a shard. What was fetched of them is
+// forgotten.
+func (w *worker) remove(p int32) {
+	partitions := map[string][]int32{}
+	for topic := range w.routes {
+		partitions[topic] = []int32{p}
 	}
+	w.do(func() {
+		w.client.RemoveConsumePartitions(partitions)
+		w.client.ResumeFetchPartitions(partitions)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.pace.forget(p)
+		maps.DeleteFunc(w.paused, func(l events.Log, _ bool) bool { return l.Partition == p })
+	})
 }
 
 // run reads and folds until the context ends. An error means that the state
 // cannot be written or is corrupt.
 func (w *worker) run(ctx context.Context) error {
-	lastCommit := time.Now()
+	defer w.finish()
 	for {
-		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.client.PollRecords(ctx, workerPollRecords) })
+		w.obey()
+		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.poll(ctx) })
 		if ended(ctx) {
-			w.client.AllowRebalance()
 			return nil
 		}
 		wrong := w.checkFetchErrors(fetches)
-		err := w.fold(ctx, w.runs(fetches))
-		w.client.AllowRebalance()
-		if err != nil {
+		if err := w.fold(ctx, w.runs(fetches)); err != nil {
 			return err
 		}
 		if wrong {
 			pause(ctx, errorPause)
 		}
-		if time.Since(lastCommit) >= commitInterval {
-			w.commit()
-			lastCommit = time.Now()
+	}
+}
+
+// poll waits for records, or for an order.
+func (w *worker) poll(ctx context.Context) kgo.Fetches {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	w.interrupt = cancel
+	w.mu.Unlock()
+	if len(w.orders) > 0 { // it may have come before there was something to interrupt
+		return nil
+	}
+	return w.client.PollRecords(ctx, workerPollRecords)
+}
+
+// obey does what was ordered.
+func (w *worker) obey() {
+	for {
+		select {
+		case order := <-w.orders:
+			order()
+		default:
+			return
 		}
 	}
+}
+
+// finish has orders done that come when the worker has ended: they change nothing
+// any more.
+func (w *worker) finish() {
+	w.mu.Lock()
+	w.interrupt = w.obey
+	w.mu.Unlock()
+	w.obey()
 }
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
@@ -163,10 +184,20 @@ func (w *worker) runs(fetches kgo.Fetches) map[int32][]projections.Run {
 }
 
 func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) error {
+	if len(runs) > 0 && !w.isSure(ctx) {
+		return nil
+	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for p, shardRuns := range runs {
-		g.Go(func() error { return w.foldShard(ctx, p, w.shards.all[p], shardRuns) })
+		shard := w.shards.get(p)
+		if shard == nil || !shard.use() {
+			continue // it is being closed
+		}
+		g.Go(func() error {
+			defer shard.done()
+			return w.foldShard(ctx, p, shard, shardRuns)
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -175,17 +206,34 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 	return nil
 }
 
+// isSure waits, after a silence in which other nodes may have claimed the shards,
+// until the claims are known again: one that was frozen must not go on as if
+// nothing had happened. It is false if the context has ended before.
+func (w *worker) isSure(ctx context.Context) bool {
+	for !ended(ctx) {
+		if w.claims.lapsed() == nil {
+			return true
+		}
+		pause(ctx, errorPause)
+	}
+	return false
+}
+
 // foldShard applies runs to one shard; while the disk is full it waits.
-func (w *worker) foldShard(ctx context.Context, p int32, shard *projections.Shard, runs []projections.Run) error {
+func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs []projections.Run) error {
 	for {
-		done, err := w.pace.apply(p, shard, runs)
+		done, err := w.pace.apply(p, shard.Shard, runs)
 		var full *projections.DiskFullError
-		if !errors.As(err, &full) {
-			if err == nil {
-				w.clock.Observe(done.MaxClock)
-				w.metrics.applied(done)
-			}
+		switch {
+		case err == nil:
+			w.clock.Observe(done.MaxClock)
+			w.metrics.applied(done)
 			w.setWaiting(nil)
+			return nil
+		case shard.isClosing():
+			w.setWaiting(nil)
+			return nil
+		case !errors.As(err, &full):
 			return err
 		}
 		w.setWaiting(full)
@@ -207,7 +255,11 @@ func pause(ctx context.Context, d time.Duration) {
 
 // pauseBlocked stops reading logs whose fold has stopped.
 func (w *worker) pauseBlocked() {
-	for _, shard := range w.shards.all {
+	for _, p := range w.shards.numbers() {
+		shard := w.shards.get(p)
+		if shard == nil {
+			continue
+		}
 		for l := range shard.Blocked() {
 			w.mu.Lock()
 			paused := w.paused[l]
@@ -228,12 +280,14 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 		rt, known := w.routes[fe.Topic]
 		var loss *kgo.ErrDataLoss
 		switch {
+		case fe.Topic == "" && isInterrupt(fe.Err):
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
-			shard, l := w.shards.all[fe.Partition], rt.log(fe.Partition)
-			shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
-				l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
+			if shard, l := w.shards.get(fe.Partition), rt.log(fe.Partition); shard != nil {
+				shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
+					l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
+			}
 		case fe.Topic == "":
-			trouble = fmt.Errorf("group %s of %s: %w", w.cfg.Group, w.cfg.Region, fe.Err)
+			trouble = fmt.Errorf("kafka of %s: %w", w.cfg.Region, fe.Err)
 		default:
 			trouble = fmt.Errorf("read topic %s, partition %d of %s: %w", fe.Topic, fe.Partition, w.cfg.Region, fe.Err)
 		}
@@ -243,7 +297,7 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	}
 	w.mu.Lock()
 	known := w.trouble.isFresh()
-	w.trouble = &fetchTrouble{trouble, time.Now()}
+	w.trouble = &recentError{trouble, time.Now()}
 	w.mu.Unlock()
 	if !known {
 		w.log.Warn("logs cannot be read and are tried again", "error", trouble)
@@ -251,45 +305,42 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	return true
 }
 
-// fetchTrouble is an error of the client and when it was told. As long as it
-// lasts the client tells it again and again; that it is over it does not tell.
-type fetchTrouble struct {
-	err error
-	at  time.Time
-}
-
-func (t *fetchTrouble) isFresh() bool { return t != nil && time.Since(t.at) < troubleStays }
-
-// commit stores the shards' vectors as the group's offsets, for tools that show
-// lag. Nothing depends on it, so nothing waits for it.
-func (w *worker) commit() {
-	if w.committing.Swap(true) {
-		return // the last one is still under way
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	w.client.CommitOffsets(ctx, w.offsets(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		cancel()
-		w.committed(err)
-		w.committing.Store(false)
-	})
-}
-
-func (w *worker) committed(err error) {
-	if err != nil {
-		w.log.Debug("group offsets were not committed", "error", err)
-	}
-}
-
-func (w *worker) offsets() map[string]map[int32]kgo.EpochOffset {
-	offsets := map[string]map[int32]kgo.EpochOffset{}
-	for _, st := range w.shards.states() {
-		topic := topicOf(w.cfg, st.Log)
-		if offsets[topic] == nil {
-			offsets[topic] = map[int32]kgo.EpochOffset{}
+// watchTopics looks now and then whether the topics are still what they have to
+// be, until the context ends.
+func (w *worker) watchTopics(ctx context.Context) {
+	for {
+		if pause(ctx, topicsInterval); ended(ctx) {
+			return
 		}
-		offsets[topic][st.Log.Partition] = kgo.EpochOffset{Epoch: -1, Offset: st.Next}
+		err, known := w.lookAtTopics(ctx)
+		if !known {
+			continue // that the cluster does not answer is told by those who need it
+		}
+		w.mu.Lock()
+		w.topics = err
+		w.mu.Unlock()
 	}
-	return offsets
+}
+
+func (w *worker) lookAtTopics(ctx context.Context) (wrong error, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	names := slices.Sorted(maps.Keys(w.routes))
+	found, err := kadm.NewClient(w.client).Metadata(ctx, names...)
+	if err != nil {
+		return nil, false
+	}
+	for _, topic := range names {
+		t, ok := found.Topics[topic]
+		switch {
+		case !ok || t.Err != nil:
+			return fmt.Errorf("topic %s of %s cannot be read: %w", topic, w.cfg.Region, t.Err), true
+		case len(t.Partitions) > int(w.cfg.Partitions):
+			return fmt.Errorf("topic %s of %s was given %d partitions, the configuration says %d: events in the new ones are not folded, and keys have moved",
+				topic, w.cfg.Region, len(t.Partitions), w.cfg.Partitions), true
+		}
+	}
+	return nil, true
 }
 
 func (w *worker) setWaiting(err error) {
@@ -305,36 +356,11 @@ func (w *worker) setWaiting(err error) {
 func (w *worker) problem() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting != nil {
+	switch {
+	case w.waiting != nil:
 		return w.waiting
-	}
-	if w.trouble.isFresh() {
+	case w.trouble.isFresh():
 		return w.trouble.err
 	}
-	for topic := range w.routes {
-		n := w.assigned[topic]
-		if n > int(w.cfg.Partitions) {
-			return fmt.Errorf("topic %s of %s was given %d partitions, the configuration says %d: events in the new ones are not folded, and keys have moved", topic, w.cfg.Region, n, w.cfg.Partitions)
-		}
-		if n != int(w.cfg.Partitions) {
-			return fmt.Errorf("group %s has assigned %d of %d partitions of topic %s to this node", w.cfg.Group, n, w.cfg.Partitions, topic)
-		}
-	}
-	return nil
-}
-
-// close ends the membership. A static member keeps its place when it goes
-// silent, so that a restart after a crash is quick; one that stops on purpose says
-// so, and nobody waits for it.
-func (w *worker) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	w.client.CommitOffsetsSync(ctx, w.offsets(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		w.committed(err)
-	})
-	_, err := kadm.NewClient(w.client).LeaveGroup(ctx, kadm.LeaveGroup(w.cfg.Group).InstanceIDs(w.member).Reason("node stops"))
-	if err != nil {
-		w.log.Debug("group was not told that the node stops", "error", err)
-	}
-	w.client.CloseAllowingRebalance()
+	return w.topics
 }

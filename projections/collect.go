@@ -72,13 +72,12 @@ func (s *Shard) Dead(log events.Log, after string, most int) (dead []Dead, next 
 		if err != nil {
 			return nil, "", err
 		}
-		var e Entry
-		var parts []merge.Slice
-		if e, parts, err = nextEntity(cursors); err != nil || parts == nil {
+		var e Entity
+		if e, err = nextEntity(cursors); err != nil || e.Slices == nil {
 			return dead, "", err
 		}
 		next = e.Key
-		d, ok, err := deadSlice(rule, log, e.Key, parts)
+		d, ok, err := deadSlice(rule, log, e.Key, e.Slices)
 		if err != nil {
 			return nil, "", fmt.Errorf("stream %s, key %q: %w", log.Stream, e.Key, err)
 		}

@@ -83,7 +83,7 @@ func (l *labProcess) settled() events.Digest {
 	for {
 		statuses, problem := l.statuses()
 		if problem == nil {
-			return statuses[0].Digest
+			return *statuses[0].Digest
 		}
 		if time.Now().After(deadline) {
 			l.t.Fatalf("not settled within a minute: %v", problem)
@@ -102,13 +102,13 @@ func (l *labProcess) statuses() (statuses []*api.Status, problem error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.Events != history.Events || s.Parked != 0 {
-			return nil, fmt.Errorf("%s has folded %d events and parked %d", r.Region, s.Events, s.Parked)
+		if api.Known(s.Events) != history.Events || api.Known(s.Parked) != 0 {
+			return nil, fmt.Errorf("%s has folded %d events and parked %d", r.Region, api.Known(s.Events), api.Known(s.Parked))
 		}
 		if len(statuses) > 0 && s.Vector().Compare(statuses[0].Vector()) != events.Equal {
 			return nil, fmt.Errorf("%s is at another vector", r.Region)
 		}
-		if len(statuses) > 0 && s.Digest != statuses[0].Digest {
+		if len(statuses) > 0 && *s.Digest != *statuses[0].Digest {
 			l.t.Fatalf("%s has digest %s, %s has %s", r.Region, s.Digest, l.regions[0].Region, statuses[0].Digest)
 		}
 		statuses = append(statuses, s)

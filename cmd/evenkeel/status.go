@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +18,7 @@ import (
 func (t *tool) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show what a node is and does, and what needs an eye",
+		Short: "Show what a region and its nodes are and do, and what needs an eye",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := t.client()
@@ -43,12 +45,18 @@ func statusTable(w io.Writer, s *api.Status) error {
 	if s.Ready {
 		ready = "yes"
 	}
-	fmt.Fprintf(w, "Region %s, %s, up for %s\n\n", s.Region, s.Software, ago(s.Started))
+	fmt.Fprintf(w, "Region %s, node %s, %s, up for %s\n\n", s.Region, s.Node, s.Software, ago(s.Started))
 	err := term.Table(w, []string{"READY", "EVENTS", "SLICES", "PARKED", "DIGEST"}, [][]string{
-		{ready, term.Count(s.Events), term.Count(s.Keys), term.Count(s.Parked), s.Digest.String()},
+		{ready, countOrUnknown(s.Events), countOrUnknown(s.Keys), countOrUnknown(s.Parked), digestOrUnknown(s.Digest)},
 	})
 	if err != nil {
 		return err
+	}
+	if len(s.Nodes) > 1 {
+		fmt.Fprintln(w)
+		if err := nodesTable(w, s.Nodes); err != nil {
+			return err
+		}
 	}
 	if len(s.Links) > 0 {
 		fmt.Fprintln(w)
@@ -76,6 +84,46 @@ func statusTable(w io.Writer, s *api.Status) error {
 	return parkedTable(w, s)
 }
 
+func nodesTable(w io.Writer, nodes []api.NodeStatus) error {
+	var rows [][]string
+	for _, n := range nodes {
+		state, since := "ready", ""
+		switch {
+		case n.Error != "":
+			state = "does not answer"
+		case !n.Ready:
+			state = "not ready"
+		}
+		if n.Started != nil {
+			since = ago(*n.Started)
+		}
+		rows = append(rows, []string{n.Node, n.Address, state, since, joinNumbers(n.Shards)})
+	}
+	return term.Table(w, []string{"NODE", "API", "STATE", "UP FOR", "SHARDS"}, rows)
+}
+
+func joinNumbers(numbers []int32) string {
+	texts := make([]string, len(numbers))
+	for i, n := range numbers {
+		texts[i] = strconv.Itoa(int(n))
+	}
+	return strings.Join(texts, " ")
+}
+
+func countOrUnknown(n *int64) string {
+	if n == nil {
+		return "unknown"
+	}
+	return term.Count(*n)
+}
+
+func digestOrUnknown(d *events.Digest) string {
+	if d == nil {
+		return "unknown"
+	}
+	return d.String()
+}
+
 func parkedTable(w io.Writer, s *api.Status) error {
 	if len(s.Examples) == 0 {
 		return nil
@@ -91,7 +139,7 @@ func parkedTable(w io.Writer, s *api.Status) error {
 func (t *tool) shardsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "shards",
-		Short: "Show a node's shards and how far each has folded every log",
+		Short: "Show a region's shards, which nodes own them and how far each has folded every log",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := t.client()
@@ -113,13 +161,16 @@ func (t *tool) shardsCommand() *cobra.Command {
 
 func shardsTable(w io.Writer, s *api.Status) error {
 	var rows [][]string
+	var notes notes
 	for _, sh := range s.Shards {
 		rows = append(rows, []string{
-			strconv.Itoa(int(sh.Partition)), term.Count(sh.Events), term.Count(sh.Keys), term.Count(sh.Parked),
-			strconv.Itoa(len(sh.Blocked)), sh.Load.Pace, sh.Digest.String(), sh.Lineage,
+			strconv.Itoa(int(sh.Partition)), cmp.Or(sh.Node, "none"), sh.Epoch.String(), sh.State, countOrUnknown(sh.Events), countOrUnknown(sh.Keys),
+			countOrUnknown(sh.Parked), strconv.Itoa(len(sh.Blocked)), cmp.Or(sh.Load.Pace, "unknown"), digestOrUnknown(sh.Digest), sh.Lineage, sh.Began,
 		})
+		notes.add(fmt.Sprintf("shard %d", sh.Partition), sh.Error)
 	}
-	if err := term.Table(w, []string{"SHARD", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "PACE", "DIGEST", "LINEAGE"}, rows); err != nil {
+	err := term.Table(w, []string{"SHARD", "NODE", "EPOCH", "STATE", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "PACE", "DIGEST", "LINEAGE", "BEGAN WITH"}, rows)
+	if err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -127,5 +178,8 @@ func shardsTable(w io.Writer, s *api.Status) error {
 	for _, l := range s.Logs {
 		rows = append(rows, []string{l.Log.String(), term.Count(l.Next), term.Count(l.Keys), l.Digest.String()})
 	}
-	return term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "DIGEST"}, rows)
+	if err := term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "DIGEST"}, rows); err != nil {
+		return err
+	}
+	return notes.write(w)
 }

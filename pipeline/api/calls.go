@@ -13,6 +13,7 @@ type calls struct {
 	requests
 	reads, writes, searches, admin *class
 	watches, waits                 *class
+	inner                          *class              // calls that other nodes have forwarded: two nodes that wait for each other's places would wait for ever
 	bodies                         *semaphore.Weighted // bytes of request bodies in memory
 }
 
@@ -37,6 +38,7 @@ func newCalls(maxBodyBytes int64) *calls {
 		admin:    newClass("commands", 8, 64),
 		watches:  newClass("watches", 256, 0),
 		waits:    newClass("reads that wait", 1_000, 0),
+		inner:    newClass("calls of other nodes", 32, 256),
 		bodies:   semaphore.NewWeighted(max(bodyBytesLeast, 4*maxBodyBytes)),
 	}
 }
@@ -81,7 +83,11 @@ func (r *requests) close() {
 // bounded makes calls of a method take a place of a class.
 func (c *calls) bounded(class *class, m jrpc2.Handler) jrpc2.Handler {
 	return func(ctx context.Context, req *jrpc2.Request) (any, error) {
-		p := &place{of: class, waits: c.waits}
+		own := class
+		if _, forwarded := ForwardedFrom(ctx); forwarded {
+			own = c.inner
+		}
+		p := &place{of: own, waits: c.waits}
 		if err := p.take(ctx); err != nil {
 			return nil, jrpc2.Errorf(codeOfError(err), "%s: %s", req.Method(), err)
 		}

@@ -71,11 +71,21 @@ func sampleDetails() replicator.Details {
 
 func sampleStatus() *api.Status {
 	return &api.Status{
-		Region: "us-east-1", Software: "evenkeel x", Started: sampleTime, Ready: true, Problems: []string{"one", "two"},
-		Events: sampleCount, Keys: 2, Parked: 3, Digest: sampleDigest, Logs: []events.LogState{sampleLogState},
-		Shards: []api.ShardStatus{{Partition: 3, Lineage: "l", Events: 1, Keys: 2, Parked: 3, Digest: sampleDigest, Blocked: []string{"hole"}, Load: api.ShardLoad{
-			Pace: api.PacePebble, Behind: sampleCount, WaitSeconds: 1.5, FoldSeconds: 2.5, CommitSeconds: 3.5, StallSeconds: 4.5, L0Sublevels: 5, CompactionDebtBytes: 6,
-		}}},
+		Region: "us-east-1", Node: "n", Software: "evenkeel x", Started: sampleTime, Ready: true, Problems: []string{"one", "two"},
+		Events: &sampleCount, Keys: new(int64(2)), Parked: new(int64(3)), Digest: &sampleDigest, Logs: []events.LogState{sampleLogState},
+		Nodes: []api.NodeStatus{
+			{Node: "n", Address: "http://a:1", Ready: true, Software: "evenkeel x", Started: &sampleTime, Shards: []int32{3}},
+			{Node: "m", Address: "http://b:1", Error: "e", Shards: []int32{}},
+		},
+		Shards: []api.ShardStatus{
+			{
+				Partition: 3, Node: "n", Epoch: 7, State: "open", Began: "b", Lineage: "l", Events: new(int64(1)), Keys: new(int64(2)), Parked: new(int64(3)),
+				Digest: &sampleDigest, Blocked: []string{"hole"}, Load: api.ShardLoad{
+					Pace: api.PacePebble, Behind: sampleCount, WaitSeconds: 1.5, FoldSeconds: 2.5, CommitSeconds: 3.5, StallSeconds: 4.5, L0Sublevels: 5, CompactionDebtBytes: 6,
+				},
+			},
+			{Partition: 4, Node: "m", Epoch: 1 << 60, State: "unknown", Error: "e"},
+		},
 		Links: []replicator.Status{{
 			Origin: sampleOrigin, Destination: "eu-central-1", Running: true, Error: "e", Since: sampleTime, Stopped: []string{"s"},
 		}},
@@ -168,6 +178,36 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		{
 			"backup.create", nil, &sampleBackup,
 			func(ctx context.Context, c *api.Client, _ any) (any, error) { return c.CreateBackup(ctx) },
+		},
+		{
+			"slices", api.SlicesParams{
+				Stream: "session", Shards: []int32{1, 3}, Key: api.Bytes("k\xff"), Prefix: api.Bytes("p"), After: api.Bytes("a\x00"), Limit: 9,
+			},
+			&api.SlicesPage{Entities: []api.Entity{{Key: api.Bytes("k\xff"), Slices: []api.Slice{{Log: sampleLog, Data: []byte("\x00\xff")}}}}, More: true},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.Slices(ctx, p.(api.SlicesParams))
+			},
+		},
+		{
+			"applied", api.AppliedParams{Stream: "session", Shards: []int32{1, 3}, AtLeast: sampleVector, TimeoutSeconds: 1.5}, &api.Applied{Cut: sampleVector},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.Applied(ctx, p.(api.AppliedParams))
+			},
+		},
+		{
+			"parked", api.ParkedParams{Position: sampleLog.At(sampleCount)}, &api.Parked{Reason: "why"},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ParkedReason(ctx, p.(api.ParkedParams))
+			},
+		},
+		{
+			"backup.shards", api.BackupShardsParams{Backup: "b", Shards: []int32{1, 3}},
+			&api.ShardBackups{Shards: []format.Shard{{
+				Partition: 3, Lineage: "l", States: []events.LogState{sampleLogState}, Tables: []format.Table{{Name: "n", Size: sampleCount, SHA256: "s"}},
+			}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.BackupShards(ctx, p.(api.BackupShardsParams))
+			},
 		},
 		{
 			"backup.list", nil, &api.BackupList{Backups: []api.Backup{sampleBackup}},

@@ -24,6 +24,7 @@ type Client struct {
 	server           string
 	http             *http.Client
 	maxResponseBytes int64
+	self             string // node on whose behalf it calls another one; empty: none
 }
 
 // maxResponseBytes bounds what is read of an answer.
@@ -128,12 +129,12 @@ func call[R any](ctx context.Context, c *Client, name string, params any) (*R, e
 		return req, err
 	})
 	if err != nil {
-		return nil, unreachable(ctx, c.server, err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, c.maxResponseBytes+1))
 	if err != nil {
-		return nil, unreachable(ctx, c.server, err)
+		return nil, c.unreachable(ctx, err)
 	}
 	if int64(len(text)) > c.maxResponseBytes {
 		return nil, fmt.Errorf("%s at %s: the answer has more than %d bytes", name, c.server, c.maxResponseBytes)
@@ -177,6 +178,9 @@ func (c *Client) send(ctx context.Context, request func() (*http.Request, error)
 		if err != nil {
 			return nil, err
 		}
+		if c.self != "" {
+			req.Header.Set(forwardHeader, c.self)
+		}
 		res, err := c.http.Do(req)
 		if err != nil || res.StatusCode != http.StatusTooManyRequests || try == busyTries {
 			return res, err
@@ -201,7 +205,7 @@ func waitOf(h http.Header) time.Duration {
 	return min(time.Duration(seconds)*time.Second, retryAfterMax)
 }
 
-func unreachable(ctx context.Context, server string, err error) error {
+func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -209,7 +213,10 @@ func unreachable(ctx context.Context, server string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // its text repeats method and address
 	}
-	return events.Errorf(events.KindNotReady, "node at %s cannot be reached: %w; is it running? (--server or EVENKEEL_SERVER says where)", server, err)
+	if c.self != "" {
+		return events.Errorf(events.KindNotReady, "node at %s cannot be reached: %w", c.server, err)
+	}
+	return events.Errorf(events.KindNotReady, "node at %s cannot be reached: %w; is it running? (--server or EVENKEEL_SERVER says where)", c.server, err)
 }
 
 func httpError(server string, status int, text []byte) error {

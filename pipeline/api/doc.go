@@ -3,7 +3,7 @@
 //
 // Methods: put, load, landed, get, scan, history, status, lag, backup.create,
 // backup.list, restore.run, links.list, links.show, links.pause, links.unpause,
-// links.resume, links.verify. Parameters are objects; an unknown field is an error.
+// links.resume, links.verify, slices, backup.shards. Parameters are objects; an unknown field is an error.
 // Keys and values are Bytes: a JSON string if they are UTF-8, else
 // {"base64": "…"}, so that every byte survives.
 //
@@ -26,4 +26,8 @@
 //
 // There is no authentication yet: a node listens on loopback unless told
 // otherwise.
+//
+// The nodes of a region ask each other by the same protocol, with a header that names
+// the asking node (slices and backup.shards are only for them). Such a call is about
+// what the node itself has; it is never forwarded again.
 package api

@@ -152,6 +152,22 @@ func (n *fakeNode) QueryModel(ctx context.Context, p api.QueryModelParams) (*api
 	return ask[api.ModelRows](ctx, n, "models.query", p)
 }
 
+func (n *fakeNode) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPage, error) {
+	return ask[api.SlicesPage](ctx, n, "slices", p)
+}
+
+func (n *fakeNode) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied, error) {
+	return ask[api.Applied](ctx, n, "applied", p)
+}
+
+func (n *fakeNode) ParkedReason(ctx context.Context, p api.ParkedParams) (*api.Parked, error) {
+	return ask[api.Parked](ctx, n, "parked", p)
+}
+
+func (n *fakeNode) BackupShards(ctx context.Context, p api.BackupShardsParams) (*api.ShardBackups, error) {
+	return ask[api.ShardBackups](ctx, n, "backup.shards", p)
+}
+
 func (n *fakeNode) Ready(context.Context) error {
 	if n.ready == nil {
 		return nil

@@ -48,7 +48,7 @@ func (h *Handler) serveRPC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer release()
-	ctx, end, ok := h.calls.begin(r.Context())
+	ctx, end, ok := h.calls.begin(withForwarder(r.Context(), r))
 	if !ok {
 		http.Error(w, "the node is stopping", http.StatusServiceUnavailable)
 		return

@@ -60,6 +60,10 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
 		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
 		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
+		"slices":            c.bounded(c.inner, method(node.Slices)),
+		"applied":           c.bounded(c.inner, method(node.Applied)),
+		"parked":            c.bounded(c.inner, method(node.ParkedReason)),
+		"backup.shards":     c.bounded(c.inner, method(node.BackupShards)),
 	}
 	h.mux.HandleFunc("GET /watch", h.serveWatch(node))
 	h.mux.HandleFunc("POST /rpc", h.serveRPC)

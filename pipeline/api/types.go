@@ -30,6 +30,7 @@ type Node interface {
 	LinksNode
 	ModelsNode
 	CheckNode
+	PeerNode
 
 	// Ready is nil if the node can serve, else says why not.
 	Ready(ctx context.Context) error
@@ -182,19 +183,22 @@ type ScanResult struct {
 	Context events.Vector `json:"context"` // up to where each log of the stream had been folded, at least
 }
 
-// Status is what a node is and does.
+// Status is what a region is and does, as one of its nodes sees it. Of what no node
+// answers for nothing is known, and so sums over it are null.
 type Status struct {
 	Region   events.Region            `json:"region"`
+	Node     string                   `json:"node"` // that was asked
 	Software string                   `json:"software"`
 	Started  time.Time                `json:"started"`
 	Ready    bool                     `json:"ready"`
 	Problems []string                 `json:"problems"` // why it is not, and what else needs an eye
-	Events   int64                    `json:"events"`   // folded, of all origins
-	Keys     int64                    `json:"keys"`     // slices that hold something
-	Parked   int64                    `json:"parked"`
-	Digest   events.Digest            `json:"digest"`
-	Shards   []ShardStatus            `json:"shards"`
-	Logs     []events.LogState        `json:"logs"`
+	Events   *int64                   `json:"events"`   // folded, of all origins
+	Keys     *int64                   `json:"keys"`     // slices that hold something
+	Parked   *int64                   `json:"parked"`
+	Digest   *events.Digest           `json:"digest"`
+	Nodes    []NodeStatus             `json:"nodes"`
+	Shards   []ShardStatus            `json:"shards"` // all of the region
+	Logs     []events.LogState        `json:"logs"`   // of the shards that are known
 	Links    []replicator.Status      `json:"links"`
 	Examples []ParkedRecord           `json:"parked_records"` // the first few
 	Regions  map[events.Region]string `json:"regions"`        // their APIs' addresses
@@ -202,19 +206,44 @@ type Status struct {
 	Backup   *BackupStatus            `json:"backup"`         // as the node last read its bucket; null: not yet, or none
 }
 
-// Vector is the cut at which the node's state stands.
+// Vector is the cut at which the region's state stands, as far as it is known.
 func (s *Status) Vector() events.Vector { return events.VectorOf(s.Logs) }
 
-// ShardStatus is the state of one shard.
+// Known is a number that may not be known, and then -1.
+func Known(n *int64) int64 {
+	if n == nil {
+		return -1
+	}
+	return *n
+}
+
+// NodeStatus is a node of the region.
+type NodeStatus struct {
+	Node     string     `json:"node"`
+	Address  string     `json:"address"`
+	Error    string     `json:"error,omitempty"` // why it does not answer; empty: it does
+	Ready    bool       `json:"ready"`
+	Software string     `json:"software,omitempty"`
+	Started  *time.Time `json:"started"` // null if it does not answer
+	Shards   []int32    `json:"shards"`  // that are open on it
+}
+
+// ShardStatus is the state of one shard, from the node that owns it. What is not
+// known is null.
 type ShardStatus struct {
-	Partition int32         `json:"partition"`
-	Lineage   string        `json:"lineage"`
-	Events    int64         `json:"events"`
-	Keys      int64         `json:"keys"`
-	Parked    int64         `json:"parked"`
-	Digest    events.Digest `json:"digest"`
-	Blocked   []string      `json:"blocked,omitempty"`
-	Load      ShardLoad     `json:"load"`
+	Partition int32          `json:"partition"`
+	Node      string         `json:"node"`  // that owns it; empty: none
+	Epoch     events.Epoch   `json:"epoch"` // of its claim
+	State     string         `json:"state"` // open, or why it is not known
+	Began     string         `json:"began,omitempty"`
+	Error     string         `json:"error,omitempty"`
+	Lineage   string         `json:"lineage,omitempty"`
+	Events    *int64         `json:"events"`
+	Keys      *int64         `json:"keys"`
+	Parked    *int64         `json:"parked"`
+	Digest    *events.Digest `json:"digest"`
+	Blocked   []string       `json:"blocked,omitempty"`
+	Load      ShardLoad      `json:"load"`
 }
 
 // What holds a shard up, in one word.

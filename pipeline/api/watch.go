@@ -64,7 +64,7 @@ func (h *Handler) serveWatch(node Node) http.HandlerFunc {
 			out.end(err)
 			return
 		}
-		ctx, end, ok := h.watching.begin(r.Context())
+		ctx, end, ok := h.watching.begin(withForwarder(r.Context(), r))
 		if !ok {
 			out.end(errStopping)
 			return
@@ -249,7 +249,7 @@ func (c *Client) Watch(ctx context.Context, p WatchParams) iter.Seq2[Change, err
 		if err == nil {
 			err = io.ErrUnexpectedEOF
 		}
-		yield(Change{}, unreachable(ctx, c.server, err))
+		yield(Change{}, c.unreachable(ctx, err))
 	}
 }
 
@@ -258,7 +258,7 @@ func (c *Client) openWatch(ctx context.Context, p WatchParams) (io.ReadCloser, e
 		return http.NewRequestWithContext(ctx, http.MethodGet, c.server+"/watch?"+p.query(), nil)
 	})
 	if err != nil {
-		return nil, unreachable(ctx, c.server, err)
+		return nil, c.unreachable(ctx, err)
 	}
 	if res.Header.Get("Content-Type") == watchContentType {
 		return res.Body, nil // an error is its last line

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -46,7 +47,7 @@ func (w *World) Settle() {
 	logs := w.readLogs()
 	for _, r := range w.Regions {
 		r.await("settled", func() error {
-			s, err := r.node.Status(context.Background())
+			s, err := r.Node().Status(context.Background())
 			if err != nil {
 				return err
 			}
@@ -58,6 +59,7 @@ func (w *World) Settle() {
 			}
 			return nil
 		})
+		r.await("settled on owners", func() error { return w.checkOwnersOf(r) })
 	}
 }
 
@@ -65,7 +67,7 @@ func (w *World) Settle() {
 func (w *World) Check() {
 	w.t.Helper()
 	logs := w.readLogs()
-	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkNoDivergence()} {
+	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkOwners(), w.checkNoDivergence()} {
 		if err != nil {
 			w.t.Error(err)
 		}
@@ -130,17 +132,17 @@ func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
 	}
 	var first *api.Status
 	for _, r := range w.Regions {
-		s, err := r.node.Status(context.Background())
+		s, err := r.Node().Status(context.Background())
 		if err != nil {
 			return err
 		}
-		if s.Events != int64(total) || s.Parked != 0 {
-			return fmt.Errorf("%s has folded %d events and parked %d, there are %d", r.Name, s.Events, s.Parked, total)
+		if api.Known(s.Events) != int64(total) || *s.Parked != 0 {
+			return fmt.Errorf("%s has folded %d events, there are %d; problems %v", r.Name, api.Known(s.Events), total, s.Problems)
 		}
 		if first == nil {
 			first = s
 		}
-		if s.Vector().Compare(first.Vector()) == events.Equal && s.Digest != first.Digest {
+		if s.Vector().Compare(first.Vector()) == events.Equal && *s.Digest != *first.Digest {
 			return fmt.Errorf("%s and %s stand at the same vector with digests %s and %s", first.Region, s.Region, first.Digest, s.Digest)
 		}
 	}
@@ -152,7 +154,7 @@ func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
 func (w *World) checkNoDivergence() error {
 	for _, r := range w.Regions {
 		r.await("consistent", func() error {
-			c, err := r.node.Check(context.Background(), api.CheckParams{})
+			c, err := r.Node().Check(context.Background(), api.CheckParams{})
 			if err != nil {
 				return err
 			}
@@ -166,53 +168,114 @@ func (w *World) checkNoDivergence() error {
 			}
 			return nil
 		})
-		if found := r.found(); found > 0 {
-			return fmt.Errorf("%s has found %d divergences", r.Name, found)
+		for _, n := range r.Nodes {
+			if found := n.found(); found > 0 {
+				return fmt.Errorf("%s has found %d divergences", n, found)
+			}
 		}
 	}
 	return nil
 }
 
-// found is how many divergences a region has found, whether or not they are over.
-func (r *Region) found() (n int) {
-	families, err := r.metrics.Gather()
+// found is how many divergences a node has found, whether or not they are over.
+func (n *Node) found() (total int) {
+	if !n.Up() {
+		return 0
+	}
+	families, err := n.node.Metrics().Gather()
 	if err != nil {
-		r.world.t.Fatal(err)
+		n.region.world.t.Fatal(err)
 	}
 	for _, f := range families {
 		if f.GetName() != "evenkeel_divergences_found_total" {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			n += int(m.GetCounter().GetValue())
+			total += int(m.GetCounter().GetValue())
 		}
 	}
-	return n
+	return total
 }
 
-// checkViews: every reader sees the same, whichever region is asked.
+// checkViews: every reader sees the same, whichever node of whichever region is
+// asked.
 func (w *World) checkViews() error {
 	var first map[string]string
+	var firstNode *Node
 	for _, r := range w.Regions {
-		view := map[string]string{}
-		params := api.ScanParams{Stream: "session", Limit: api.MaxScanEntries}
-		page, err := r.node.Scan(context.Background(), params)
-		if err != nil || page.More {
-			return fmt.Errorf("%s: scan: %w, more: %v", r.Name, err, page != nil && page.More)
-		}
-		for _, e := range page.Entries {
-			view[string(e.Key)] = string(e.Value)
-		}
-		if first == nil {
-			first = view
-		}
-		if len(view) != len(first) {
-			return fmt.Errorf("%s sees %d keys, %s %d", r.Name, len(view), w.Regions[0].Name, len(first))
-		}
-		for key, value := range first {
-			if view[key] != value {
-				return fmt.Errorf("key %s: %s sees %q, %s %q", key, w.Regions[0].Name, value, r.Name, view[key])
+		for _, n := range r.Nodes {
+			if !n.Up() {
+				continue
 			}
+			view, err := n.view()
+			if err != nil {
+				return err
+			}
+			if first == nil {
+				first, firstNode = view, n
+			}
+			if len(view) != len(first) {
+				return fmt.Errorf("%s sees %d keys, %s %d", n, len(view), firstNode, len(first))
+			}
+			for key, value := range first {
+				if view[key] != value {
+					return fmt.Errorf("key %s: %s sees %q, %s %q", key, firstNode, value, n, view[key])
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) view() (map[string]string, error) {
+	page, err := n.node.Scan(context.Background(), api.ScanParams{Stream: "session", Limit: api.MaxScanEntries})
+	if err != nil || page.More {
+		return nil, fmt.Errorf("%s: scan: %w, more: %v", n, err, page != nil && page.More)
+	}
+	view := map[string]string{}
+	for _, e := range page.Entries {
+		view[string(e.Key)] = string(e.Value)
+	}
+	return view, nil
+}
+
+// checkOwners: every shard is open on one node of its region, the one whose claim is
+// the newest, under that claim's epoch; and epochs have only grown.
+func (w *World) checkOwners() error {
+	for _, r := range w.Regions {
+		if err := w.checkOwnersOf(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *World) checkOwnersOf(r *Region) error {
+	owners := map[int32]events.Epoch{}
+	for _, n := range r.Nodes {
+		if !n.Up() {
+			continue
+		}
+		s, err := n.Own()
+		if err != nil {
+			return err
+		}
+		for _, row := range s.Shards {
+			if _, twice := owners[row.Partition]; twice || row.State != "open" {
+				return fmt.Errorf("%s: shard %d is %s, twice %v", n, row.Partition, row.State, twice)
+			}
+			owners[row.Partition] = row.Epoch
+		}
+	}
+	for p := range int32(partitions) {
+		newest := events.Epoch(0)
+		for _, record := range w.readTopic(r, "evenkeel.shards", p) {
+			if string(record.Key) == strconv.Itoa(int(p)) {
+				newest = events.Epoch(record.Offset) + 1
+			}
+		}
+		if owners[p] != newest || newest == 0 {
+			return fmt.Errorf("%s: shard %d is open under epoch %s, the newest claim has %s", r.Name, p, owners[p], newest)
 		}
 	}
 	return nil
@@ -237,7 +300,7 @@ func (w *World) readTopic(r *Region, topic string, partition int32) (records []*
 	w.t.Helper()
 	ctx := context.Background()
 	client, err := kgo.NewClient(
-		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(w.net.DialContext),
+		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(w.net.virtual.DialContext),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}),
 	)
 	if err != nil {

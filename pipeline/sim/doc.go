@@ -3,11 +3,12 @@
 // to crashable memory, and the bucket is in memory and asserts its contract. Ten
 // simulated minutes take a few seconds.
 //
-// A World is made of one to three regions. Scenarios do things to it (Put,
-// PowerLoss, Start); checkers, in check.go, stand apart from them and hold for
-// every scenario: nothing acknowledged is lost, nothing is folded twice, mirrors
-// equal their logs, regions at equal vectors have equal digests, and no region has
-// found a divergence where there is none.
+// A World is made of one to three regions, with one or more nodes each, which talk to
+// each other and to Kafka over a network that can hold everything back. Scenarios do
+// things to it (Put, PowerLoss, Freeze, Cut, Start); checkers, in check.go, stand apart
+// from them and hold for every scenario: nothing acknowledged is lost, nothing is folded
+// twice, mirrors equal their logs, regions at equal vectors have equal digests, no region
+// has found a divergence where there is none, every node sees the same, and every shard is open on the one node whose claim is the newest.
 //
 // Every random choice comes from the World's seed. Goroutine scheduling does
 // not, so a seed narrows a failure down rather than replaying it instruction by

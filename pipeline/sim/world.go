@@ -1,22 +1,23 @@
 package sim
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
-	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
@@ -27,40 +28,61 @@ const partitions = 3
 // firstPort of the virtual network's Kafka brokers.
 const firstPort = 9001
 
+// firstNodePort of the APIs of nodes.
+const firstNodePort = 8001
+
 // World is a few regions that know each other.
 type World struct {
 	Rand    *rand.Rand
 	Regions []*Region
 
 	t      testing.TB
-	net    kfake.VirtualNetwork
+	net    *network
+	log    *logBuffer
 	ledger ledger
+	shape  Shape
 }
 
-// Region is one region of a world.
+// Region is one region of a world: a Kafka cluster, a bucket, and nodes.
 type Region struct {
 	Name   events.Region
 	Bucket *objstore.Memory
+	Nodes  []*Node
 
-	world   *World
-	port    int
-	dir     string     // of Kafka's data, which outlives a loss of power
-	disk    *vfs.MemFS // of the node
-	node    *pipeline.Region
-	metrics *prometheus.Registry
-	kafka   *kfake.Cluster
+	world *World
+	port  int
+	dir   string // of Kafka's data, which outlives a loss of power
+	kafka *kfake.Cluster
 }
 
-// New makes a world of the named regions, all of them up and ready. It must be
-// called inside a synctest bubble; everything is stopped when the test ends.
+// New makes a world of the named regions with one node each, all of them up and
+// ready. It must be called inside a synctest bubble; everything is stopped when the
+// test ends.
 func New(t testing.TB, seed uint64, names ...events.Region) *World {
 	t.Helper()
-	w := &World{Rand: rand.New(rand.NewPCG(seed, seed)), t: t}
+	return NewShaped(t, seed, Shape{Nodes: 1}, names...)
+}
+
+// Shape is what regions are like.
+type Shape struct {
+	Nodes         int    // of each region
+	GroupProtocol string // empty: the default
+}
+
+// NewShaped is New with regions of another shape.
+func NewShaped(t testing.TB, seed uint64, shape Shape, names ...events.Region) *World {
+	t.Helper()
+	w := &World{Rand: rand.New(rand.NewPCG(seed, seed)), t: t, net: newNetwork(), log: &logBuffer{}, shape: shape}
 	for i, name := range names {
-		w.Regions = append(w.Regions, &Region{
+		r := &Region{
 			Name: name, Bucket: objstore.NewMemory("bucket-" + name.String()),
-			world: w, port: firstPort + i, dir: filepath.Join(t.TempDir(), name.String()), disk: vfs.NewCrashableMem(),
-		})
+			world: w, port: firstPort + i, dir: filepath.Join(t.TempDir(), name.String()),
+		}
+		w.net.homes[r.port] = name
+		for n := range shape.Nodes {
+			r.Nodes = append(r.Nodes, &Node{region: r, number: n, port: firstNodePort + i*shape.Nodes + n, disk: vfs.NewCrashableMem()})
+		}
+		w.Regions = append(w.Regions, r)
 	}
 	for _, r := range w.Regions {
 		r.Start()
@@ -78,12 +100,16 @@ func (w *World) Close() {
 			w.t.Errorf("%s: bucket: %s", r.Name, violation)
 		}
 	}
+	if w.t.Failed() {
+		w.t.Logf("the last that nodes have logged:\n%s", w.log.tail(20_000))
+	}
 }
 
 func (r *Region) config() *config.Config {
 	c := config.Default()
 	c.Region, c.DataDir, c.Partitions = r.Name, "/data", partitions
 	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}}
+	c.GroupProtocol = cmp.Or(r.world.shape.GroupProtocol, c.GroupProtocol)
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1}
 	c.Regions = map[events.Region]config.Region{}
@@ -101,21 +127,19 @@ func (r *Region) Start() {
 	t := r.world.t
 	t.Helper()
 	kafka, err := kfake.NewCluster(
-		kfake.NumBrokers(1), kfake.Ports(r.port), kfake.ListenFn(r.world.net.Listen),
+		kfake.NumBrokers(1), kfake.Ports(r.port), kfake.ListenFn(r.world.net.virtual.Listen),
 		kfake.DataDir(r.dir), kfake.ClusterID(r.Name.String()),
 	)
 	if err != nil {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
-	r.kafka, r.metrics = kafka, prometheus.NewRegistry()
-	r.node = pipeline.NewRegion(r.config(), pipeline.Parts{
-		FS: r.disk, Bucket: r.Bucket, Registry: r.metrics, Log: slog.New(slog.DiscardHandler),
-		KafkaOpts: []kgo.Opt{kgo.Dialer(r.world.net.DialContext)},
-	})
-	if err := r.node.Start(context.Background()); err != nil {
-		t.Fatalf("%s: %v", r.Name, err)
+	r.kafka = kafka
+	for _, n := range r.Nodes {
+		n.Start()
 	}
-	r.await("ready", func() error { return r.node.Ready(context.Background()) })
+	for _, n := range r.Nodes {
+		n.AwaitReady()
+	}
 }
 
 // await waits, in simulated time, until a condition holds.
@@ -129,66 +153,110 @@ func (r *Region) await(what string, condition func() error) {
 			return
 		}
 	}
-	t.Fatalf("%s is not %s after %s: %v", r.Name, what, patience, err)
+	t.Fatalf("%s is not %s after %s: %v\n%s", r.Name, what, patience, err, r.world.log.tail(20_000))
 }
 
 // Up reports whether the region has power.
-func (r *Region) Up() bool { return r.node != nil }
+func (r *Region) Up() bool { return r.kafka != nil }
 
-// PowerLoss takes the region's power away: what its node had not synced to disk
+// PowerLoss takes the region's power away: what its nodes had not synced to disk
 // is lost, down to a random part; its Kafka keeps what it acknowledged, as a
 // replicated cluster does, and cannot be reached until Start.
 func (r *Region) PowerLoss() {
-	rng := r.world.Rand
-	crashed := r.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
-	r.stop() // what it still does goes to the old disk, which is forgotten
-	r.disk = crashed
-}
-
-// DiskLoss is a loss of power after which the node's disk is empty.
-func (r *Region) DiskLoss() {
+	for _, n := range r.Nodes {
+		n.PowerLoss()
+	}
 	r.stop()
-	r.disk = vfs.NewCrashableMem()
 }
 
-// Restore brings the newest backup onto the empty disk of a region without
+// DiskLoss is a loss of power after which the nodes' disks are empty.
+func (r *Region) DiskLoss() {
+	for _, n := range r.Nodes {
+		n.DiskLoss()
+	}
+	r.stop()
+}
+
+// Restore brings the newest backup onto the empty disks of a region without
 // power; Start then replays the rest.
 func (r *Region) Restore() {
 	t := r.world.t
 	t.Helper()
-	cfg := r.config()
-	if err := r.disk.MkdirAll(cfg.DataDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	_, err := pipeline.Restore(context.Background(), pipeline.RestoreJob{
-		Config: cfg, Bucket: r.Bucket, FS: r.disk, Log: slog.New(slog.DiscardHandler), Dir: pipeline.StateDir(cfg),
-	})
-	if err != nil {
-		t.Fatalf("%s: restore: %v", r.Name, err)
+	for _, n := range r.Nodes {
+		cfg := n.config()
+		if err := n.disk.MkdirAll(cfg.DataDir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := pipeline.Restore(context.Background(), pipeline.RestoreJob{
+			Config: cfg, Bucket: r.Bucket, FS: n.disk, Log: slog.New(slog.DiscardHandler), Dir: pipeline.StateDir(cfg),
+		})
+		if err != nil {
+			t.Fatalf("%s: restore: %v", n, err)
+		}
 	}
 }
 
 func (r *Region) stop() {
-	if r.node == nil {
-		return
+	for _, n := range r.Nodes {
+		n.end()
 	}
-	r.kafka.Close()
-	if err := r.node.Stop(); err != nil {
-		r.world.t.Errorf("%s: stop: %v", r.Name, err)
+	if r.kafka != nil {
+		r.kafka.Close()
+		r.kafka = nil
 	}
-	r.node, r.kafka = nil, nil
 }
 
-// Put writes a value through the region's node and notes in the ledger what was
-// acknowledged. An error means that it may or may not have been written.
+// Put writes a value through any of the nodes that run.
 func (r *Region) Put(ctx context.Context, key, value string) error {
-	res, err := r.node.Put(ctx, api.PutParams{Stream: "session", Key: []byte(key), Value: []byte(value)})
-	if err != nil {
-		return err
+	for _, n := range r.Nodes {
+		if n.Up() {
+			return n.Put(ctx, key, value)
+		}
 	}
-	r.world.ledger.add(res.Position, key, value)
+	return errors.New("no node runs")
+}
+
+// Produce writes records into the region's Kafka, as any client may.
+func (r *Region) Produce(records ...*kgo.Record) {
+	t := r.world.t
+	t.Helper()
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(r.world.net.virtual.DialContext), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
+		t.Fatalf("%s: %v", r.Name, err)
+	}
+}
+
+// Node is the first node that runs, nil if none does.
+func (r *Region) Node() *pipeline.Region {
+	for _, n := range r.Nodes {
+		if node := n.node; node != nil {
+			return node.Region
+		}
+	}
 	return nil
 }
 
-// Node is the running node, nil if the region has no power.
-func (r *Region) Node() *pipeline.Region { return r.node }
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = append(b.text, p...)
+	return len(p), nil
+}
+
+func (b *logBuffer) tail(n int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.text[max(0, len(b.text)-n):])
+}

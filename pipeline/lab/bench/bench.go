@@ -160,7 +160,7 @@ func settle(ctx context.Context, clients map[events.Region]*api.Client, n int64)
 			if err != nil {
 				return err
 			}
-			if s.Events >= n {
+			if api.Known(s.Events) >= n {
 				break
 			}
 			select {

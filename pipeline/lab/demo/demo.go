@@ -171,8 +171,8 @@ func (d *Demo) settled(ctx context.Context, want int64) (same bool, digest event
 		if err != nil {
 			return false, digest, "", err
 		}
-		last = fmt.Sprintf("%s has folded %d of %d events, problems: %v", r, s.Events, want, s.Problems)
-		if s.Events != want {
+		last = fmt.Sprintf("%s has folded %d of %d events, problems: %v", r, api.Known(s.Events), want, s.Problems)
+		if api.Known(s.Events) != want {
 			return false, digest, last, nil
 		}
 		if first == nil {
@@ -181,12 +181,12 @@ func (d *Demo) settled(ctx context.Context, want int64) (same bool, digest event
 		if s.Vector().Compare(first.Vector()) != events.Equal {
 			return false, digest, last, nil
 		}
-		if s.Digest != first.Digest {
+		if *s.Digest != *first.Digest {
 			return false, digest, "", events.Errorf(events.KindInconsistent, "%s and %s stand at the same vector with digests %s and %s",
 				first.Region, r, first.Digest, s.Digest)
 		}
 	}
-	return true, first.Digest, "", nil
+	return true, *first.Digest, "", nil
 }
 
 // check compares every region's view with the truth, key by key.
@@ -257,7 +257,7 @@ func (d *Demo) table(ctx context.Context) (string, error) {
 			return "", err
 		}
 		rows = append(rows, []string{
-			r.String(), term.Count(s.Events), term.Count(s.Keys), lag.Behind(), s.Digest.String(),
+			r.String(), term.Count(api.Known(s.Events)), term.Count(api.Known(s.Keys)), lag.Behind(), fmt.Sprint(s.Digest),
 		})
 	}
 	fmt.Fprintln(d.Out)

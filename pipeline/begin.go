@@ -1,0 +1,241 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+)
+
+const (
+	// A backup that is this much further than a directory is taken instead of it:
+	// to fetch it takes less time than to replay so much.
+	worthRestoring = 100_000 // records, of all logs of the shard
+
+	// backupsTried is how many backups are looked at, newest first, if one is
+	// damaged.
+	backupsTried = 5
+
+	// bucketPatience is how long a shard waits for a bucket that does not answer
+	// before it is folded from the beginning of its logs.
+	bucketPatience = time.Minute
+)
+
+// beginnings finds out where shards of a node begin, and brings their directories
+// there.
+type beginnings struct {
+	cfg    *config.Config
+	fs     vfs.FS
+	bucket objstore.Bucket // nil: no backups
+	admin  *kadm.Client
+	log    *slog.Logger
+}
+
+// beginning is where a shard begins.
+type beginning struct {
+	from  string       // for people
+	epoch events.Epoch // that the directory has
+}
+
+// held is what the directory of a shard holds.
+type held struct {
+	there  bool
+	vector events.Vector
+	epoch  events.Epoch
+}
+
+// find brings the directory of a shard to where it begins. Since says for how long
+// that has been tried.
+func (b *beginnings) find(ctx context.Context, partition int32, since time.Time) (beginning, error) {
+	own, err := b.look(partition)
+	if err != nil {
+		return beginning{}, err
+	}
+	starts, err := b.logStarts(ctx, partition)
+	if err != nil {
+		return beginning{}, err
+	}
+	backups, err := b.backups(ctx)
+	if err != nil {
+		gone := lacks(own.vector, starts)
+		if own.there && !gone || !gone && time.Since(since) > bucketPatience {
+			b.log.Warn("backups cannot be looked at; going on without them", "shard", partition, "error", err)
+			return beginning{from: describeOwn(own), epoch: own.epoch}, nil
+		}
+		return beginning{}, err
+	}
+	for _, id := range backups {
+		m, err := b.usable(ctx, id)
+		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
+			if err = b.restore(ctx, m, partition); err == nil {
+				return beginning{from: "backup " + m.ID}, nil // which has no epoch
+			}
+		}
+		if err == nil {
+			break // older ones are no better
+		}
+		if kind := events.KindOf(err); kind != events.KindInconsistent && kind != events.KindRefused {
+			return beginning{}, err
+		}
+		b.log.Error("backup cannot be used; trying the one before it", "shard", partition, "backup", id, "error", err)
+	}
+	return beginning{from: describeOwn(own), epoch: own.epoch}, nil
+}
+
+func describeOwn(own held) string {
+	if own.there {
+		return "its directory"
+	}
+	return "the beginning of its logs"
+}
+
+// preferBackup decides between the directory and a backup.
+func preferBackup(own held, backup, starts events.Vector) bool {
+	if lacks(backup, starts) {
+		return false
+	}
+	ahead := int64(0)
+	for log, next := range backup {
+		ahead += max(0, next-own.vector[log])
+	}
+	gone := lacks(own.vector, starts)
+	return ahead > worthRestoring || ahead > 0 && (gone || !own.there)
+}
+
+// lacks tells whether any log does not have what follows a vector any more.
+func lacks(vector, starts events.Vector) bool {
+	for log, start := range starts {
+		if vector[log] < start {
+			return true
+		}
+	}
+	return false
+}
+
+func vectorOfShard(m *format.Manifest, partition int32) events.Vector {
+	return events.VectorOf(m.Shards[partition].States)
+}
+
+// look reads what the directory of a shard holds.
+func (b *beginnings) look(partition int32) (h held, err error) {
+	names, err := b.fs.List(shardDir(StateDir(b.cfg), partition))
+	if err != nil || len(names) == 0 {
+		return held{}, nil
+	}
+	sc, err := shardConfig(b.cfg, b.fs, b.log, StateDir(b.cfg), partition)
+	if err != nil {
+		return held{}, err
+	}
+	sc.Lineage = newLineage("") // if it is broken off before it has one
+	shard, err := openState(sc)
+	if err != nil {
+		return held{}, err
+	}
+	defer func() { err = errors.Join(err, shard.Close()) }()
+	vector := events.VectorOf(shard.Logs())
+	return held{there: len(vector) > 0, vector: vector, epoch: shard.Epoch()}, nil
+}
+
+// lookAtAll opens every shard that is there, so that what cannot be opened is told
+// when the node starts.
+func (b *beginnings) lookAtAll() error {
+	for p := range b.cfg.Partitions {
+		if _, err := b.look(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logStarts asks the cluster where the logs of a shard begin.
+func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	topics := routes(b.cfg)
+	var names []string
+	for topic := range topics {
+		names = append(names, topic)
+	}
+	listed, err := b.admin.ListStartOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("where the logs of %s begin: %w", b.cfg.Region, err)
+	}
+	starts := events.Vector{}
+	for topic, rt := range topics {
+		// What cannot be asked for now is found out when it is read.
+		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
+			starts[rt.log(partition)] = o.Offset
+		}
+	}
+	return starts, nil
+}
+
+// backups are the ids of the newest backups, newest first.
+func (b *beginnings) backups(ctx context.Context) ([]string, error) {
+	if b.bucket == nil {
+		return nil, nil
+	}
+	ids, err := catalog.IDs(ctx, b.bucket, b.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(ids)
+	return ids[:min(len(ids), backupsTried)], nil
+}
+
+func (b *beginnings) usable(ctx context.Context, id string) (*format.Manifest, error) {
+	m, err := catalog.Load(ctx, b.bucket, b.cfg.Region, id)
+	if err != nil {
+		return nil, err
+	}
+	return m, checkFits(b.cfg, m)
+}
+
+// restore replaces the directory of a shard by one from a backup, once that is
+// proved. What was there before is deleted.
+func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition int32) error {
+	begun := time.Now()
+	b.log.Info("shard is restored", "shard", partition, "backup", m.ID)
+	aside := filepath.Join(b.cfg.DataDir, "moving", fmt.Sprintf(shardName, partition))
+	t := &stateTarget{cfg: b.cfg, fs: b.fs, log: b.log, dir: aside, lineage: newLineage(m.ID)}
+	if err := t.clear(); err != nil {
+		return err
+	}
+	src, err := newSource(b.cfg, b.bucket, nil)
+	if err != nil {
+		return err
+	}
+	if err := restore.Shard(ctx, src, m, partition, t, nil); err != nil {
+		return errors.Join(err, b.fs.RemoveAll(aside))
+	}
+	dir := shardDir(StateDir(b.cfg), partition)
+	if err := b.fs.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := moveDir(b.fs, shardDir(aside, partition), dir); err != nil {
+		return err
+	}
+	b.log.Info("shard is restored and proved", "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
+	return b.fs.RemoveAll(aside)
+}
+
+// clean removes what restores that were broken off have left.
+func (b *beginnings) clean() error {
+	if err := b.fs.RemoveAll(filepath.Join(b.cfg.DataDir, "moving")); err != nil {
+		return fmt.Errorf("left-over of an interrupted restore: %w", err)
+	}
+	return nil
+}

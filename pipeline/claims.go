@@ -1,0 +1,335 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+)
+
+// claimsTopic is where the nodes of a region say what they own. It has as many
+// partitions as there are shards: partition i holds the claims of shard i, and
+// whoever the region's consumer group assigns it to is to claim the shard.
+const claimsTopic = "evenkeel.shards"
+
+// claimsConfigs keep the newest claim of each shard for ever.
+var claimsConfigs = map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}
+
+const (
+	claimTimeout    = 10 * time.Second // for a claim to be written and read back
+	confirmInterval = 2 * time.Second
+	confirmTimeout  = 5 * time.Second
+)
+
+// claim says who owns something: the newest in the log wins. One that is read is
+// never changed.
+type claim struct {
+	Node    string    `json:"node"`
+	Address string    `json:"address"` // of its API; empty: other nodes cannot reach it
+	At      time.Time `json:"at"`
+
+	// Floor is added to the offset to make the epoch. It is 0, unless the topic was
+	// made anew under a state that had been claimed before.
+	Floor events.Epoch `json:"floor,omitempty"`
+
+	// Stopped ends the record of a node.
+	Stopped bool `json:"stopped,omitempty"`
+
+	epoch events.Epoch
+}
+
+// Keys of the claims topic.
+func shardKey(p int32) string             { return strconv.Itoa(int(p)) }
+func linkKey(origin events.Origin) string { return "link/" + origin.String() }
+func nodeKey(node string) string          { return nodePrefix + node }
+
+const nodePrefix = "node/"
+
+// nodeRecord is what is known of a node of the region.
+type nodeRecord struct {
+	address string
+	seen    time.Time // when it last claimed something, or lost it to another
+	stopped bool
+}
+
+// claims follows the claims topic, and adds to it.
+type claims struct {
+	client     *kgo.Client
+	self       string
+	address    string
+	partitions int32
+	onClaim    func(key string, c claim) // called in the order of the log, by the follower
+	log        *slog.Logger
+
+	mu        sync.Mutex
+	newest    map[string]claim
+	nodes     map[string]nodeRecord
+	next      []int64       // offset that is read next, by partition
+	progress  chan struct{} // closed when more has been read
+	confirmed time.Time     // all claims up to this moment are known
+	trouble   error         // why the last try to confirm has failed
+}
+
+func newClaims(opts []kgo.Opt, self, address string, partitions int32, onClaim func(string, claim), log *slog.Logger) (*claims, error) {
+	from := map[int32]kgo.Offset{}
+	for p := range partitions {
+		from[p] = kgo.NewOffset().AtStart()
+	}
+	client, err := kgo.NewClient(append(opts,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{claimsTopic: from}),
+		kgo.FetchMaxWait(time.Second),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerLinger(0),
+		kgo.RecordDeliveryTimeout(claimTimeout),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client for topic %s: %w", claimsTopic, err)
+	}
+	return &claims{
+		client: client, self: self, address: address, partitions: partitions, onClaim: onClaim, log: log,
+		newest: map[string]claim{}, nodes: map[string]nodeRecord{}, next: make([]int64, partitions), progress: make(chan struct{}),
+	}, nil
+}
+
+// follow reads claims until the context ends.
+func (c *claims) follow(ctx context.Context) {
+	for !ended(ctx) {
+		fetches := c.client.PollFetches(ctx)
+		fetches.EachRecord(c.read)
+		if fetches.Err() != nil { // told by confirm, which fails too
+			pause(ctx, errorPause)
+		}
+		c.mu.Lock()
+		close(c.progress)
+		c.progress = make(chan struct{})
+		c.mu.Unlock()
+	}
+}
+
+// read takes in one record of the topic. What is no claim is passed over.
+func (c *claims) read(r *kgo.Record) {
+	var cl claim
+	key := string(r.Key)
+	isClaim := json.Unmarshal(r.Value, &cl) == nil && cl.Node != ""
+	if !isClaim {
+		c.log.Warn("a record in the claims topic is no claim", "topic", claimsTopic, "partition", r.Partition, "offset", r.Offset)
+	}
+	cl.epoch = cl.Floor + events.Epoch(r.Offset) + 1
+	c.mu.Lock()
+	c.next[r.Partition] = r.Offset + 1
+	node, isNode := strings.CutPrefix(key, nodePrefix)
+	switch {
+	case !isClaim:
+	case isNode:
+		c.nodes[node] = nodeRecord{cl.Address, r.Timestamp, cl.Stopped}
+	default:
+		if was, ok := c.newest[key]; ok && was.Node != cl.Node {
+			c.see(was.Node, "", r.Timestamp)
+		}
+		c.see(cl.Node, cl.Address, r.Timestamp)
+		c.newest[key] = cl
+	}
+	c.mu.Unlock()
+	if isClaim && !isNode {
+		c.onClaim(key, cl)
+	}
+}
+
+func (c *claims) see(node, address string, at time.Time) {
+	n := c.nodes[node]
+	if address != "" {
+		n.address = address
+	}
+	n.seen = at
+	c.nodes[node] = n
+}
+
+// of is the newest claim of something; not ok if there is none.
+func (c *claims) of(key string) (claim, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl, ok := c.newest[key]
+	return cl, ok
+}
+
+// members are the nodes that are known of.
+func (c *claims) members() map[string]nodeRecord {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.nodes)
+}
+
+// write adds a record to a partition and returns its offset.
+func (c *claims) write(ctx context.Context, key string, partition int32, cl claim) (int64, error) {
+	cl.Node, cl.Address, cl.At = c.self, c.address, time.Now().UTC()
+	value, err := json.Marshal(cl)
+	if err != nil {
+		return 0, err
+	}
+	type answer struct {
+		offset int64
+		err    error
+	}
+	answers := make(chan answer, 1)
+	record := &kgo.Record{Topic: claimsTopic, Partition: partition, Key: []byte(key), Value: value}
+	c.client.Produce(ctx, record, func(r *kgo.Record, err error) { answers <- answer{r.Offset, err} })
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, claimsTopic, partition, a.err)
+		}
+		return a.offset, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, claimsTopic, partition, ctx.Err())
+	}
+}
+
+// take claims something for this node and returns the epoch of the claim, which
+// is later than all before it and than stored, the one in the state. It is an error
+// if somebody else has claimed it meanwhile.
+func (c *claims) take(ctx context.Context, key string, partition int32, stored events.Epoch) (events.Epoch, error) {
+	if err := c.confirm(ctx); err != nil {
+		return 0, err
+	}
+	was, _ := c.of(key)
+	floor := was.Floor
+	if stored > was.epoch {
+		floor = stored // the topic is younger than the state
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	offset, err := c.write(ctx, key, partition, claim{Floor: floor})
+	if err != nil {
+		return 0, err
+	}
+	if err := c.await(ctx, partition, offset+1); err != nil {
+		return 0, fmt.Errorf("claim %s is not read back from topic %s, partition %d: %w", key, claimsTopic, partition, err)
+	}
+	epoch := floor + events.Epoch(offset) + 1
+	if now, _ := c.of(key); now.epoch != epoch {
+		return 0, events.Errorf(events.KindNotReady, "%s was claimed by node %s at the same time", key, now.Node)
+	}
+	return epoch, nil
+}
+
+// await waits until a partition is read up to an offset.
+func (c *claims) await(ctx context.Context, partition int32, offset int64) error {
+	for {
+		c.mu.Lock()
+		next, progress := c.next[partition], c.progress
+		c.mu.Unlock()
+		if next >= offset {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return fmt.Errorf("it is read up to offset %d of %d: %w", next, offset, ctx.Err())
+		}
+	}
+}
+
+// confirm makes sure that every claim that was made before this call is known.
+func (c *claims) confirm(ctx context.Context) error {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	err := c.catchUp(ctx)
+	if err != nil {
+		err = events.Errorf(events.KindNotReady, "claims of shards in topic %s cannot be read: %w", claimsTopic, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = err
+	if err == nil && begun.After(c.confirmed) {
+		c.confirmed = begun
+	}
+	return err
+}
+
+func (c *claims) catchUp(ctx context.Context) error {
+	admin := kadm.NewClient(c.client)
+	starts, err := admin.ListStartOffsets(ctx, claimsTopic)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return err
+	}
+	ends, err := admin.ListEndOffsets(ctx, claimsTopic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return err
+	}
+	for p := range c.partitions {
+		start, okStart := starts.Lookup(claimsTopic, p)
+		end, okEnd := ends.Lookup(claimsTopic, p)
+		if !okStart || !okEnd {
+			return fmt.Errorf("there is no partition %d", p)
+		}
+		if start.Offset == end.Offset {
+			continue
+		}
+		if err := c.await(ctx, p, end.Offset); err != nil {
+			return fmt.Errorf("partition %d: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// keepConfirmed confirms again and again until the context ends.
+func (c *claims) keepConfirmed(ctx context.Context) {
+	for !ended(ctx) {
+		if err := c.confirm(ctx); err != nil {
+			pause(ctx, errorPause)
+			continue
+		}
+		pause(ctx, confirmInterval)
+	}
+}
+
+// lapsed says why this node cannot be sure of what it owns: another one may have
+// claimed it without its knowledge. It is nil if it can be sure.
+func (c *claims) lapsed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	age := time.Since(c.confirmed)
+	switch {
+	case age < sessionTimeout:
+		return nil
+	case c.trouble != nil:
+		return c.trouble
+	}
+	return events.Errorf(events.KindNotReady, "claims of shards were last confirmed %s ago", age.Round(time.Second))
+}
+
+// enter tells the region that this node is there, leave that it stops.
+func (c *claims) enter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	_, err := c.write(ctx, nodeKey(c.self), homeOf(c.self, c.partitions), claim{})
+	return err
+}
+
+func (c *claims) leave(ctx context.Context) error {
+	_, err := c.write(ctx, nodeKey(c.self), homeOf(c.self, c.partitions), claim{Stopped: true})
+	return err
+}
+
+// homeOf spreads names over partitions.
+func homeOf(name string, partitions int32) int32 {
+	return int32(kgo.StickyKeyPartitioner(nil).ForTopic("").Partition(&kgo.Record{Key: []byte(name)}, int(partitions)))
+}

@@ -1,0 +1,211 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
+)
+
+const (
+	// movePatience is how long a read waits for shards that are moving.
+	movePatience = 3 * time.Second
+	movePause    = 100 * time.Millisecond
+)
+
+// whileMoving does something again and again while it is not ready, for as long
+// as a shard takes to move. What another node has forwarded it does once: that node
+// asks again.
+func whileMoving(ctx context.Context, do func() error) error {
+	_, forwarded := api.ForwardedFrom(ctx)
+	begun := time.Now()
+	for {
+		err := do()
+		if forwarded || events.KindOf(err) != events.KindNotReady || time.Since(begun) >= movePatience {
+			return err
+		}
+		if pause(ctx, movePause); ended(ctx) {
+			return err
+		}
+	}
+}
+
+// Slices implements api.PeerNode: what the shards of this node have.
+func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPage, error) {
+	if _, ok := r.cfg.Streams[p.Stream]; !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	if p.Key == nil && p.Limit < 1 {
+		return nil, events.Errorf(events.KindInvalid, "slices: want a key, or a limit of 1 or more")
+	}
+	open, release, err := r.useOwn(p.Shards)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	shards := make([]*projections.Shard, len(open))
+	for i, s := range open {
+		shards[i] = s.Shard
+	}
+	page := &api.SlicesPage{Entities: []api.Entity{}}
+	if p.Key != nil {
+		e, err := projections.EntityOf(shards, p.Stream, string(p.Key))
+		if err == nil && len(e.Slices) > 0 {
+			page.Entities = append(page.Entities, toEntity(e))
+		}
+		return page, err
+	}
+	size := 0
+	for e, err := range projections.Entities(shards, p.Stream, string(p.Prefix), string(p.After)) {
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return nil, fmt.Errorf("scan stream %s of %s: %w", p.Stream, r.cfg.Region, err)
+		}
+		if len(page.Entities) == p.Limit || size > api.MaxScanBytes {
+			page.More = true
+			break
+		}
+		page.Entities = append(page.Entities, toEntity(e))
+		size += len(e.Key)
+		for _, s := range e.Slices {
+			size += len(s.Data)
+		}
+	}
+	return page, nil
+}
+
+func toEntity(e projections.Entity) api.Entity {
+	entity := api.Entity{Key: api.Bytes(e.Key)}
+	for _, s := range e.Slices {
+		entity.Slices = append(entity.Slices, api.Slice{Log: s.Log, Data: s.Data})
+	}
+	return entity
+}
+
+// gather asks every node of the region for the slices of its shards: producers with
+// other partitioners put one key into other partitions. The pages come in no order.
+func (r *Region) gather(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error) {
+	own, others, err := r.shares(r.allShards())
+	if err != nil {
+		return nil, err
+	}
+	pages := make([]*api.SlicesPage, len(others))
+	err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) (err error) {
+		theirs := p
+		theirs.Shards = others[i].shards
+		pages[i], err = c.Slices(ctx, theirs)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Shards = own
+	mine, err := r.Slices(ctx, p)
+	return append(pages, mine), err
+}
+
+// view reads the view of one key.
+func (r *Region) view(ctx context.Context, stream events.Stream, key string) (projections.Entry, error) {
+	e, err := r.entity(ctx, stream, key)
+	if err != nil || len(e.Slices) == 0 {
+		return projections.Entry{Stream: stream, Key: key}, err
+	}
+	return r.join(e)
+}
+
+// entity reads all slices of one key.
+func (r *Region) entity(ctx context.Context, stream events.Stream, key string) (projections.Entity, error) {
+	var pages []*api.SlicesPage
+	err := whileMoving(ctx, func() (err error) {
+		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Key: api.Bytes(key)})
+		return err
+	})
+	if err != nil {
+		return projections.Entity{}, err
+	}
+	if entities, _, _ := joinPages(stream, pages); len(entities) > 0 {
+		return entities[0], nil
+	}
+	return projections.Entity{Stream: stream, Key: key}, nil
+}
+
+// views reads, in the order of keys, views of keys that begin with prefix and come
+// after the key after, at most limit of them. If there may be more, last is up to where
+// it has come.
+func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int) (entries []projections.Entry, last string, more bool, err error) {
+	var pages []*api.SlicesPage
+	err = whileMoving(ctx, func() (err error) {
+		p := api.SlicesParams{Stream: stream, Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit}
+		pages, err = r.gather(ctx, p)
+		return err
+	})
+	if err != nil {
+		return nil, "", false, err
+	}
+	entities, last, more := joinPages(stream, pages)
+	if len(entities) > limit {
+		entities = entities[:limit]
+		last, more = entities[limit-1].Key, true
+	}
+	for _, e := range entities {
+		entry, err := r.join(e)
+		if err != nil {
+			return nil, "", false, err
+		}
+		if entry.Exists {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, last, more, nil
+}
+
+func (r *Region) join(e projections.Entity) (projections.Entry, error) {
+	rule, err := projections.LookupRule(r.cfg.Streams[e.Stream].Merge)
+	if err != nil {
+		return projections.Entry{}, err
+	}
+	return e.Join(rule)
+}
+
+// joinPages puts pages of several nodes together, in the order of keys. Beyond the
+// end of the shortest page that has more behind it nothing is known of that node's
+// keys: what the others have there is left out, and last says where that is.
+func joinPages(stream events.Stream, pages []*api.SlicesPage) (entities []projections.Entity, last string, more bool) {
+	for _, page := range pages {
+		if n := len(page.Entities); page.More && n > 0 {
+			if end := string(page.Entities[n-1].Key); !more || end < last {
+				more, last = true, end
+			}
+		}
+	}
+	for _, page := range pages {
+		for _, e := range page.Entities {
+			if key := string(e.Key); !more || key <= last {
+				entities = append(entities, projections.Entity{Stream: stream, Key: key, Slices: slicesOf(e)})
+			}
+		}
+	}
+	slices.SortStableFunc(entities, func(a, b projections.Entity) int { return strings.Compare(a.Key, b.Key) })
+	joined := entities[:0]
+	for _, e := range entities {
+		if n := len(joined); n > 0 && joined[n-1].Key == e.Key {
+			joined[n-1].Slices = append(joined[n-1].Slices, e.Slices...)
+			continue
+		}
+		joined = append(joined, e)
+	}
+	return joined, last, more
+}
+
+func slicesOf(e api.Entity) (list []merge.Slice) {
+	for _, s := range e.Slices {
+		list = append(list, merge.Slice{Log: s.Log, Data: s.Data})
+	}
+	return list
+}

@@ -1,0 +1,268 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+const (
+	openRetryLeast = 500 * time.Millisecond
+	openRetryMost  = 10 * time.Second
+
+	// A node from which something was taken that it was assigned claims it again
+	// only after this: by then one of the two knows better from the group.
+	reclaimPause = 3 * heartbeatInterval
+
+	keepInterval = 500 * time.Millisecond // between looks for what is to be tried again
+)
+
+// keeper opens the shards that the group assigns to this node and closes those
+// that another node has claimed. A shard that is assigned elsewhere stays open until
+// the other node claims it: until then somebody answers for it.
+type keeper struct {
+	cfg    *config.Config
+	begin  *beginnings
+	claims *claims
+	member *member
+	shards *shardSet
+	worker *worker
+	log    *slog.Logger
+
+	wake  chan struct{}
+	slots chan struct{} // bounds how many shards are opened at a time
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	places []place
+}
+
+// place is what the keeper knows of one shard.
+type place struct {
+	state   string             // one of the states below
+	began   string             // where the open shard began
+	err     error              // why it could not be opened the last time
+	since   time.Time          // when it was first tried to open it
+	pause   time.Duration      // before the next try
+	retryAt time.Time          // when to try again
+	cancel  context.CancelFunc // of the opening that is under way
+}
+
+// States of a shard on a node.
+const (
+	shardClosed  = "closed"
+	shardOpening = "opening"
+	shardOpen    = "open"
+	shardClosing = "closing"
+)
+
+func newKeeper(cfg *config.Config, begin *beginnings, shards *shardSet, log *slog.Logger) *keeper {
+	k := &keeper{
+		cfg: cfg, begin: begin, shards: shards, log: log, wake: make(chan struct{}, 1),
+		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), places: make([]place, cfg.Partitions),
+	}
+	for p := range k.places {
+		k.places[p].state = shardClosed
+	}
+	return k
+}
+
+// nudge has the keeper look again.
+func (k *keeper) nudge() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the shards until the context ends, and then closes them all.
+func (k *keeper) run(ctx context.Context) {
+	tick := time.NewTicker(keepInterval)
+	defer tick.Stop()
+	for !ended(ctx) {
+		for p := range k.cfg.Partitions {
+			k.look(ctx, p)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		case <-k.wake:
+		}
+	}
+	k.tasks.Wait()
+}
+
+// claimed takes in a claim, in the order of the log. A shard that is open here
+// under an earlier one is fenced at once.
+func (k *keeper) claimed(key string, c claim) {
+	p, err := strconv.ParseInt(key, 10, 32)
+	if err != nil || p < 0 || p >= int64(k.cfg.Partitions) {
+		return
+	}
+	if shard := k.shards.get(int32(p)); shard != nil && shard.Epoch() < c.epoch {
+		shard.fence(superseded(c))
+	}
+	k.nudge()
+}
+
+func superseded(c claim) error {
+	return fmt.Errorf("node %s owns it since %s, under epoch %s", c.Node, c.At.Format(time.RFC3339), c.epoch)
+}
+
+// look does what is due for one shard.
+func (k *keeper) look(ctx context.Context, p int32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := &k.places[p]
+	newest, _ := k.claims.of(shardKey(p))
+	assigned := k.member.has(p)
+	switch at.state {
+	case shardOpening:
+		if !assigned {
+			at.cancel()
+		}
+	case shardOpen:
+		if shard := k.shards.get(p); shard.Epoch() < newest.epoch || shard.isClosing() {
+			at.state = shardClosing
+			k.tasks.Go(func() { k.close(p, shard, superseded(newest)) })
+		}
+	case shardClosed:
+		if !assigned {
+			at.err, at.since, at.pause = nil, time.Time{}, 0
+		} else if !time.Now().Before(at.retryAt) {
+			task, cancel := context.WithCancel(ctx)
+			at.state, at.cancel = shardOpening, cancel
+			if at.since.IsZero() {
+				at.since = time.Now()
+			}
+			since := at.since
+			k.tasks.Go(func() {
+				defer cancel()
+				k.open(task, p, since)
+			})
+		}
+	}
+}
+
+// open brings a shard to where it begins, claims it, opens it and has it read.
+func (k *keeper) open(ctx context.Context, p int32, since time.Time) {
+	select {
+	case k.slots <- struct{}{}:
+		defer func() { <-k.slots }()
+	case <-ctx.Done():
+	}
+	shard, began, err := k.tryOpen(ctx, p, since)
+	if err == nil {
+		k.shards.put(p, &openShard{Shard: shard})
+		if c, _ := k.claims.of(shardKey(p)); c.epoch > shard.Epoch() {
+			k.shards.get(p).fence(superseded(c)) // and the next look closes it
+		}
+		k.worker.add(p, shard)
+		k.log.Info("shard is open", "shard", p, "epoch", uint64(shard.Epoch()), "began", began, "took", time.Since(since).String())
+	}
+	k.opened(ctx, p, began, err)
+	k.nudge()
+}
+
+func (k *keeper) opened(ctx context.Context, p int32, began string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := &k.places[p]
+	if err == nil {
+		*at = place{state: shardOpen, began: began}
+		return
+	}
+	at.state = shardClosed
+	if ended(ctx) {
+		at.retryAt = time.Now()
+		return
+	}
+	at.err = err
+	at.pause = min(max(openRetryLeast, 2*at.pause), openRetryMost)
+	at.retryAt = time.Now().Add(at.pause)
+	k.log.Warn("shard cannot be opened and is tried again", "shard", p, "error", err)
+}
+
+func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projections.Shard, string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	began, err := k.begin.find(ctx, p, since)
+	if err != nil {
+		return nil, "", err
+	}
+	epoch, err := k.claims.take(ctx, shardKey(p), p, began.epoch)
+	if err != nil {
+		return nil, "", err
+	}
+	sc, err := shardConfig(k.cfg, k.begin.fs, k.log, StateDir(k.cfg), p)
+	if err != nil {
+		return nil, "", err
+	}
+	sc.Cache, sc.Epoch, sc.Lineage = k.shards.cache, epoch, newLineage("")
+	shard, err := openState(sc)
+	return shard, began.from, err
+}
+
+// close ends the reading of a shard and closes it. Its directory stays.
+func (k *keeper) close(p int32, shard *openShard, reason error) {
+	shard.fence(reason)
+	k.worker.remove(p)
+	err := shard.close(reason)
+	k.shards.drop(p)
+	k.log.Info("shard is closed", "shard", p, "reason", reason)
+	if err != nil {
+		k.log.Error("shard was not closed properly", "shard", p, "error", err)
+	}
+	k.mu.Lock()
+	k.places[p] = place{state: shardClosed, retryAt: time.Now().Add(reclaimPause)}
+	k.mu.Unlock()
+	k.nudge()
+}
+
+// closeAll closes every shard; nothing is read any more.
+func (k *keeper) closeAll() error {
+	var first error
+	for _, p := range k.shards.numbers() {
+		err := k.shards.get(p).close(errStopped)
+		k.shards.drop(p)
+		if first == nil {
+			first = err
+		}
+	}
+	k.shards.cache.Unref()
+	return first
+}
+
+var errStopped = events.Errorf(events.KindNotReady, "the node stops")
+
+// stateOf tells what a shard is doing here.
+func (k *keeper) stateOf(p int32) place {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.places[p]
+}
+
+// problem says which of the shards that are assigned to this node are not open,
+// and why.
+func (k *keeper) problem() error {
+	for p := range k.cfg.Partitions {
+		at := k.stateOf(p)
+		switch {
+		case !k.member.has(p) || at.state == shardOpen:
+		case at.err != nil:
+			return events.Errorf(events.KindNotReady, "shard %d is not open: %w", p, at.err)
+		default:
+			return events.Errorf(events.KindNotReady, "shard %d is not open yet", p)
+		}
+	}
+	return nil
+}

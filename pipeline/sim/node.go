@@ -1,0 +1,141 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+)
+
+// Node is one node of a region.
+type Node struct {
+	region *Region
+	number int
+	port   int        // of its API
+	disk   *vfs.MemFS // which outlives its process
+	frozen bool       // guarded by the network
+
+	node *pipeline.Node // its process; nil: it does not run
+	card *card
+}
+
+func (n *Node) String() string { return fmt.Sprintf("%s node %d", n.region.Name, n.number) }
+
+func (n *Node) address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
+
+func (n *Node) config() *config.Config {
+	c := n.region.config()
+	c.API.Listen = n.address()
+	return c
+}
+
+// Up reports whether the node's process runs.
+func (n *Node) Up() bool { return n.node != nil }
+
+// Start starts the node's process on what its disk holds.
+func (n *Node) Start() {
+	t := n.region.world.t
+	t.Helper()
+	if err := n.TryStart(); err != nil {
+		t.Fatalf("%s: %v", n, err)
+	}
+}
+
+// TryStart is Start, if that may fail.
+func (n *Node) TryStart() error {
+	w := n.region.world
+	card := newCard(n)
+	w.net.change(func() { n.card, w.net.nodes[n.port] = card, n })
+	node, err := pipeline.StartNode(context.Background(), n.config(), pipeline.Parts{
+		FS: n.disk, Bucket: n.region.Bucket, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.String()),
+		Listen: w.net.virtual.Listen, Dial: card.dial, KafkaOpts: []kgo.Opt{kgo.Dialer(card.dial)},
+	})
+	if err != nil {
+		card.end()
+		return err
+	}
+	n.node = node
+	return nil
+}
+
+// AwaitReady waits until the node serves.
+func (n *Node) AwaitReady() {
+	n.region.world.t.Helper()
+	n.region.await(fmt.Sprintf("ready (node %d)", n.number), func() error { return n.node.Ready(context.Background()) })
+}
+
+// Stop stops the node's process as SIGTERM does.
+func (n *Node) Stop() {
+	n.region.world.t.Helper()
+	n.end()
+}
+
+// Kill ends the node's process without a word to anybody, as kill -9 does.
+func (n *Node) Kill() {
+	n.card.kill()
+	n.end()
+}
+
+// PowerLoss kills the node, and what it had not synced to disk is lost, down to a
+// random part.
+func (n *Node) PowerLoss() {
+	rng := n.region.world.Rand
+	crashed := n.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	n.Kill() // what it still does goes to the old disk, which is forgotten
+	n.disk = crashed
+}
+
+// DiskLoss is a loss of power after which the node's disk is empty.
+func (n *Node) DiskLoss() {
+	n.Kill()
+	n.disk = vfs.NewCrashableMem()
+}
+
+func (n *Node) end() {
+	if n.node == nil {
+		return
+	}
+	n.Thaw() // or it would never end
+	node := n.node
+	n.node = nil
+	err := node.Stop()
+	n.card.end()
+	if err != nil {
+		n.region.world.t.Errorf("%s: stop: %v", n, err)
+	}
+}
+
+// Put writes a value through the node and notes in the ledger what was
+// acknowledged. An error means that it may or may not have been written.
+func (n *Node) Put(ctx context.Context, key, value string) error {
+	node := n.node
+	if node == nil {
+		return errors.New("the node does not run")
+	}
+	res, err := node.Put(ctx, api.PutParams{Stream: "session", Key: []byte(key), Value: []byte(value)})
+	if err != nil {
+		return err
+	}
+	n.region.world.ledger.add(res.Position, key, value)
+	return nil
+}
+
+// Process is the node's process, nil if it does not run.
+func (n *Node) Process() *pipeline.Node { return n.node }
+
+// Own asks the node what it has itself, past all faults of the network.
+func (n *Node) Own() (*api.Status, error) {
+	c, err := api.NewPeerClient("http://"+n.address(), "checker", n.region.world.net.virtual.DialContext)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Status(context.Background())
+}
