@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -82,12 +84,9 @@ func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log eve
 	if err != nil {
 		return err
 	}
-	var old []events.Tombstone
-	before, bytes := time.Now().Add(-c.cfg.Tombstones.Keep), 0
-	for _, d := range dead {
-		if d.Offset < settled && d.Clock.Time().Before(before) && bytes < collectBytes {
-			old, bytes = append(old, d.Tombstone), bytes+len(d.Key)
-		}
+	old, err := c.old(ctx, log, settled, dead)
+	if err != nil {
+		return err
 	}
 	if len(old) > 0 {
 		offset, err := c.write(ctx, shard, log, old)
@@ -99,6 +98,35 @@ func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log eve
 	}
 	s.after = after
 	return nil
+}
+
+// old are the tombstones below an offset that are old enough, by their clocks and by
+// when they were written: events that are loaded may have clocks of long ago.
+func (c *collector) old(ctx context.Context, log events.Log, below int64, dead []projections.Dead) (old []events.Tombstone, err error) {
+	before, bytes := time.Now().Add(-c.cfg.Tombstones.Keep), 0
+	for _, d := range dead {
+		if d.Offset < below && d.Clock.Time().Before(before) && bytes < collectBytes {
+			old, bytes = append(old, d.Tombstone), bytes+len(d.Key)
+		}
+	}
+	if len(old) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, collectWait)
+	defer cancel()
+	topic := c.cfg.Streams[log.Stream].Topic
+	listed, err := kadm.NewClient(c.client).ListOffsetsAfterMilli(ctx, before.UnixMilli(), topic)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what was written to topic %s of %s before %s: %w", topic, c.cfg.Region, before.UTC().Format(time.RFC3339), err)
+	}
+	later, ok := listed.Lookup(topic, log.Partition)
+	if !ok {
+		return nil, nil
+	}
+	return slices.DeleteFunc(old, func(t events.Tombstone) bool { return t.Offset >= later.Offset }), nil
 }
 
 // write writes a collection into the log itself. Whether or not an answer comes, it

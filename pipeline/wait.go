@@ -29,7 +29,6 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 	if wait == 0 {
 		wait = api.DefaultWait
 	}
-	begun := time.Now()
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	err := api.Aside(ctx, func() error { return r.awaitCut(waiting, f.AtLeast) })
@@ -41,7 +40,7 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 	}
 	var behind *projections.BehindError
 	if errors.As(err, &behind) && errors.Is(behind.Err, context.DeadlineExceeded) {
-		behind.Err = fmt.Errorf("waited for %s", time.Since(begun).Round(time.Millisecond))
+		behind.Err = fmt.Errorf("waited for %s", wait)
 	}
 	return events.Errorf(events.KindNotReady, "%s is behind: %w", r.cfg.Region, err)
 }
