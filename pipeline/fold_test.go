@@ -129,11 +129,20 @@ func TestParked(t *testing.T) {
 	})
 }
 
-// A hole in a log blocks that log, by name; the others go on, also in the same
-// shard, and the node is not ready.
+// compact lets a topic be compacted, and waits until the node knows.
+func (r *region) compact(topic string) {
+	r.w.Helper()
+	r.setTopic(topic, "cleanup.policy", "compact")
+	time.Sleep(time.Minute) // it looks at its topics now and then
+}
+
+// A hole in a log that is compacted blocks that log, by name: whoever has not folded
+// before what is gone cannot do so any more. The others go on, also in the same shard,
+// and the node is not ready.
 func TestHole(t *testing.T) {
 	one(t, func(r *region) {
 		r.start()
+		r.compact("session")
 		r.transact(kgo.TryCommit, &kgo.Record{Topic: "session", Partition: 1, Key: []byte("a"), Value: []byte("1")})
 		r.has("a", "1")
 		r.produce(&kgo.Record{Topic: "session", Partition: 1, Key: []byte("a"), Value: []byte("behind the hole")})

@@ -233,7 +233,11 @@ func (h *historian) take(ctx context.Context, record *kgo.Record) error {
 // event tells of a record of the key what folds make of it. Of what is parked it
 // says why, never what.
 func (h *historian) event(ctx context.Context, log events.Log, record *kgo.Record) (api.HistoryEvent, error) {
-	found := api.HistoryEvent{Position: log.At(record.Offset), Written: record.Timestamp.UTC()}
+	inLog := *record // the reading goes on by the mirror's offsets
+	if err := h.region.worker.mirrors.toLog(ctx, log, []*kgo.Record{&inLog}, 0); err != nil {
+		return api.HistoryEvent{}, fmt.Errorf("history: %w", err)
+	}
+	found := api.HistoryEvent{Position: log.At(inLog.Offset), Written: record.Timestamp.UTC()}
 	e, wrong := readEvent(record)
 	if wrong != "" {
 		found.Op, found.Parked = "none", wrong

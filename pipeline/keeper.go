@@ -2,12 +2,15 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
@@ -160,12 +163,18 @@ func (k *keeper) open(ctx context.Context, p int32, since time.Time) {
 	case <-ctx.Done():
 	}
 	shard, began, err := k.tryOpen(ctx, p, since)
+	var places map[string]map[int32]kgo.Offset
+	if err == nil {
+		if places, err = k.worker.places(ctx, p, shard); err != nil {
+			err = errors.Join(err, shard.Close())
+		}
+	}
 	if err == nil {
 		k.shards.put(p, &openShard{Shard: shard})
 		if c, _ := k.claims.of(shardKey(p)); c.epoch > shard.Epoch() {
 			k.shards.get(p).fence(superseded(c)) // and the next look closes it
 		}
-		k.worker.add(p, shard)
+		k.worker.add(places)
 		k.log.Info("shard is open", "shard", p, "epoch", uint64(shard.Epoch()), "began", began, "took", time.Since(since).String())
 	}
 	k.opened(ctx, p, began, err)

@@ -184,6 +184,9 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 			ends[rt.log(p)] = offset{o.Offset, o.Err}
 		}
 	}
+	if region == r.cfg.Region {
+		r.worker.mirrors.ends(ctx, ends)
+	}
 	return ends
 }
 

@@ -326,6 +326,7 @@ func (r *Region) stop() error {
 	var err error
 	if r.worker != nil {
 		r.worker.client.Close()
+		r.worker.mirrors.close()
 	}
 	if r.claims != nil {
 		r.claims.client.Close()

@@ -59,6 +59,7 @@ func TestValuesStaySecret(t *testing.T) {
 			&kgo.Record{Topic: "session", Value: []byte(secret)},
 			&kgo.Record{Topic: "session", Key: []byte("p"), Value: []byte(secret), Headers: []kgo.RecordHeader{header}},
 		)
+		a.compact("session")
 		a.transact(kgo.TryCommit, &kgo.Record{Topic: "session", Key: []byte("t"), Value: []byte(secret)})
 		a.produce(&kgo.Record{Topic: "session", Key: []byte("t"), Value: []byte(secret)})
 		a.troubled("missing")

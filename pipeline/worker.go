@@ -40,6 +40,7 @@ type worker struct {
 	metrics *metrics
 	clock   *nodeClock
 	pace    *pace
+	mirrors *mirrors
 	log     *slog.Logger
 
 	orders chan func() // between a fold and the next poll; see do
@@ -47,14 +48,15 @@ type worker struct {
 	mu        sync.Mutex
 	interrupt context.CancelFunc // of the poll that is under way
 	paused    map[events.Log]bool
-	waiting   error        // why folding waits, nil if it does not
-	trouble   *recentError // the last that was told
-	topics    error        // what is wrong with the topics
+	waiting   error           // why folding waits, nil if it does not
+	trouble   *recentError    // the last that was told
+	topics    error           // what is wrong with the topics
+	compacted map[string]bool // topics; see compactedTopics
 }
 
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), log: log,
+		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
 		orders: make(chan func(), cfg.Partitions), interrupt: func() {}, paused: map[events.Log]bool{},
 	}
 	var err error
@@ -88,14 +90,23 @@ func (w *worker) do(order func()) {
 	<-done
 }
 
-// add begins to read the logs of a shard where its own vector says: it changed in
-// one step with the state, the group's offsets did not.
-func (w *worker) add(p int32, shard *projections.Shard) {
+// places are where to begin to read the logs of a shard: where its own vector says,
+// which changed in one step with the state. The group's offsets did not.
+func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) (map[string]map[int32]kgo.Offset, error) {
 	offsets := map[string]map[int32]kgo.Offset{}
 	for topic, rt := range w.routes {
-		offsets[topic] = map[int32]kgo.Offset{p: kgo.NewOffset().At(shard.Next(rt.log(p)))}
+		offset, err := w.mirrors.begin(ctx, rt.log(p), shard.Next(rt.log(p)))
+		if err != nil {
+			return nil, err
+		}
+		offsets[topic] = map[int32]kgo.Offset{p: kgo.NewOffset().At(offset)}
 	}
-	w.do(func() { w.client.AddConsumePartitions(offsets) })
+	return offsets, nil
+}
+
+// add begins to read at some places.
+func (w *worker) add(places map[string]map[int32]kgo.Offset) {
+	w.do(func() { w.client.AddConsumePartitions(places) })
 }
 
 // remove ends the reading of the logs of a shard. What was fetched of them is
@@ -119,6 +130,11 @@ func (w *worker) remove(p int32) {
 // cannot be written or is corrupt.
 func (w *worker) run(ctx context.Context) error {
 	defer w.finish()
+	for w.lookAtPolicies(ctx) != nil {
+		if pause(ctx, errorPause); ended(ctx) {
+			return nil
+		}
+	}
 	for {
 		w.obey()
 		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.poll(ctx) })
@@ -126,7 +142,7 @@ func (w *worker) run(ctx context.Context) error {
 			return nil
 		}
 		wrong := w.checkFetchErrors(fetches)
-		if err := w.fold(ctx, w.runs(fetches)); err != nil {
+		if err := w.fold(ctx, w.runs(ctx, fetches)); err != nil {
 			return err
 		}
 		if wrong {
@@ -171,16 +187,45 @@ func (w *worker) finish() {
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
-// runs sorts fetched records by shard.
-func (w *worker) runs(fetches kgo.Fetches) map[int32][]projections.Run {
+// runs sorts fetched records by shard, under the offsets that they have in their
+// logs.
+func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]projections.Run {
 	runs := map[int32][]projections.Run{}
 	fetches.EachPartition(func(ftp kgo.FetchTopicPartition) {
 		rt, known := w.routes[ftp.Topic]
-		if known && len(ftp.Records) > 0 {
-			runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records})
+		if !known || len(ftp.Records) == 0 || !w.translate(ctx, rt.log(ftp.Partition), ftp) {
+			return
 		}
+		w.mu.Lock()
+		sparse := !w.compacted[ftp.Topic]
+		w.mu.Unlock()
+		runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records, Sparse: sparse})
 	})
 	return runs
+}
+
+// translate gives records the offsets of their log. It waits until these are known;
+// if they never will be the log is blocked. It is false if there is nothing to fold.
+func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopicPartition) bool {
+	for waited := false; ; waited = true {
+		shard := w.shards.get(l.Partition)
+		if shard == nil || shard.isClosing() || ended(ctx) {
+			return false
+		}
+		err := w.mirrors.toLog(ctx, l, ftp.Records, ftp.HighWatermark)
+		switch {
+		case err == nil && waited:
+			w.setWaiting(nil)
+			return true
+		case err == nil:
+			return true
+		case events.KindOf(err) == events.KindRefused:
+			shard.Block(l, err)
+			return false
+		}
+		w.setWaiting(err)
+		pause(ctx, errorPause)
+	}
 }
 
 func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) error {
@@ -313,7 +358,7 @@ func (w *worker) watchTopics(ctx context.Context) {
 			return
 		}
 		err, known := w.lookAtTopics(ctx)
-		if !known {
+		if !known || w.lookAtPolicies(ctx) != nil {
 			continue // that the cluster does not answer is told by those who need it
 		}
 		w.mu.Lock()
@@ -341,6 +386,20 @@ func (w *worker) lookAtTopics(ctx context.Context) (wrong error, known bool) {
 		}
 	}
 	return nil, true
+}
+
+// lookAtPolicies finds out in which topics records may be missing.
+func (w *worker) lookAtPolicies(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	compacted, err := compactedTopics(ctx, kadm.NewClient(w.client), slices.Sorted(maps.Keys(w.routes)))
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.compacted = compacted
+	return nil
 }
 
 func (w *worker) setWaiting(err error) {

@@ -1,0 +1,189 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
+)
+
+// mirrors translates between the offsets of this region's mirrors and those of
+// their logs: a mirror has no holes, but a log has one wherever a transaction ended
+// or was aborted.
+type mirrors struct {
+	cfg  *config.Config
+	opts []kgo.Opt // of the region's own cluster
+
+	mu      sync.Mutex
+	open    map[events.Origin]*replicator.Mappings
+	covered map[events.Log]int64 // offsets of the mirror below which the mapping is known
+}
+
+func newMirrors(opts []kgo.Opt, cfg *config.Config) *mirrors {
+	return &mirrors{cfg: cfg, opts: opts, open: map[events.Origin]*replicator.Mappings{}, covered: map[events.Log]int64{}}
+}
+
+// close ends the reading of the link topic.
+func (m *mirrors) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mappings := range m.open {
+		mappings.Close()
+	}
+	clear(m.open)
+}
+
+func (m *mirrors) isMirror(l events.Log) bool { return l.Origin.Region != m.cfg.Region }
+
+// begin is where in the topic of a log, or in its mirror, to read what follows an
+// offset of the log.
+func (m *mirrors) begin(ctx context.Context, l events.Log, next int64) (int64, error) {
+	if !m.isMirror(l) || next == 0 {
+		return next, nil
+	}
+	runs, _, err := m.refreshed(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	offset, _ := runs.Dest(next, math.MaxInt64)
+	return offset, nil
+}
+
+// planPause is between looks for where a batch of a log that is being compacted has
+// gone; see replicator.Mappings.Bound.
+const planPause = 20 * time.Millisecond
+
+// toLog gives records that were read from the topic of a log, or from its mirror,
+// the offsets that they have in the log. The mirror ends at end, or behind it.
+func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
+	if !m.isMirror(l) || len(records) == 0 {
+		return nil
+	}
+	last := records[len(records)-1].Offset
+	runs, err := m.covering(ctx, l, last, end)
+	if err != nil || runs.Identity() {
+		return err
+	}
+	for _, r := range records {
+		offset, ok := runs.Source(r.Offset)
+		if !ok {
+			return events.Errorf(events.KindRefused, "%s: offset %d of its mirror %s has no place in it: the mirror holds records from before it was begun anew; "+
+				"give the region of the log a new incarnation", l, r.Offset, topicOf(m.cfg, l))
+		}
+		r.Offset = offset
+	}
+	return nil
+}
+
+// covering is the mapping of a log once it holds good for an offset of the mirror.
+func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (*mapping.Map, error) {
+	m.mu.Lock()
+	mappings, known := m.open[l.Origin], last < m.covered[l]
+	m.mu.Unlock()
+	if known {
+		return mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), nil
+	}
+	for {
+		runs, bound, err := m.refreshed(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		if last < bound {
+			m.mu.Lock()
+			m.covered[l] = min(max(end, last+1), bound)
+			m.mu.Unlock()
+			return runs, nil
+		}
+		if pause(ctx, planPause); ended(ctx) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// refreshed is the mapping of a log as it is now, and the offset of the mirror
+// before which it holds good.
+func (m *mirrors) refreshed(ctx context.Context, l events.Log) (runs *mapping.Map, bound int64, err error) {
+	mappings, err := m.of(ctx, l.Origin)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := mappings.Refresh(ctx); err != nil {
+		return nil, 0, err
+	}
+	topic := m.cfg.Streams[l.Stream].Topic
+	return mappings.Map(topic, l.Partition), mappings.Bound(topic, l.Partition), nil
+}
+
+// ends turns ends of topics into those of logs: a mirror's into the offset behind
+// that of its last record.
+func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
+	refreshed := map[events.Origin]error{}
+	for l, end := range ends {
+		if !m.isMirror(l) || end.err != nil || end.n == 0 {
+			continue
+		}
+		mappings, err := m.of(ctx, l.Origin)
+		if err == nil {
+			if _, done := refreshed[l.Origin]; !done {
+				refreshed[l.Origin] = mappings.Refresh(ctx)
+			}
+			err = refreshed[l.Origin]
+		}
+		if err != nil {
+			ends[l] = offset{err: err}
+			continue
+		}
+		if last, ok := mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition).Source(end.n - 1); ok {
+			ends[l] = offset{n: last + 1}
+		}
+	}
+}
+
+func (m *mirrors) of(ctx context.Context, origin events.Origin) (*replicator.Mappings, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mappings, ok := m.open[origin]; ok {
+		return mappings, nil
+	}
+	mappings, err := replicator.OpenMappings(ctx, m.opts, origin, m.cfg.Region)
+	if err == nil {
+		m.open[origin] = mappings
+	}
+	return mappings, err
+}
+
+// compactedTopics tells which topics of a cluster are compacted: what is missing there
+// has been folded by some regions and cannot be by others. Elsewhere only transactions
+// leave offsets without records. A topic of which the cluster does not tell counts as
+// compacted.
+func compactedTopics(ctx context.Context, admin *kadm.Client, topics []string) (map[string]bool, error) {
+	compacted := map[string]bool{}
+	for _, topic := range topics {
+		compacted[topic] = true
+	}
+	described, err := admin.DescribeTopicConfigs(ctx, topics...)
+	if errors.Is(err, kerr.ClusterAuthorizationFailed) || errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return compacted, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, topic := range described {
+		for _, c := range topic.Configs {
+			if c.Key == "cleanup.policy" && topic.Err == nil {
+				compacted[topic.Name] = c.MaybeValue() != "delete"
+			}
+		}
+	}
+	return compacted, nil
+}
