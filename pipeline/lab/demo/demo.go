@@ -149,7 +149,7 @@ func (d *Demo) settle(want int64) func(context.Context) (string, error) {
 		for {
 			same, digest, last, err := d.settled(ctx, want)
 			if err != nil {
-				return "", err
+				return "", fmt.Errorf("%w (%s)", err, last)
 			}
 			if same {
 				return "digest " + digest.String(), nil
@@ -169,7 +169,7 @@ func (d *Demo) settled(ctx context.Context, want int64) (same bool, digest event
 	for _, r := range d.Lab.Regions() {
 		s, err := d.clients[r].Status(ctx)
 		if err != nil {
-			return false, digest, "", err
+			return false, digest, last, err
 		}
 		last = fmt.Sprintf("%s has folded %d of %d events, problems: %v", r, api.Known(s.Events), want, s.Problems)
 		if api.Known(s.Events) != want {
