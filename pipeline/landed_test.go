@@ -14,7 +14,6 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
-	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // batch makes events with the ids from first on.
@@ -224,15 +223,15 @@ func TestLandedWaits(t *testing.T) {
 	})
 }
 
-// holdWrites has the region's Kafka take its time for the writes that come from
-// now on, until they are let go. (Not for attestations: they come from another
-// client, and kfake cannot end while two connections sleep.)
+// holdWrites has the region's Kafka take its time for the writes to the log of
+// stream session that come from now on, until they are let go. (Not for others: they
+// come from other clients, and kfake cannot end while two connections sleep.)
 func (r *region) holdWrites() (letGo func()) {
 	hold := make(chan bool)
-	attestations := r.kafka.TopicInfo(divergence.Topic).TopicID
+	log := r.kafka.TopicInfo("session").TopicID
 	r.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		r.kafka.KeepControl()
-		if topics := req.(*kmsg.ProduceRequest).Topics; len(topics) == 1 && topics[0].TopicID == attestations {
+		if topics := req.(*kmsg.ProduceRequest).Topics; len(topics) != 1 || topics[0].TopicID != log {
 			return nil, nil, false
 		}
 		r.kafka.SleepControl(func() { <-hold })
