@@ -54,23 +54,40 @@ func (w *backupWatch) run(ctx context.Context) {
 	if full := w.region.cfg.Backup.Schedule.Full; full > 0 {
 		every = min(every, full/watchPasses)
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+	pass, moved := time.NewTicker(every), time.NewTicker(keepInterval)
+	defer pass.Stop()
+	defer moved.Stop()
 	for {
 		w.look(ctx)
-		if w.due(time.Now()) && w.region.schedules() {
-			// Its result is noted and logged; a failed one is tried again at the next
-			// pass.
-			if _, err := w.region.CreateBackup(ctx); err == nil {
-				w.look(ctx)
+		// Once in each pass; a failed backup is tried again at the next. While a backup is
+		// due and it is not this node's to make, it may become so: nodes open their
+		// shards after the start, and take over those of others.
+		for tried, over := w.back(ctx), false; !over; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-pass.C:
+				over = true
+			case <-moved.C:
+				if !tried && w.due(time.Now()) && w.region.schedules() {
+					w.look(ctx) // the node before may have made it
+					tried = w.back(ctx)
+				}
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 	}
+}
+
+// back makes a backup if one is due, and reports whether it has tried. The result is
+// noted and logged.
+func (w *backupWatch) back(ctx context.Context) (tried bool) {
+	if !w.due(time.Now()) || !w.region.schedules() {
+		return false
+	}
+	if _, err := w.region.CreateBackup(ctx); err == nil {
+		w.look(ctx)
+	}
+	return true
 }
 
 // schedules says whether this node makes the region's scheduled backups: one of the
