@@ -15,12 +15,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 )
 
-// claimsTopic is where the nodes of a region say what they own. It has as many
+// claimsTopic is where the nodes of a region say what they own; nodes of another
+// group, of another deployment on the same cluster, have another one. It has as many
 // partitions as there are shards: partition i holds the claims of shard i, and
 // whoever the region's consumer group assigns it to is to claim the shard.
-const claimsTopic = "evenkeel.shards"
+func claimsTopic(cfg *config.Config) string {
+	const topic = "evenkeel.shards"
+	if cfg.Group == config.DefaultGroup {
+		return topic
+	}
+	return topic + "." + cfg.Group
+}
 
 // claimsConfigs keep the newest claim of each shard for ever.
 var claimsConfigs = map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}
@@ -65,6 +73,7 @@ type nodeRecord struct {
 // claims follows the claims topic, and adds to it.
 type claims struct {
 	client     *kgo.Client
+	topic      string
 	self       string
 	address    string
 	partitions int32
@@ -80,13 +89,13 @@ type claims struct {
 	trouble   error         // why the last try to confirm has failed
 }
 
-func newClaims(opts []kgo.Opt, self, address string, partitions int32, onClaim func(string, claim), log *slog.Logger) (*claims, error) {
+func newClaims(opts []kgo.Opt, self, address, topic string, partitions int32, onClaim func(string, claim), log *slog.Logger) (*claims, error) {
 	from := map[int32]kgo.Offset{}
 	for p := range partitions {
 		from[p] = kgo.NewOffset().AtStart()
 	}
 	client, err := kgo.NewClient(append(opts,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{claimsTopic: from}),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.FetchMaxWait(time.Second),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -94,10 +103,10 @@ func newClaims(opts []kgo.Opt, self, address string, partitions int32, onClaim f
 		kgo.RecordDeliveryTimeout(claimTimeout),
 	)...)
 	if err != nil {
-		return nil, fmt.Errorf("kafka client for topic %s: %w", claimsTopic, err)
+		return nil, fmt.Errorf("kafka client for topic %s: %w", topic, err)
 	}
 	return &claims{
-		client: client, self: self, address: address, partitions: partitions, onClaim: onClaim, log: log,
+		client: client, topic: topic, self: self, address: address, partitions: partitions, onClaim: onClaim, log: log,
 		newest: map[string]claim{}, nodes: map[string]nodeRecord{}, next: make([]int64, partitions), progress: make(chan struct{}),
 	}, nil
 }
@@ -123,7 +132,7 @@ func (c *claims) read(r *kgo.Record) {
 	key := string(r.Key)
 	isClaim := json.Unmarshal(r.Value, &cl) == nil && cl.Node != ""
 	if !isClaim {
-		c.log.Warn("a record in the claims topic is no claim", "topic", claimsTopic, "partition", r.Partition, "offset", r.Offset)
+		c.log.Warn("a record in the claims topic is no claim", "topic", c.topic, "partition", r.Partition, "offset", r.Offset)
 	}
 	cl.epoch = cl.Floor + events.Epoch(r.Offset) + 1
 	c.mu.Lock()
@@ -182,16 +191,16 @@ func (c *claims) write(ctx context.Context, key string, partition int32, cl clai
 		err    error
 	}
 	answers := make(chan answer, 1)
-	record := &kgo.Record{Topic: claimsTopic, Partition: partition, Key: []byte(key), Value: value}
+	record := &kgo.Record{Topic: c.topic, Partition: partition, Key: []byte(key), Value: value}
 	c.client.Produce(ctx, record, func(r *kgo.Record, err error) { answers <- answer{r.Offset, err} })
 	select {
 	case a := <-answers:
 		if a.err != nil {
-			return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, claimsTopic, partition, a.err)
+			return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, c.topic, partition, a.err)
 		}
 		return a.offset, nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, claimsTopic, partition, ctx.Err())
+		return 0, fmt.Errorf("claim %s in topic %s, partition %d: %w", key, c.topic, partition, ctx.Err())
 	}
 }
 
@@ -214,7 +223,7 @@ func (c *claims) take(ctx context.Context, key string, partition int32, stored e
 		return 0, err
 	}
 	if err := c.await(ctx, partition, offset+1); err != nil {
-		return 0, fmt.Errorf("claim %s is not read back from topic %s, partition %d: %w", key, claimsTopic, partition, err)
+		return 0, fmt.Errorf("claim %s is not read back from topic %s, partition %d: %w", key, c.topic, partition, err)
 	}
 	epoch := floor + events.Epoch(offset) + 1
 	if now, _ := c.of(key); now.epoch != epoch {
@@ -247,7 +256,7 @@ func (c *claims) confirm(ctx context.Context) error {
 	defer cancel()
 	err := c.catchUp(ctx)
 	if err != nil {
-		err = events.Errorf(events.KindNotReady, "claims of shards in topic %s cannot be read: %w", claimsTopic, err)
+		err = events.Errorf(events.KindNotReady, "claims of shards in topic %s cannot be read: %w", c.topic, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,14 +269,14 @@ func (c *claims) confirm(ctx context.Context) error {
 
 func (c *claims) catchUp(ctx context.Context) error {
 	admin := kadm.NewClient(c.client)
-	starts, err := admin.ListStartOffsets(ctx, claimsTopic)
+	starts, err := admin.ListStartOffsets(ctx, c.topic)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
 		return err
 	}
-	ends, err := admin.ListEndOffsets(ctx, claimsTopic)
+	ends, err := admin.ListEndOffsets(ctx, c.topic)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -275,8 +284,8 @@ func (c *claims) catchUp(ctx context.Context) error {
 		return err
 	}
 	for p := range c.partitions {
-		start, okStart := starts.Lookup(claimsTopic, p)
-		end, okEnd := ends.Lookup(claimsTopic, p)
+		start, okStart := starts.Lookup(c.topic, p)
+		end, okEnd := ends.Lookup(c.topic, p)
 		if !okStart || !okEnd {
 			return fmt.Errorf("there is no partition %d", p)
 		}

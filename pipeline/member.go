@@ -48,23 +48,24 @@ type member struct {
 // assigned, from a goroutine of the client.
 func newMember(opts []kgo.Opt, name string, cfg *config.Config, changed func(), log *slog.Logger) (*member, error) {
 	m := &member{cfg: cfg, name: name, log: log, assigned: map[int32]bool{}}
+	topic := claimsTopic(cfg)
 	opts = append(opts,
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.MaxVersions(commitVersions()),
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatInterval),
-		kgo.ConsumeTopics(claimsTopic),
+		kgo.ConsumeTopics(topic),
 		// A shard that moves has to be opened and replayed, so as few move as may be.
 		kgo.Balancers(kgo.StickyBalancer()),
 		kgo.AdjustFetchOffsetsFn(func(context.Context, map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 			return nil, nil // nothing is fetched
 		}),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
-			m.assign(topics[claimsTopic])
+			m.assign(topics[topic])
 			changed()
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
-			m.revoke(topics[claimsTopic])
+			m.revoke(topics[topic])
 			changed()
 		}),
 		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) {

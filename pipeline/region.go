@@ -185,7 +185,7 @@ func (r *Region) run() error {
 		return err
 	}
 	r.peers = &peers{self: r.name, dial: r.parts.Dial}
-	r.claims, err = newClaims(own, r.name, r.parts.Address, r.cfg.Partitions, func(key string, c claim) {
+	r.claims, err = newClaims(own, r.name, r.parts.Address, claimsTopic(r.cfg), r.cfg.Partitions, func(key string, c claim) {
 		r.keeper.claimed(key, c)
 		r.links.claimed(key, c)
 	}, r.log)

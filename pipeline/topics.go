@@ -73,7 +73,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic})
+	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic(r.cfg)})
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []
 		switch _, ok := attestations[topic]; {
 		case ok:
 			attests = append(attests, topic)
-		case topic == claimsTopic:
+		case topic == claimsTopic(r.cfg):
 			claims = append(claims, topic)
 		default:
 			logs = append(logs, topic)

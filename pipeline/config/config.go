@@ -267,6 +267,9 @@ type Limits struct {
 	StopTimeout time.Duration `yaml:"stop_timeout"`
 }
 
+// DefaultGroup is the consumer group of nodes that are not told another.
+const DefaultGroup = "evenkeel"
+
 const defaultMerge = "lww"
 
 // Values of Config.GroupProtocol.

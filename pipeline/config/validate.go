@@ -14,7 +14,7 @@ const (
 	maxPartitions  = 1024
 	minBodyBytes   = 1 << 10
 	maxBodyBytes   = 256 << 20
-	maxGroupBytes  = 255
+	maxGroupBytes  = 200 // there are topics named after it
 	minClockSkew   = time.Second
 	minStopTimeout = time.Second
 	maxStopTimeout = 10 * time.Minute
