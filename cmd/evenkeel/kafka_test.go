@@ -244,10 +244,18 @@ func (d *deployment) evenkeel(r events.Region, args ...string) (stdout string, c
 	return out.String(), c.ProcessState.ExitCode()
 }
 
+// broker runs kafka.sh. A broker that was killed a moment ago may still have its port.
 func (d *deployment) broker(args ...string) {
 	d.t.Helper()
-	if out, err := exec.Command("../../deploy/kafka/kafka.sh", args...).CombinedOutput(); err != nil {
-		d.t.Fatalf("kafka.sh %v: %v\n%s", args, err, out)
+	const patience = 30 * time.Second
+	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		out, err := exec.Command("../../deploy/kafka/kafka.sh", args...).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if !strings.Contains(string(out), "is in use by another process") || time.Since(begun) > patience {
+			d.t.Fatalf("kafka.sh %v: %v\n%s", args, err, out)
+		}
 	}
 }
 
