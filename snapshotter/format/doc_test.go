@@ -66,8 +66,9 @@ func TestDocNamesObjects(t *testing.T) {
 	}
 	for first, want := range map[string]string{
 		"floor": FloorName(m.Region, 1), "plan": PlanName(m.Region, 1), "pin": PinName(m.Region, id, "0123456789abcdef"),
+		"segment": SegmentName(m.Region, 1, 1),
 	} {
-		fill := strings.NewReplacer("REGION", m.Region.String(), "NNNNNNNNNN", "0000000001", "ID", id, "RRRRRRRRRRRRRRRR", "0123456789abcdef")
+		fill := strings.NewReplacer("REGION", m.Region.String(), "NNNNNNNNNN", "0000000001", "ID", id, "RRRRRRRRRRRRRRRR", "0123456789abcdef", "PPPP", "0001")
 		if got := fill.Replace(quoted(row(t, first))[0]); got != want {
 			t.Errorf("%s: FORMAT.md says %s, it is %s", first, got, want)
 		}
@@ -98,7 +99,9 @@ func TestDocListsFields(t *testing.T) {
 		t.Errorf("FORMAT.md lists %q, there are %q", listed, want)
 	}
 	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}),
-		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{})} {
+		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{}),
+		"segment:": fields(Segment{}), "end:": fields(LogEnd{}), "part:": fields(SegmentPart{}), "mark:": fields(events.Mark{}),
+		"gap:": fields(Gap{}), "block:": fields(Block{})} {
 		for _, name := range fields {
 			if !slices.Contains(quoted(row(t, place)), name) {
 				t.Errorf("FORMAT.md does not list %s of %s", name, place)

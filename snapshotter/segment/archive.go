@@ -1,0 +1,201 @@
+package segment
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+)
+
+// ErrTaken says that another archiver has put its own segment at that place.
+var ErrTaken = errors.New("another archiver has gone on there")
+
+// Append puts a segment into the bucket. ErrTaken: it is another one's place, and the
+// archive goes on behind what is there now. After any other error it may be there or
+// not, and the same bytes are to be appended again.
+func Append(ctx context.Context, bucket objstore.Creator, s *format.Segment, object []byte) error {
+	err := bucket.Create(ctx, format.SegmentName(s.Region, s.Shard, s.Number), object)
+	switch {
+	case errors.Is(err, objstore.ErrExists):
+		return fmt.Errorf("segment %d of shard %d: %w: %w", s.Number, s.Shard, ErrTaken, err)
+	case err != nil:
+		return fmt.Errorf("segment %d of shard %d: %w", s.Number, s.Shard, err)
+	}
+	return nil
+}
+
+// Numbers lists the segments of a shard, ascending. Objects that are none are passed
+// over.
+func Numbers(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) ([]int64, error) {
+	var numbers []int64
+	for info, err := range bucket.List(ctx, format.ShardSegmentPrefix(r, shard)) {
+		if err != nil {
+			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
+		}
+		if n, ok := format.ParseSegmentName(r, shard, info.Name); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
+
+// Newest reads the header of a shard's newest segment; nil: there is none.
+func Newest(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*format.Segment, error) {
+	numbers, err := Numbers(ctx, bucket, r, shard)
+	if err != nil || len(numbers) == 0 {
+		return nil, err
+	}
+	return Header(ctx, bucket, r, shard, numbers[len(numbers)-1])
+}
+
+// firstRead is what is read of a segment for its header: nearly always all of it.
+const firstRead = 32 << 10
+
+// Header reads the header of a segment. Damage is of kind events.KindInconsistent, no
+// such segment of kind events.KindNotFound.
+func Header(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) (*format.Segment, error) {
+	name := format.SegmentName(r, shard, number)
+	info, err := bucket.Stat(ctx, name)
+	if err != nil {
+		return nil, readError(name, err)
+	}
+	for size := int64(firstRead); ; size *= 8 {
+		size = min(size, info.Size, format.MaxSegmentHeaderBytes)
+		b, err := readRange(ctx, bucket, name, size)
+		if err != nil {
+			return nil, readError(name, err)
+		}
+		s, _, complete, err := decode(b, r, shard, number)
+		if complete || err != nil {
+			return s, err
+		}
+		if size == info.Size || size == format.MaxSegmentHeaderBytes {
+			return nil, events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
+		}
+	}
+}
+
+func readRange(ctx context.Context, bucket objstore.Reader, name string, size int64) ([]byte, error) {
+	if size == 0 {
+		return nil, nil
+	}
+	body, err := bucket.GetRange(ctx, name, 0, size)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(io.LimitReader(body, size))
+}
+
+// decode reads a header and makes sure that it is the one that was asked for.
+func decode(b []byte, r events.Region, shard int32, number int64) (s *format.Segment, payload []byte, complete bool, err error) {
+	name := format.SegmentName(r, shard, number)
+	s, payload, complete, err = format.DecodeSegment(b)
+	switch {
+	case err != nil:
+		return nil, nil, complete, fmt.Errorf("object %s: %w", name, err)
+	case !complete:
+		return nil, nil, false, nil
+	case s.Region != r || s.Shard != shard || s.Number != number:
+		return nil, nil, true, events.Errorf(events.KindInconsistent, "object %s is segment %d of shard %d of %s", name, s.Number, s.Shard, s.Region)
+	}
+	return s, payload, true, nil
+}
+
+func readError(name string, err error) error {
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return events.Errorf(events.KindNotFound, "segment %s is not there: %w", name, err)
+	case errors.Is(err, objstore.ErrCorrupt):
+		return events.Errorf(events.KindInconsistent, "segment %s: %w", name, err)
+	}
+	return fmt.Errorf("segment %s: %w", name, err)
+}
+
+// Segment is a segment with all that is in it, verified.
+type Segment struct {
+	*format.Segment
+	payload []byte
+}
+
+// Open reads a segment whole and verifies it: header and payload, as it is stored and
+// opened. A nil opener opens what is not sealed. Damage is of kind
+// events.KindInconsistent and names the object.
+func Open(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shard int32, number int64) (*Segment, error) {
+	const most = format.MaxSegmentHeaderBytes + 2*format.MaxSegmentBytes // sealing adds a little
+	name := format.SegmentName(r, shard, number)
+	object, err := objstore.ReadAll(ctx, bucket, name, most)
+	if err != nil {
+		return nil, readError(name, err)
+	}
+	s, stored, complete, err := decode(object, r, shard, number)
+	if err == nil && !complete {
+		err = events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := opener.Fits(s.Keys); err != nil {
+		return nil, fmt.Errorf("object %s: %w", name, err)
+	}
+	if err := matches(stored, s.StoredSize, s.StoredSHA256); err != nil {
+		return nil, events.Errorf(events.KindInconsistent, "object %s: %w", name, err)
+	}
+	plain, err := opener.Open(bytes.NewReader(stored), s.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", name, err)
+	}
+	payload, err := io.ReadAll(io.LimitReader(plain, s.Size+1))
+	if err != nil {
+		return nil, events.Errorf(events.KindInconsistent, "object %s: %w", name, err)
+	}
+	if err := matches(payload, s.Size, s.SHA256); err != nil {
+		return nil, events.Errorf(events.KindInconsistent, "object %s, opened: %w", name, err)
+	}
+	return &Segment{Segment: s, payload: payload}, nil
+}
+
+func matches(b []byte, size int64, sum string) error {
+	if got := sha256.Sum256(b); int64(len(b)) != size || hex.EncodeToString(got[:]) != sum {
+		return fmt.Errorf("%d bytes with SHA-256 %x, the header says %d bytes with %s", len(b), got, size, sum)
+	}
+	return nil
+}
+
+// Records yields the records of a log from an offset on, in order, with the offsets
+// that they have in the origin's log. They share the segment's memory.
+func (s *Segment) Records(l events.Log, from int64) iter.Seq2[*kgo.Record, error] {
+	return func(yield func(*kgo.Record, error) bool) {
+		p := s.Part(l)
+		if p == nil {
+			return
+		}
+		for _, block := range p.Blocks {
+			if block.Last < from {
+				continue
+			}
+			records, err := decodeBlock(s.payload[block.At:block.At+block.Length], block)
+			if err != nil {
+				yield(nil, events.Errorf(events.KindInconsistent, "object %s, %s, block of offsets %d to %d: %w",
+					format.SegmentName(s.Region, s.Shard, s.Number), l, block.First, block.Last, err))
+				return
+			}
+			for _, r := range records {
+				if r.Offset >= from && !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+}
