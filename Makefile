@@ -36,7 +36,7 @@ sim: ## simulated regions under faults: SEED= one seed, N= so many seeds
 fuzz: ## every fuzz target for T= each
 	deploy/scripts/fuzz.sh $(T)
 
-bench: bench-load bench-link bench-apply ## all benchmarks
+bench: bench-load bench-link bench-apply bench-backup ## all benchmarks
 
 bench-load: build ## events a second into the lab, beside bare producers on the same clusters
 	build/evenkeel-lab bench --json build/bench/load.json
@@ -46,6 +46,9 @@ bench-link: build ## links between two real Kafka clusters, beside MirrorMaker 2
 
 bench-apply: build ## folding events into a shard, beside a bare Pebble loop on the same keys (up to 50 GB of disk); SHORT=1: within four minutes
 	build/evenkeel-lab bench-apply --json build/bench/apply.json $(if $(SHORT),--short) $(ARGS)
+
+bench-backup: build ## backups and restores, beside plain copies; SHORT=1: within four minutes
+	build/evenkeel-lab bench-backup --json build/bench/backup.json $(if $(SHORT),--short) $(ARGS)
 
 generate: ## Go from the protobuf files
 	go generate ./schemas
@@ -62,4 +65,4 @@ kafka-down: ## stop them
 test-kafka: build ## the flow and its checks on real Kafka, with kcat as an independent client
 	deploy/kafka/test.sh
 
-.PHONY: help build demo check test race sim fuzz bench bench-load bench-link bench-apply generate golden kafka-up kafka-down test-kafka
+.PHONY: help build demo check test race sim fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka

@@ -16,7 +16,7 @@ func main() { os.Exit(cli.Main(root(), os.Args[1:])) }
 func root() *cobra.Command {
 	var out cli.Output
 	c := cli.Group("evenkeel-lab", "Three regions of Evenkeel in one process",
-		upCommand(&out), demoCommand(), benchCommand(), benchLinkCommand(), mirrorCommand(), benchApplyCommand(), benchApplySubjectCommand(),
+		upCommand(&out), demoCommand(), benchCommand(), benchLinkCommand(), mirrorCommand(), benchApplyCommand(), benchApplySubjectCommand(), benchBackupCommand(),
 		regionsCommand(&out),
 		changeCommand("stop", "Stop one region: its Kafka cluster and its node"),
 		changeCommand("start", "Start a stopped region"),
