@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -142,10 +143,26 @@ func (t *tool) put(c *cobra.Command, p api.PutParams) error {
 	if err != nil {
 		return err
 	}
+	t.awaitFold(c, client, p, res.AtLeast)
 	return t.out.Show(c.OutOrStdout(), res, func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, res.Position)
 		return err
 	})
+}
+
+// foldPatience is how long a command that has written waits until its region reads
+// what it wrote.
+const foldPatience = 5 * time.Second
+
+// awaitFold waits until whoever reads from the same region next sees what was written.
+// The write stands, whatever comes of the waiting, so that is told and no error.
+func (t *tool) awaitFold(c *cobra.Command, client *api.Client, p api.PutParams, cut events.Vector) {
+	_, err := client.Get(c.Context(), api.GetParams{
+		Stream: p.Stream, Key: p.Key, Freshness: api.Freshness{AtLeast: cut, TimeoutSeconds: foldPatience.Seconds()},
+	})
+	if err != nil && events.KindOf(err) != events.KindNotFound { // not found: it was deleted
+		fmt.Fprintf(c.ErrOrStderr(), "written, but not seen yet by readers of the region: %s\n", err)
+	}
 }
 
 // printable keeps control characters and broken UTF-8 out of the terminal.
