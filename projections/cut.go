@@ -61,6 +61,11 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 	var written int64
 	for it.First(); atState(it); it.Next() {
 		if it.Key()[0] == prefixFact {
+			// A table on both sides of the facts would lie across those that a new
+			// database has of its own, and would be rewritten once it is taken in.
+			if w, err = closeTable(w); err != nil {
+				return err
+			}
 			continue
 		}
 		if w == nil {
@@ -78,19 +83,24 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 		}
 		written += int64(len(it.Key()) + len(it.Value()))
 		if written >= tableBytes {
-			if err := w.Close(); err != nil {
+			if w, err = closeTable(w); err != nil {
 				return err
 			}
-			w = nil
 		}
 	}
 	if err = it.Error(); err != nil {
 		err = fmt.Errorf("shard %d: %w", c.partition, err)
 	}
-	if w != nil {
-		err = errors.Join(err, w.Close())
+	_, closeErr := closeTable(w)
+	return errors.Join(err, closeErr)
+}
+
+// closeTable closes a table if there is one; then there is none.
+func closeTable(w *sstable.Writer) (none *sstable.Writer, err error) {
+	if w == nil {
+		return nil, nil
 	}
-	return err
+	return nil, w.Close()
 }
 
 // tableWriter lets Pebble write a table to any writer.

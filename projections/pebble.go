@@ -18,6 +18,9 @@ const formatVersion = pebble.FormatValueSeparation
 // an apply looks up are either in the memtable or nowhere.
 const filterBitsPerKey = 10
 
+// tableBlockBytes is the size of a block, before it is compressed, in tables for backups.
+const tableBlockBytes = 32 << 10
+
 // PebbleOptions are those under which Open opens the database, for measuring what
 // Pebble does by itself.
 func (c Config) PebbleOptions() *pebble.Options {
@@ -41,11 +44,15 @@ func (c Config) PebbleOptions() *pebble.Options {
 
 // tableOptions are those of sorted tables written outside a database, for
 // backups; a database of formatVersion can ingest them. zstd makes them smaller than
-// Pebble's default does, and they are written once and kept for long.
+// Pebble's default does, and they are written once and kept for long. So do blocks of
+// more than 4 KiB: those of 32 KiB take a quarter less, and less time to open. Reads out
+// of a restored database decompress more for it until its compactions have been
+// there.
 func tableOptions() sstable.WriterOptions {
 	return sstable.WriterOptions{
 		TableFormat:  formatVersion.MaxTableFormat(),
 		FilterPolicy: bloom.FilterPolicy(filterBitsPerKey),
+		BlockSize:    tableBlockBytes,
 		Compression:  sstable.ZstdCompression,
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/sstable/block/blockkind"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -47,13 +49,13 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 		return events.Errorf(events.KindRefused, "state directory %s is not empty; a restore needs an empty one", cfg.Dir)
 	}
 	for _, table := range tables {
-		if err := checkTable(ctx, s.cfg.FS, table); err != nil {
+		if err := checkTable(ctx, s.cfg.FS, table, checkAround); err != nil { // the proof reads the rest
 			return fmt.Errorf("shard %d: table %s: %w", cfg.Partition, table, err)
 		}
 	}
 	if len(tables) > 0 {
 		if err := s.db.Ingest(ctx, tables); err != nil {
-			return fmt.Errorf("shard %d: tables cannot be taken in: %w", cfg.Partition, err)
+			return fmt.Errorf("shard %d: tables cannot be taken in: %w", cfg.Partition, damage(err))
 		}
 	}
 	// Nobody proves what is derived, so nothing of it is taken over.
@@ -80,17 +82,12 @@ func CheckTable(ctx context.Context, table []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return checkTable(ctx, fs, path)
+	return checkTable(ctx, fs, path, func(_ context.Context, r *sstable.Reader) error { return r.ValidateBlockChecksums() })
 }
 
-// checkTable reads every block of a table against its checksum, also those that
-// the proof does not come by (filters).
-func checkTable(ctx context.Context, fs vfs.FS, path string) (err error) {
-	defer func() {
-		if pebble.IsCorruptionError(err) {
-			err = events.Errorf(events.KindInconsistent, "%w", err)
-		}
-	}()
+// checkTable opens a table and checks it.
+func checkTable(ctx context.Context, fs vfs.FS, path string, check func(context.Context, *sstable.Reader) error) (err error) {
+	defer func() { err = damage(err) }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -106,7 +103,39 @@ func checkTable(ctx context.Context, fs vfs.FS, path string) (err error) {
 	if err != nil {
 		return err // and it has closed the file
 	}
-	return errors.Join(r.ValidateBlockChecksums(), r.Close())
+	return errors.Join(check(ctx, r), r.Close())
+}
+
+// damage gives what Pebble says of damaged tables its kind.
+func damage(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return events.Errorf(events.KindInconsistent, "%w", err)
+	}
+	return err
+}
+
+// checkAround reads the blocks of a table that hold no entries against their
+// checksums: of filters, indexes and properties. They are few.
+func checkAround(ctx context.Context, r *sstable.Reader) error {
+	l, err := r.Layout() // which reads the indexes
+	if err != nil {
+		return err
+	}
+	blocks := []block.Handle{l.TopIndex, l.RangeDel, l.RangeKey, l.ValueIndex, l.Properties, l.MetaIndex, l.BlobReferenceIndex}
+	for _, filter := range l.Filter {
+		blocks = append(blocks, filter.Handle)
+	}
+	for _, b := range blocks {
+		if b.Length == 0 {
+			continue // there is none
+		}
+		h, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, b, blockkind.Metadata, func(*block.Metadata, []byte) error { return nil })
+		if err != nil {
+			return err
+		}
+		h.Release()
+	}
+	return nil
 }
 
 // compareStates joins a ProofError for each log whose states differ.

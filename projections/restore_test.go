@@ -167,19 +167,21 @@ func TestRestoreDetectsEveryFlippedByte(t *testing.T) {
 	}
 	fs := vfs.NewMem()
 	tables, states := backup(t, fs, 0, w, 1<<20)
-	if len(tables) != 1 {
+	if len(tables) != 2 {
 		t.Fatalf("%d tables", len(tables))
 	}
 	rng := rand.New(rand.NewPCG(1, 4))
-	size := int64(len(read(t, fs, tables[0])))
-	for at := range size {
-		harmed := copyTables(t, fs, tables)
-		flip(t, harmed, tables[0], at, 1<<rng.IntN(8))
-		err := projections.Restore(t.Context(), config(harmed), tables, states)
-		if err == nil {
-			t.Errorf("byte %d of %d was flipped, and nothing noticed", at, size)
+	for _, table := range tables {
+		size := int64(len(read(t, fs, table)))
+		for at := range size {
+			harmed := copyTables(t, fs, tables)
+			flip(t, harmed, table, at, 1<<rng.IntN(8))
+			err := projections.Restore(t.Context(), config(harmed), tables, states)
+			if err == nil {
+				t.Errorf("table %s: byte %d of %d was flipped, and nothing noticed", table, at, size)
+			}
+			wantKind(t, err, events.KindInconsistent)
 		}
-		wantKind(t, err, events.KindInconsistent)
 	}
 	if err := projections.Restore(t.Context(), config(fs), tables, states); err != nil {
 		t.Errorf("not flipped: %v", err)

@@ -54,6 +54,9 @@ func fulls(ctx context.Context, e *env) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := st.close(); err != nil { // which ends its compactions
+		return err
+	}
 	return fullRestore(ctx, e, s, st, m)
 }
 

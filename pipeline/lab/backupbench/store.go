@@ -106,10 +106,12 @@ func (st *state) config(dir string, p int32) projections.Config {
 	}
 }
 
+// close closes the shards; once is enough, and twice does no harm.
 func (st *state) close() (err error) {
 	for _, shard := range st.shards {
 		err = errors.Join(err, shard.Close())
 	}
+	st.shards = nil
 	return err
 }
 
