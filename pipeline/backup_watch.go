@@ -27,6 +27,7 @@ type backupWatch struct {
 	seen     *api.BackupStatus // as the bucket was last read; nil: never
 	failed   error             // why it could not be read since, nil if it could
 	last     *api.BackupRun    // nil: none
+	drills   time.Time         // when this node has last tried a drill
 }
 
 const (
@@ -201,6 +202,9 @@ func (w *backupWatch) problems() (problems []string) {
 	if w.last != nil && w.last.Error != "" {
 		problems = append(problems, fmt.Sprintf("the backup of %s failed: %s", w.last.Began.Format(time.RFC3339), w.last.Error))
 	}
+	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
+		problems = append(problems, fmt.Sprintf("%s (drill %s); see: evenkeel drill show", w.seen.Drill.Error, w.seen.Drill.ID))
+	}
 	if w.seen != nil && len(w.seen.Damaged) > 0 {
 		problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged, e.g. of %s; see: evenkeel backup verify --all --level manifests", len(w.seen.Damaged), w.seen.Damaged[0]))
 	}
@@ -211,8 +215,8 @@ var infinite = math.Inf(1)
 
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
-	watch                          *backupWatch
-	age, checked, duration, stored *prometheus.Desc
+	watch                                          *backupWatch
+	age, checked, duration, stored, proved, failed *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -225,6 +229,8 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		checked:  desc("evenkeel_backup_checked_age_seconds", "Since the bucket was last read; +Inf: never."),
 		duration: desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
 		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
+		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
+		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 	}
 }
 
@@ -234,6 +240,8 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.checked
 	ch <- g.duration
 	ch <- g.stored
+	ch <- g.proved
+	ch <- g.failed
 }
 
 // Collect implements prometheus.Collector.
@@ -247,6 +255,17 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(g.checked, time.Since(s.Checked).Seconds())
+	proved, failed := infinite, 0.0
+	if d := s.Drill; d != nil {
+		if d.Proved != nil {
+			proved = time.Since(*d.Proved).Seconds()
+		}
+		if d.Error != "" {
+			failed = 1
+		}
+	}
+	gauge(g.proved, proved)
+	gauge(g.failed, failed)
 	for _, p := range s.Points {
 		age := infinite
 		if p.Backup != "" {

@@ -119,12 +119,17 @@ func newestID(ctx context.Context, bucket objstore.Reader, r events.Region) (str
 	return ids[len(ids)-1], nil
 }
 
+// files is the file system of the data directory.
+func (b Backups) files() vfs.FS {
+	if b.FS == nil {
+		return vfs.Default
+	}
+	return b.FS
+}
+
 // prove restores a backup below the data directory, proves it and deletes it again.
 func (b Backups) prove(ctx context.Context, m *format.Manifest) error {
-	fs := b.FS
-	if fs == nil {
-		fs = vfs.Default
-	}
+	fs := b.files()
 	scratch := filepath.Join(b.Config.DataDir, "scratch", "verify")
 	if err := errors.Join(fs.RemoveAll(scratch), fs.MkdirAll(filepath.Dir(scratch), 0o755)); err != nil {
 		return fmt.Errorf("scratch directory: %w", err)
@@ -151,6 +156,10 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 			return nil, err
 		}
 		s.Encryption, s.Every, s.Keys = c.Encryption, c.Schedule.Full.Seconds(), append(s.Keys, sealer.Keys()...)
+		s.DrillEvery = c.Schedule.Drill.Seconds()
+	}
+	if s.Drill, err = b.drillStatus(ctx); err != nil {
+		return nil, err
 	}
 	for _, backup := range inv.Backups {
 		if !backup.Restorable() {

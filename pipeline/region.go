@@ -209,6 +209,7 @@ func (r *Region) run() error {
 	if r.backups != nil {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
 		r.running.Go(func() { r.backups.run(ctx) })
+		r.running.Go(func() { r.backups.watchDrills(ctx) })
 	}
 	r.launch(ctx)
 	return r.startChecks(ctx, own)

@@ -97,6 +97,7 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		}
 		fmt.Fprintf(w, "the node's last, %s ago, took %s: %s\n", ago(s.Last.Began), seconds(s.Last.Duration), result)
 	}
+	fmt.Fprintln(w, drillText(s))
 	fmt.Fprintln(w)
 	if err := pointsTable(w, s); err != nil {
 		return err
@@ -111,6 +112,23 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		fmt.Fprintln(w)
 	}
 	return nil
+}
+
+// drillText says what restore drills have proved.
+func drillText(s *api.BackupStatus) string {
+	schedule := "on demand only"
+	if s.DrillEvery > 0 {
+		schedule = "every " + seconds(s.DrillEvery)
+	}
+	switch d := s.Drill; {
+	case d == nil:
+		return "restore drills " + schedule + "; there was NONE yet"
+	case d.Error != "":
+		return fmt.Sprintf("restore drills %s; the last, %s ago, FAILED: %s", schedule, ago(d.Created), d.Error)
+	case d.Proved != nil:
+		return fmt.Sprintf("restore drills %s; the last, %s ago, proved the state of %s", schedule, ago(d.Created), d.Proved.Format(time.RFC3339))
+	}
+	return "restore drills " + schedule + "; none of the last has proved anything"
 }
 
 // backupPoints is what a node's status says of backups; nothing if there are none.

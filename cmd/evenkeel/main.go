@@ -21,7 +21,7 @@ func root() *cobra.Command {
 		t.putCommand(), t.patchCommand(), t.appendCommand(), t.resolveCommand(), t.deleteCommand(), t.getCommand(), t.scanCommand(), t.watchCommand(), t.historyCommand(), t.loadCommand(),
 		t.linksCommand(),
 		t.modelsCommand(),
-		t.backupCommand(), t.keysCommand(),
+		t.backupCommand(), t.keysCommand(), t.drillCommand(),
 		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
 	)
 	c.Version = pipeline.Software

@@ -73,6 +73,17 @@ type BackupStatus struct {
 	Points     []inventory.Point `json:"points"`         // by stream
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
 	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since its start
+
+	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
+	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
+}
+
+// DrillStatus is what is known of restore drills.
+type DrillStatus struct {
+	ID      string     `json:"id"`
+	Created time.Time  `json:"created"`
+	Error   string     `json:"error,omitzero"`   // why restores of the newest drill failed
+	Proved  *time.Time `json:"proved,omitempty"` // of when the newest state is that a drill has proved; nil: none of the last ones has
 }
 
 // BackupRun is how a backup went.

@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
@@ -94,6 +95,14 @@ func (n *fakeNode) BackupStatus(ctx context.Context) (*api.BackupStatus, error) 
 
 func (n *fakeNode) PruneBackups(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
 	return ask[prune.Report](ctx, n, "backup.prune", p)
+}
+
+func (n *fakeNode) DrillRestore(ctx context.Context) (*format.Drill, error) {
+	return ask[format.Drill](ctx, n, "drill.restore", nil)
+}
+
+func (n *fakeNode) ListDrills(ctx context.Context, p api.ListDrillsParams) (*api.DrillList, error) {
+	return ask[api.DrillList](ctx, n, "drill.list", p)
 }
 
 func (n *fakeNode) ListBackups(ctx context.Context) (*api.BackupList, error) {

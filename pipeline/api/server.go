@@ -60,6 +60,8 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
 		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
 		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
+		"drill.restore":     c.bounded(c.admin, plainMethod(node.DrillRestore)),
+		"drill.list":        c.bounded(c.admin, method(node.ListDrills)),
 		"slices":            c.bounded(c.inner, method(node.Slices)),
 		"applied":           c.bounded(c.inner, method(node.Applied)),
 		"parked":            c.bounded(c.inner, method(node.ParkedReason)),

@@ -27,6 +27,7 @@ type Node interface {
 	CreateBackup(ctx context.Context) (*Backup, error)
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
 	BackupsNode
+	DrillsNode
 	LinksNode
 	ModelsNode
 	CheckNode

@@ -44,6 +44,7 @@ func (b *Backup) setDefaults(string) {
 	b.Keep.Full = 30 * 24 * time.Hour
 	b.KeepLast = 3
 	b.Schedule.Full = 24 * time.Hour
+	b.Schedule.Drill = 24 * time.Hour
 }
 
 // encryptions are the known values of Backup.Encryption; the first is the default.
@@ -79,6 +80,9 @@ func (b Backup) checkTimes(p *problems) {
 	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
 	if t := b.Schedule.Full; t != 0 && t < minSchedule {
 		p.add("backup.schedule.full", "want at least %s, or 0s for backups on demand only, got %s", minSchedule, t)
+	}
+	if t := b.Schedule.Drill; t != 0 && t < minSchedule {
+		p.add("backup.schedule.drill", "want at least %s, or 0s for drills on demand only, got %s", minSchedule, t)
 	}
 }
 

@@ -223,6 +223,11 @@ type Keep struct {
 type Schedule struct {
 	// Full backups: default 24h, at least 1m. 0s: only on demand.
 	Full time.Duration `yaml:"full"`
+
+	// Drill is how often backups are restored to a scratch place below the data
+	// directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
+	// demand. A node that cannot open backups drills none.
+	Drill time.Duration `yaml:"drill"`
 }
 
 // Tombstones are what deletes leave behind, so that older writes of other regions do

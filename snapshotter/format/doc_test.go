@@ -66,7 +66,7 @@ func TestDocNamesObjects(t *testing.T) {
 	}
 	for first, want := range map[string]string{
 		"floor": FloorName(m.Region, 1), "plan": PlanName(m.Region, 1), "pin": PinName(m.Region, id, "0123456789abcdef"),
-		"segment": SegmentName(m.Region, 1, 1),
+		"segment": SegmentName(m.Region, 1, 1), "drill": DrillName(m.Region, id),
 	} {
 		fill := strings.NewReplacer("REGION", m.Region.String(), "NNNNNNNNNN", "0000000001", "ID", id, "RRRRRRRRRRRRRRRR", "0123456789abcdef", "PPPP", "0001")
 		if got := fill.Replace(quoted(row(t, first))[0]); got != want {
@@ -101,7 +101,7 @@ func TestDocListsFields(t *testing.T) {
 	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}),
 		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{}),
 		"segment:": fields(Segment{}), "end:": fields(LogEnd{}), "part:": fields(SegmentPart{}), "mark:": fields(events.Mark{}),
-		"gap:": fields(Gap{}), "block:": fields(Block{})} {
+		"gap:": fields(Gap{}), "block:": fields(Block{}), "drill:": fields(Drill{}), "trial:": fields(Trial{})} {
 		for _, name := range fields {
 			if !slices.Contains(quoted(row(t, place)), name) {
 				t.Errorf("FORMAT.md does not list %s of %s", name, place)

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/cli"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+)
+
+func (t *tool) drillCommand() *cobra.Command {
+	c := cli.Group("drill", "Rehearse restores, and see how that went", t.drillRestoreCommand(), t.drillListCommand(), t.drillShowCommand())
+	c.Long = c.Short + `.
+
+Nodes drill by themselves (backup.schedule.drill). All of this works without a node too, with --config.`
+	return c
+}
+
+func (t *tool) drillRestoreCommand() *cobra.Command {
+	b := &backups{tool: t}
+	c := &cobra.Command{
+		Use:   "restore",
+		Short: "Restore the newest backup and an older one to a scratch place, prove them, delete them again, and report",
+		Long: `Restore the newest backup and one that is drawn from those before it to a scratch place below the
+data directory, prove them by computing every digest anew, and delete them again. The report is kept in the
+bucket. Exit code 6 if a restore failed.`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			d, err := ask(ctx, b, func(own pipeline.Backups) (*format.Drill, error) { return own.Drill(ctx) },
+				func(client *api.Client) (*format.Drill, error) { return client.DrillRestore(ctx) })
+			if err != nil {
+				return err
+			}
+			if err := t.out.Show(c.OutOrStdout(), d, func(w io.Writer) error { return drillTable(w, d) }); err != nil {
+				return err
+			}
+			return d.Err()
+		},
+	}
+	b.flags(c)
+	c.Flags().StringVar(&b.identity, "identity", "", "with --config: file with the identity to open backups with (default the configured one)")
+	return c
+}
+
+func (t *tool) listDrills(c *cobra.Command, b *backups, p api.ListDrillsParams) (*api.DrillList, error) {
+	ctx := c.Context()
+	return ask(ctx, b, func(own pipeline.Backups) (*api.DrillList, error) { return own.Drills(ctx, p) },
+		func(client *api.Client) (*api.DrillList, error) { return client.ListDrills(ctx, p) })
+}
+
+func (t *tool) drillListCommand() *cobra.Command {
+	b := &backups{tool: t}
+	p := api.ListDrillsParams{}
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List restore drills, newest first",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := t.listDrills(c, b, p)
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return drillsTable(w, list.Drills) })
+		},
+	}
+	b.flags(c)
+	c.Flags().IntVar(&p.Most, "limit", 20, "how many at the most")
+	return c
+}
+
+func (t *tool) drillShowCommand() *cobra.Command {
+	b := &backups{tool: t}
+	c := &cobra.Command{
+		Use:   "show [ID]",
+		Short: "Show the report of a restore drill (the newest unless an id is given)",
+		Args:  cli.Args(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			list, err := t.listDrills(c, b, api.ListDrillsParams{Drill: first(args)})
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error {
+				if len(list.Drills) == 0 {
+					_, err := fmt.Fprintln(w, "There was no restore drill yet; make one with: evenkeel drill restore")
+					return err
+				}
+				return drillTable(w, &list.Drills[0])
+			})
+		},
+	}
+	b.flags(c)
+	return c
+}
+
+func drillsTable(w io.Writer, drills []format.Drill) error {
+	var rows [][]string
+	for _, d := range drills {
+		result, proved := "proved", "NOTHING"
+		if d.Err() != nil {
+			result = "FAILED"
+		}
+		if at := d.Proved(); !at.IsZero() {
+			proved = at.Format(time.RFC3339)
+		}
+		rows = append(rows, []string{d.ID, d.Created.Format(time.RFC3339), fmt.Sprint(len(d.Trials)), result, proved})
+	}
+	return term.Table(w, []string{"DRILL", "MADE", "RESTORES", "RESULT", "PROVED THE STATE OF"}, rows)
+}
+
+func drillTable(w io.Writer, d *format.Drill) error {
+	fmt.Fprintf(w, "Restore drill %s of %s, made at %s by %s\n\n", d.ID, d.Region, d.Created.Format(time.RFC3339), d.Owner)
+	var rows [][]string
+	for _, t := range d.Trials {
+		result := fmt.Sprintf("%d logs proved", len(t.States))
+		if t.Error != "" {
+			result = "FAILED"
+		}
+		at := ""
+		if !t.StateTime.IsZero() {
+			at = t.StateTime.Format(time.RFC3339)
+		}
+		rows = append(rows, []string{t.Aim, t.Backup, at, term.Bytes(t.Bytes), fmt.Sprintf("%.2f s", t.TookSeconds), result})
+	}
+	if err := term.Table(w, []string{"RESTORED", "BACKUP", "STATE OF", "FETCHED", "TOOK", "RESULT"}, rows); err != nil {
+		return err
+	}
+	for _, t := range d.Trials {
+		if t.Error != "" {
+			fmt.Fprintf(w, "\n! %s: %s\n", t.Aim, t.Error)
+		}
+	}
+	return nil
+}
