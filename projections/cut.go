@@ -7,8 +7,6 @@ import (
 	"io"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage"
-	"github.com/cockroachdb/pebble/v2/sstable"
 
 	"github.com/evenkeel/evenkeel/events"
 )
@@ -20,6 +18,7 @@ type Cut struct {
 	lineage   Lineage
 	epoch     events.Epoch
 	snapshot  *pebble.Snapshot
+	logs      map[events.Log]*logEntry
 	states    []events.LogState
 }
 
@@ -30,7 +29,9 @@ func (s *Shard) Freeze() (*Cut, error) {
 	if err != nil {
 		return nil, errors.Join(err, snapshot.Close())
 	}
-	return &Cut{partition: s.cfg.Partition, lineage: s.lineage, epoch: s.epoch, snapshot: snapshot, states: sortedStates(logs)}, nil
+	return &Cut{
+		partition: s.cfg.Partition, lineage: s.lineage, epoch: s.epoch, snapshot: snapshot, logs: logs, states: sortedStates(logs),
+	}, nil
 }
 
 // Close lets go of the cut.
@@ -48,6 +49,9 @@ func (c *Cut) Epoch() events.Epoch { return c.epoch }
 // States is the state of every log at the cut, in order.
 func (c *Cut) States() []events.LogState { return c.states }
 
+// Vector is where the cut is.
+func (c *Cut) Vector() events.Vector { return events.VectorOf(c.states) }
+
 // WriteTables writes the cut as sorted tables in Pebble's format, in order and
 // disjoint, each of about tableBytes (before compression, rounded up to a whole
 // entry). For each table it calls create once and closes the writer that it got.
@@ -57,62 +61,22 @@ func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 		return err
 	}
 	defer closeIter(it, &err)
-	var w *sstable.Writer
-	var written int64
+	out := tables{bytes: tableBytes, create: create}
 	for it.First(); atState(it); it.Next() {
 		if it.Key()[0] == prefixFact {
 			// A table on both sides of the facts would lie across those that a new
 			// database has of its own, and would be rewritten once it is taken in.
-			if w, err = closeTable(w); err != nil {
+			if err := out.close(); err != nil {
 				return err
 			}
 			continue
 		}
-		if w == nil {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			out, err := create()
-			if err != nil {
-				return err
-			}
-			w, written = sstable.NewWriter(&tableWriter{out}, tableOptions()), 0
-		}
-		if err := w.Set(it.Key(), it.Value()); err != nil {
-			return errors.Join(err, w.Close())
-		}
-		written += int64(len(it.Key()) + len(it.Value()))
-		if written >= tableBytes {
-			if w, err = closeTable(w); err != nil {
-				return err
-			}
+		if err := out.set(ctx, it.Key(), it.Value()); err != nil {
+			return err
 		}
 	}
 	if err = it.Error(); err != nil {
 		err = fmt.Errorf("shard %d: %w", c.partition, err)
 	}
-	_, closeErr := closeTable(w)
-	return errors.Join(err, closeErr)
+	return errors.Join(err, out.close())
 }
-
-// closeTable closes a table if there is one; then there is none.
-func closeTable(w *sstable.Writer) (none *sstable.Writer, err error) {
-	if w == nil {
-		return nil, nil
-	}
-	return nil, w.Close()
-}
-
-// tableWriter lets Pebble write a table to any writer.
-type tableWriter struct{ io.WriteCloser }
-
-var _ objstorage.Writable = (*tableWriter)(nil)
-
-func (t *tableWriter) Write(p []byte) error {
-	_, err := t.WriteCloser.Write(p)
-	return err
-}
-
-func (t *tableWriter) Finish() error { return t.Close() }
-
-func (t *tableWriter) Abort() { _ = t.Close() } // the caller gets the error that led here

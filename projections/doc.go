@@ -12,7 +12,8 @@
 // The road of an event: Shard.Apply (apply.go) decodes its record, merge.Rule's
 // Fold makes the new slice, and one Pebble batch takes slices, vector and
 // digests together. So any Pebble snapshot is an exact, self-describing cut:
-// Freeze returns one, for backups.
+// Freeze returns one, for backups: of all of it, or of what has changed since an
+// earlier vector.
 //
 // # Guarantees
 //

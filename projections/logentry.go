@@ -27,6 +27,10 @@ func newLogEntry(l events.Log, rule string) *logEntry {
 // those that it changed under the next number, and now and then all of them, after
 // which what was written before is not needed any more. So a batch of few events
 // writes few bytes, and in one place.
+//
+// A batch moves its log by one offset at least, so no number is higher than the next
+// offset of its log. A delta numbers its one entry by that offset: behind all that any
+// database has of the log's earlier states.
 type bucketJournal struct {
 	next  uint64 // number of the next entry
 	bytes int    // of entries since one that holds all buckets

@@ -38,7 +38,14 @@ func describe(s events.LogState) string {
 // restored slices and must be those in want. The tables, given by their paths in
 // cfg.FS on the same file system as cfg.Dir and synced to disk, are moved into
 // the database. On error the directory is not to be used.
-func Restore(ctx context.Context, cfg Config, tables []string, want []events.LogState) (err error) {
+func Restore(ctx context.Context, cfg Config, tables []string, want []events.LogState) error {
+	return RestoreLayers(ctx, cfg, [][]string{tables}, want)
+}
+
+// RestoreLayers is Restore for tables of which some lie above others: the first layer
+// is what Cut.WriteTables wrote, each of the others what Cut.WriteDelta wrote since the
+// vector of the one before.
+func RestoreLayers(ctx context.Context, cfg Config, layers [][]string, want []events.LogState) (err error) {
 	cfg.Models = nil // they are made of what is restored, when it is opened
 	s, err := Open(cfg)
 	if err != nil {
@@ -48,14 +55,9 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 	if len(s.logs) > 0 {
 		return events.Errorf(events.KindRefused, "state directory %s is not empty; a restore needs an empty one", cfg.Dir)
 	}
-	for _, table := range tables {
-		if err := checkTable(ctx, s.cfg.FS, table, checkAround); err != nil { // the proof reads the rest
-			return fmt.Errorf("shard %d: table %s: %w", cfg.Partition, table, err)
-		}
-	}
-	if len(tables) > 0 {
-		if err := s.db.Ingest(ctx, tables); err != nil {
-			return fmt.Errorf("shard %d: tables cannot be taken in: %w", cfg.Partition, damage(err))
+	for _, tables := range layers {
+		if err := s.ingest(ctx, tables); err != nil {
+			return fmt.Errorf("shard %d: %w", cfg.Partition, err)
 		}
 	}
 	// Nobody proves what is derived, so nothing of it is taken over.
@@ -67,6 +69,22 @@ func Restore(ctx context.Context, cfg Config, tables []string, want []events.Log
 		return events.Errorf(events.KindInconsistent, "shard %d: %w", cfg.Partition, err)
 	}
 	return compareStates(cfg.Partition, want, found)
+}
+
+// ingest takes in the tables of a layer, above what is there.
+func (s *Shard) ingest(ctx context.Context, tables []string) error {
+	for _, table := range tables {
+		if err := checkTable(ctx, s.cfg.FS, table, checkAround); err != nil { // the proof reads the rest
+			return fmt.Errorf("table %s: %w", table, err)
+		}
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	if err := s.db.Ingest(ctx, tables); err != nil {
+		return fmt.Errorf("tables cannot be taken in: %w", damage(err))
+	}
+	return nil
 }
 
 // CheckTable reads every block of a sorted table, as Cut.WriteTables writes them,

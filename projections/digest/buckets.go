@@ -32,17 +32,20 @@ type Changes struct {
 
 // Add takes a slice with the given hash and bytes into a bucket.
 func (c *Changes) Add(bucket int, hash Sum, bytes int64) {
-	c.isSet[bucket/64] |= 1 << (bucket % 64)
+	c.Touch(bucket)
 	b := &c.by[bucket]
 	b.Sum, b.Keys, b.Bytes = b.Sum.Add(hash), b.Keys+1, b.Bytes+bytes
 }
 
 // Remove is the inverse of Add.
 func (c *Changes) Remove(bucket int, hash Sum, bytes int64) {
-	c.isSet[bucket/64] |= 1 << (bucket % 64)
+	c.Touch(bucket)
 	b := &c.by[bucket]
 	b.Sum, b.Keys, b.Bytes = b.Sum.Sub(hash), b.Keys-1, b.Bytes-bytes
 }
+
+// Touch counts a bucket among those that were changed, although it is as it was.
+func (c *Changes) Touch(bucket int) { c.isSet[bucket/64] |= 1 << (bucket % 64) }
 
 // Reset makes c the zero Changes again.
 func (c *Changes) Reset() {
