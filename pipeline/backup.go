@@ -150,7 +150,7 @@ func (r *Region) backupConfig() snapshotter.Config {
 
 func toBackup(m *format.Manifest) api.Backup {
 	b := api.Backup{
-		ID: m.ID, Kind: cmp.Or(m.Kind, format.Full), Region: m.Region, Created: m.Created, Shards: len(m.Shards),
+		ID: m.ID, Kind: cmp.Or(m.Kind, format.Full), Parents: append([]string{}, m.Parents...), Region: m.Region, Created: m.Created, Shards: len(m.Shards),
 		Bytes: m.Bytes(), Stored: m.StoredBytes(), Keys: append([]string{}, m.Keys()...), States: m.States(),
 	}
 	for _, s := range m.Shards {

@@ -47,16 +47,12 @@ func newSource(cfg *config.Config, bucket objstore.Bucket, given *seal.Opener) (
 
 // List lists the backups that exist.
 func (b Backups) List(ctx context.Context) (*api.BackupList, error) {
-	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
+	all, err := catalog.All(ctx, b.Bucket, b.Config.Region)
 	if err != nil {
 		return nil, err
 	}
 	list := &api.BackupList{Backups: []api.Backup{}}
-	for _, id := range ids {
-		m, err := catalog.Load(ctx, b.Bucket, b.Config.Region, id)
-		if err != nil {
-			return nil, fmt.Errorf("list backups: %w", err)
-		}
+	for _, m := range all {
 		list.Backups = append(list.Backups, toBackup(m))
 	}
 	return list, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -25,8 +24,8 @@ const (
 	// to fetch it takes less time than to replay so much.
 	worthRestoring = 100_000 // records, of all logs of the shard
 
-	// backupsTried is how many backups are looked at, newest first, if one is
-	// damaged.
+	// backupsTried is how many backups are looked at if one is damaged: of a delta next
+	// the full that it builds on, else the one before.
 	backupsTried = 5
 
 	// bucketPatience is how long a shard waits for a bucket that does not answer
@@ -77,8 +76,10 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time)
 		}
 		return beginning{}, err
 	}
-	for _, id := range backups {
+	for tried := 0; tried < backupsTried && len(backups) > 0; tried++ {
+		id := backups[len(backups)-1]
 		m, err := b.usable(ctx, id)
+		backups = others(backups, m)
 		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
 			if err = b.restore(ctx, m, partition); err == nil {
 				return beginning{from: "backup " + m.ID}, nil // which has no epoch
@@ -87,10 +88,13 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time)
 		if err == nil {
 			break // older ones are no better
 		}
-		if kind := events.KindOf(err); kind != events.KindInconsistent && kind != events.KindRefused {
+		switch events.KindOf(err) {
+		case events.KindNotFound: // pruned meanwhile
+		case events.KindInconsistent, events.KindRefused:
+			b.log.Error("backup cannot be used; trying another", "shard", partition, "backup", id, "error", err)
+		default:
 			return beginning{}, err
 		}
-		b.log.Error("backup cannot be used; trying the one before it", "shard", partition, "backup", id, "error", err)
 	}
 	return beginning{from: describeOwn(own), epoch: own.epoch}, nil
 }
@@ -183,17 +187,27 @@ func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vec
 	return starts, nil
 }
 
-// backups are the ids of the newest backups, newest first.
+// backups are the ids of the backups, oldest first.
 func (b *beginnings) backups(ctx context.Context) ([]string, error) {
 	if b.bucket == nil {
 		return nil, nil
 	}
-	ids, err := catalog.IDs(ctx, b.bucket, b.cfg.Region)
-	if err != nil {
-		return nil, err
+	return catalog.IDs(ctx, b.bucket, b.cfg.Region)
+}
+
+// others are the backups that are left to be tried after the newest of some, whose
+// manifest is nil if it cannot be read. What lies between a delta and its full builds
+// on the same full, most likely.
+func others(ids []string, newest *format.Manifest) []string {
+	ids = ids[:len(ids)-1]
+	if newest == nil || newest.Kind != format.Delta {
+		return ids
 	}
-	slices.Reverse(ids)
-	return ids[:min(len(ids), backupsTried)], nil
+	full := newest.Parents[0]
+	for len(ids) > 0 && ids[len(ids)-1] > full {
+		ids = ids[:len(ids)-1]
+	}
+	return ids
 }
 
 func (b *beginnings) usable(ctx context.Context, id string) (*format.Manifest, error) {
@@ -218,7 +232,11 @@ func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition 
 	if err != nil {
 		return err
 	}
-	if err := restore.Shard(ctx, src, m, partition, t, nil); err != nil {
+	chain, err := catalog.LoadChain(ctx, b.bucket, m)
+	if err != nil {
+		return err
+	}
+	if err := restore.Shard(ctx, src, chain, partition, t, nil); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(aside))
 	}
 	dir := shardDir(StateDir(b.cfg), partition)

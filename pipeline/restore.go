@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/digest"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -51,18 +52,22 @@ func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
 	if err := job.check(m); err != nil {
 		return nil, err
 	}
+	chain, err := catalog.LoadChain(ctx, job.Bucket, m)
+	if err != nil {
+		return nil, err
+	}
 	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
 	if err := t.clear(); err != nil {
 		return nil, err
 	}
 	if job.Planned != nil {
-		job.Planned(m.Bytes())
+		job.Planned(chain.Bytes())
 	}
 	src, err := newSource(job.Config, job.Bucket, job.Opener)
 	if err != nil {
 		return nil, err
 	}
-	report, err := restore.Run(ctx, src, m, t, job.Fetched)
+	report, err := restore.Run(ctx, src, chain, t, job.Fetched)
 	if err != nil {
 		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
 	}
@@ -146,17 +151,19 @@ func (f syncedFile) Write(p []byte) (int, error) { return f.File.Write(bytes.Clo
 func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
 
 // Finish implements restore.Target.
-func (t *stateTarget) Finish(ctx context.Context, shard format.Shard) error {
+func (t *stateTarget) Finish(ctx context.Context, shard format.Shard, layers [][]int) error {
 	sc, err := shardConfig(t.cfg, t.fs, t.log, t.dir, shard.Partition)
 	if err != nil {
 		return err
 	}
 	sc.Lineage = t.lineage
-	var tables []string
-	for n := range shard.Tables {
-		tables = append(tables, t.tablePath(shard.Partition, n))
+	paths := make([][]string, len(layers))
+	for i, tables := range layers {
+		for _, n := range tables {
+			paths[i] = append(paths[i], t.tablePath(shard.Partition, n))
+		}
 	}
-	return projections.Restore(ctx, sc, tables, shard.States)
+	return projections.RestoreLayers(ctx, sc, paths, shard.States)
 }
 
 // moveDir moves a directory to its place, which is empty or not there.

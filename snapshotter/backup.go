@@ -31,8 +31,9 @@ type Cut interface {
 	Epoch() events.Epoch // under which the shard is open; 0: none
 	States() []events.LogState
 
-	// WriteTables writes the cut as disjoint sorted tables in order, each of
-	// about tableBytes. For each it calls create and closes the writer.
+	// WriteTables writes the cut, or for a delta what has changed since its parent,
+	// as disjoint sorted tables in order, each of about tableBytes. For each it calls
+	// create and closes the writer.
 	WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) error
 }
 
@@ -111,7 +112,31 @@ func Shards(ctx context.Context, bucket objstore.Bucket, id string, cuts []Cut, 
 // Publish makes the backup exist of which all shards have been copied.
 func Publish(ctx context.Context, bucket objstore.Bucket, id string, created time.Time, shards []format.Shard, cfg Config) (*format.Manifest, error) {
 	m := cfg.manifest(id, created)
-	m.Shards = slices.SortedFunc(slices.Values(shards), func(a, b format.Shard) int { return cmp.Compare(a.Partition, b.Partition) })
+	m.Shards = byPartition(shards)
+	return publish(ctx, bucket, m)
+}
+
+// PublishDelta is Publish for a backup of what has changed since another: that which all
+// cuts that were copied were told (Cut). An error of kind events.KindInconsistent says
+// that they do not fit.
+func PublishDelta(ctx context.Context, bucket objstore.Bucket, id string, created time.Time, parent *format.Manifest, shards []format.Shard, cfg Config) (*format.Manifest, error) {
+	if id <= parent.ID {
+		return nil, events.Errorf(events.KindRefused, "backup %s cannot build on %s, whose id is not lower; check this machine's clock", id, parent.ID)
+	}
+	m := cfg.manifest(id, created)
+	m.Kind, m.Parents = format.Delta, parent.Path()
+	m.Shards = byPartition(shards)
+	if err := m.Follows(parent); err != nil {
+		return nil, err
+	}
+	return publish(ctx, bucket, m)
+}
+
+func byPartition(shards []format.Shard) []format.Shard {
+	return slices.SortedFunc(slices.Values(shards), func(a, b format.Shard) int { return cmp.Compare(a.Partition, b.Partition) })
+}
+
+func publish(ctx context.Context, bucket objstore.Bucket, m *format.Manifest) (*format.Manifest, error) {
 	if err := catalog.Publish(ctx, bucket, m); err != nil {
 		return nil, err
 	}

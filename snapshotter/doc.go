@@ -10,6 +10,10 @@
 // Full does it all. Where several nodes hold the shards of a region, each copies its
 // own with Shards, under one id (NewID), and one of them calls Publish.
 //
+// A delta holds what has changed since another backup, its parent, and is published with
+// PublishDelta. Restored on top of its parents it is as good as a full backup. Which
+// parent a delta builds on decides how long chains grow: catalog.ParentFor.
+//
 // The packages below: format says what is in a bucket, byte by byte; objstore
 // talks to buckets; seal encrypts; catalog finds, publishes and pins backups;
 // inventory takes stock of them; restore brings one back; verify checks them; prune

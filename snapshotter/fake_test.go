@@ -129,25 +129,27 @@ type target struct {
 	mu       sync.Mutex
 	tables   map[int32]map[int]string
 	finished map[int32]format.Shard
+	layers   map[int32][][]int
 }
 
 func newTarget() *target {
-	return &target{tables: map[int32]map[int]string{}, finished: map[int32]format.Shard{}}
+	return &target{tables: map[int32]map[int]string{}, finished: map[int32]format.Shard{}, layers: map[int32][][]int{}}
 }
 
 func (t *target) Create(partition int32, n int) (io.WriteCloser, error) {
 	return &piece{target: t, partition: partition, n: n}, nil
 }
 
-func (t *target) Finish(_ context.Context, shard format.Shard) error {
+func (t *target) Finish(_ context.Context, shard format.Shard, layers [][]int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, again := t.finished[shard.Partition]; again {
 		return fmt.Errorf("shard %d is finished twice", shard.Partition)
 	}
-	if len(t.tables[shard.Partition]) != len(shard.Tables) {
-		return fmt.Errorf("shard %d: %d of %d tables are there", shard.Partition, len(t.tables[shard.Partition]), len(shard.Tables))
+	if n := len(slices.Concat(layers...)); len(t.tables[shard.Partition]) != n || len(layers[len(layers)-1]) != len(shard.Tables) {
+		return fmt.Errorf("shard %d: %d of %d tables are there", shard.Partition, len(t.tables[shard.Partition]), n)
 	}
+	t.layers[shard.Partition] = layers
 	t.finished[shard.Partition] = shard
 	return nil
 }
@@ -210,7 +212,7 @@ func audit(t rapid.TB, bucket *objstore.Memory, possible ...[]snapshotter.Cut) [
 			continue
 		}
 		tgt := newTarget()
-		report, err := restore.Run(ctx, restore.Source{Bucket: bucket, Opener: recovery}, m, tgt, nil)
+		report, err := restore.Run(ctx, restore.Source{Bucket: bucket, Opener: recovery}, catalog.Chain{m}, tgt, nil)
 		if err != nil {
 			t.Errorf("backup %s exists and cannot be restored: %v", id, err)
 			continue

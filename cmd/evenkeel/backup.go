@@ -135,11 +135,19 @@ func backupsTable(w io.Writer, backups []api.Backup) error {
 			folded += st.Events
 		}
 		rows = append(rows, []string{
-			b.ID, b.Region.String(), b.Created.Format(time.RFC3339), strconv.Itoa(b.Shards), strconv.Itoa(b.Tables),
-			term.Bytes(b.Stored), term.Count(folded), keysText(b.Keys),
+			b.ID, b.Kind, b.Region.String(), b.Created.Format(time.RFC3339), strconv.Itoa(b.Shards), strconv.Itoa(b.Tables),
+			term.Bytes(b.Stored), term.Count(folded), tableKeys(b.Tables, b.Keys),
 		})
 	}
-	return term.Table(w, []string{"BACKUP", "REGION", "CREATED", "SHARDS", "TABLES", "SIZE", "EVENTS", "KEYS"}, rows)
+	return term.Table(w, []string{"BACKUP", "KIND", "REGION", "CREATED", "SHARDS", "TABLES", "SIZE", "EVENTS", "KEYS"}, rows)
+}
+
+// tableKeys is keysText for tables of which there may be none.
+func tableKeys(tables int, keys []string) string {
+	if tables == 0 {
+		return "no tables"
+	}
+	return keysText(keys)
 }
 
 // keysText tells for which keys something is encrypted.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,8 +46,13 @@ func first(args []string) string {
 }
 
 func manifestTable(w io.Writer, m *format.Manifest) error {
-	fmt.Fprintf(w, "Backup %s of %s, made at %s by %s (format %d)\n%s of tables, %s in the bucket; keys: %s\n\n",
-		m.ID, m.Region, m.Created.Format(time.RFC3339), m.Software, m.Format, term.Bytes(m.Bytes()), term.Bytes(m.StoredBytes()), keysText(m.Keys()))
+	kind := "a full backup"
+	if m.Kind == format.Delta {
+		kind = fmt.Sprintf("a delta on %s, of %d backups in all", m.Parent(), len(m.Path()))
+	}
+	fmt.Fprintf(w, "Backup %s of %s, made at %s by %s (format %d): %s\n%s of tables, %s in the bucket; keys: %s\n\n",
+		m.ID, m.Region, m.Created.Format(time.RFC3339), m.Software, m.Format, kind, term.Bytes(m.Bytes()), term.Bytes(m.StoredBytes()),
+		tableKeys(len(slices.Collect(m.Tables())), m.Keys()))
 	var logs, objects [][]string
 	for _, s := range m.Shards {
 		for _, st := range s.States {

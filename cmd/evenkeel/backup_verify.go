@@ -129,9 +129,9 @@ func pruneTable(w io.Writer, r *prune.Report) error {
 	does := map[bool]string{false: "delete", true: "keep"}
 	var rows [][]string
 	for _, b := range r.Backups {
-		rows = append(rows, []string{b.Backup, b.Created.Format(time.RFC3339), term.Bytes(b.Bytes), does[b.Keep], b.Why})
+		rows = append(rows, []string{b.Backup, b.Kind, b.Created.Format(time.RFC3339), term.Bytes(b.Bytes), does[b.Keep], b.Why})
 	}
-	if err := term.Table(w, []string{"BACKUP", "CREATED", "SIZE", "", "WHY"}, rows); err != nil {
+	if err := term.Table(w, []string{"BACKUP", "KIND", "CREATED", "SIZE", "", "WHY"}, rows); err != nil {
 		return err
 	}
 	rows = nil

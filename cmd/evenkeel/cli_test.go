@@ -178,7 +178,7 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "run", "--name", "early"}, code: 5, stderr: []string{"evenkeel backup create"}},
 		{args: []string{"backup", "create"}, stdout: []string{"us-east-1"}},
 		{args: []string{"backup", "list", "-o", "json"}, stdout: []string{`"backups"`, `"region": "us-east-1"`}},
-		{args: []string{"backup", "show"}, stdout: []string{"us-east-1/session/", "CHAIN", ".sst.age", "(format 2)"}},
+		{args: []string{"backup", "show"}, stdout: []string{"us-east-1/session/", "CHAIN", ".sst.age", "(format 3): a full backup"}},
 		{args: []string{"backup", "show", "20200101T000000.000Z-00000000"}, code: 5, stderr: []string{"evenkeel backup list"}},
 		{args: []string{"backup", "verify"}, stdout: []string{"hashes", "ok"}},
 		{args: []string{"backup", "verify", "--all", "--level", "restore"}, stdout: []string{"restore", "ok"}},

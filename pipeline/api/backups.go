@@ -23,7 +23,8 @@ type BackupsNode interface {
 // Backup is a backup that exists.
 type Backup struct {
 	ID      string            `json:"id"`
-	Kind    string            `json:"kind"`
+	Kind    string            `json:"kind"`    // full or delta
+	Parents []string          `json:"parents"` // ids of what a delta builds on, the full first
 	Region  events.Region     `json:"region"`
 	Created time.Time         `json:"created"`
 	Shards  int               `json:"shards"`

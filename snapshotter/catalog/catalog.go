@@ -6,68 +6,105 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // Publish creates the manifest of a backup whose tables are all in the bucket.
-// From then on the backup exists, unless its id has come to lie at or below the
-// floor meanwhile: then the error is of kind events.KindRefused, and a new backup
-// is to be made. Publish deletes nothing: what came too late makes no backup exist,
-// and the next prune tidies it up.
+// From then on the backup exists, unless its id, or that of a backup that it builds on,
+// has come to lie at or below the floor meanwhile: then the error is of kind
+// events.KindRefused, and a new backup is to be made. Publish deletes nothing: what
+// came too late makes no backup exist, and the next prune tidies it up.
 func Publish(ctx context.Context, bucket objstore.Bucket, m *format.Manifest) error {
 	text, err := m.Encode()
 	if err != nil {
 		return err
 	}
-	if err := checkFloor(ctx, bucket, m); err != nil {
+	if err := checkBefore(ctx, bucket, m); err != nil {
 		return fmt.Errorf("publish backup %s: %w", m.ID, err)
 	}
 	if err := bucket.Create(ctx, format.ManifestName(m.Region, m.ID), text); err != nil {
 		return fmt.Errorf("publish backup %s: %w", m.ID, err)
 	}
-	// A floor that was raised before the manifest was created is seen now. One
-	// that is raised later finds the manifest.
-	err = checkFloor(ctx, bucket, m)
-	if events.KindOf(err) == events.KindRefused {
-		plan, planErr := NewestPlan(ctx, bucket, m.Region)
-		if planErr == nil && plan != nil && m.ID <= plan.Below && plan.Exists(m.ID) {
-			return nil // it was in time all the same
-		}
-	}
-	if err != nil {
+	if err := checkAfter(ctx, bucket, m); err != nil {
 		return fmt.Errorf("backup %s has a manifest and may not count: %w", m.ID, err)
 	}
 	return nil
 }
 
-// checkFloor refuses what lies at or below the floor.
-func checkFloor(ctx context.Context, bucket objstore.Reader, m *format.Manifest) error {
+// checkBefore refuses what would not count: what lies at or below the floor, and a
+// delta of which a parent does not exist.
+func checkBefore(ctx context.Context, bucket objstore.Reader, m *format.Manifest) error {
 	floor, err := NewestFloor(ctx, bucket, m.Region)
 	if err != nil {
 		return err
 	}
 	if floor != nil && m.ID <= floor.Below {
-		return events.Errorf(events.KindRefused, "it took so long that old backups were pruned past it (up to %s); make a new one, and check this machine's clock", floor.Below)
+		return tooLate(floor)
+	}
+	if m.Kind != format.Delta {
+		return nil
+	}
+	plan, err := NewestPlan(ctx, bucket, m.Region)
+	if err != nil {
+		return err
+	}
+	if !plan.Has(m) {
+		return events.Errorf(events.KindRefused, "a backup that it builds on was pruned; make a new one")
 	}
 	return nil
 }
 
+// checkAfter says whether a manifest counts that has been created. A floor that is
+// raised later finds the manifest, and its plan decides about it and all that it builds
+// on together. One that was raised before may have been raised past any of them: then
+// what counts is the plan of that floor, or an earlier one that knew the manifest.
+func checkAfter(ctx context.Context, bucket objstore.Reader, m *format.Manifest) error {
+	floor, err := NewestFloor(ctx, bucket, m.Region)
+	if err != nil {
+		return err
+	}
+	if floor == nil || m.Path()[0] > floor.Below { // ids ascend
+		return nil
+	}
+	plan, err := NewestPlan(ctx, bucket, m.Region)
+	if err != nil {
+		return err
+	}
+	if plan != nil && plan.Has(m) && (plan.Number >= floor.Number || m.ID <= plan.Below) {
+		return nil // it was in time all the same
+	}
+	return tooLate(floor)
+}
+
+func tooLate(floor *format.Floor) error {
+	return events.Errorf(events.KindRefused, "it took so long that old backups were pruned past it (up to %s); make a new one, and check this machine's clock", floor.Below)
+}
+
 // IDs lists the backups of a region, oldest first. Objects that no backup has
-// there are passed over, and so are manifests that came too late.
+// there are passed over, and so are manifests that came too late. No manifest is read:
+// of a delta whose parent came too late only Load tells that it does not exist.
 func IDs(ctx context.Context, bucket objstore.Reader, r events.Region) ([]string, error) {
+	ids, _, err := list(ctx, bucket, r)
+	return ids, err
+}
+
+// list is IDs, with the plan by which it goes.
+func list(ctx context.Context, bucket objstore.Reader, r events.Region) ([]string, *format.Plan, error) {
 	ids, err := Manifests(ctx, bucket, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Only now: a plan that is made after it was read may have things deleted of
 	// which the listing would still tell.
 	plan, err := NewestPlan(ctx, bucket, r)
 	if err != nil {
-		return nil, fmt.Errorf("list backups of %s: %w", r, err)
+		return nil, nil, fmt.Errorf("list backups of %s: %w", r, err)
 	}
-	return slices.DeleteFunc(ids, func(id string) bool { return !plan.Exists(id) }), nil
+	return slices.DeleteFunc(ids, func(id string) bool { return !plan.Exists(id) }), plan, nil
 }
 
 // Manifests lists the ids of all manifests of a region, oldest first, also of
@@ -93,10 +130,23 @@ func Load(ctx context.Context, bucket objstore.Reader, r events.Region, id strin
 	if err != nil {
 		return nil, err
 	}
-	if err := exists(ctx, bucket, r, id); err != nil {
+	if err := exists(ctx, bucket, m); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// exists is nil if the newest plan does not tell otherwise of the backup or of what it
+// builds on.
+func exists(ctx context.Context, bucket objstore.Reader, m *format.Manifest) error {
+	plan, err := NewestPlan(ctx, bucket, m.Region)
+	switch {
+	case err != nil:
+		return fmt.Errorf("backup %s: %w", m.ID, err)
+	case !plan.Has(m):
+		return NotFound(m.Region, m.ID)
+	}
+	return nil
 }
 
 // Manifest reads a manifest as Load does, also one that makes no backup exist.
@@ -124,16 +174,48 @@ func Manifest(ctx context.Context, bucket objstore.Reader, r events.Region, id s
 	return m, nil
 }
 
-// exists is nil if the newest plan does not tell otherwise.
-func exists(ctx context.Context, bucket objstore.Reader, r events.Region, id string) error {
-	plan, err := NewestPlan(ctx, bucket, r)
-	switch {
-	case err != nil:
-		return fmt.Errorf("backup %s: %w", id, err)
-	case !plan.Exists(id):
-		return NotFound(r, id)
+// parallelReads bounds how many manifests are read at a time.
+const parallelReads = 8
+
+// ReadAll reads manifests, several at a time, as Manifest does one. At the place of each
+// id is its manifest, or why there is none.
+func ReadAll(ctx context.Context, bucket objstore.Reader, r events.Region, ids []string) ([]*format.Manifest, []error) {
+	manifests, errs := make([]*format.Manifest, len(ids)), make([]error, len(ids))
+	var g errgroup.Group
+	g.SetLimit(parallelReads)
+	for i, id := range ids {
+		g.Go(func() error {
+			manifests[i], errs[i] = Manifest(ctx, bucket, r, id)
+			return nil
+		})
 	}
-	return nil
+	_ = g.Wait() // nothing returns an error
+	return manifests, errs
+}
+
+// All reads the manifests of all backups that exist, oldest first. One that cannot be
+// read is an error.
+func All(ctx context.Context, bucket objstore.Reader, r events.Region) ([]*format.Manifest, error) {
+	ids, err := Manifests(ctx, bucket, r)
+	if err != nil {
+		return nil, err
+	}
+	manifests, errs := ReadAll(ctx, bucket, r, ids)
+	plan, err := NewestPlan(ctx, bucket, r)
+	if err != nil {
+		return nil, fmt.Errorf("list backups of %s: %w", r, err)
+	}
+	var all []*format.Manifest
+	for i, m := range manifests {
+		switch err := errs[i]; {
+		case events.KindOf(err) == events.KindNotFound || err != nil && !plan.Exists(ids[i]): // deleted meanwhile, or nobody's
+		case err != nil:
+			return nil, fmt.Errorf("list backups: %w", err)
+		case plan.Has(m):
+			all = append(all, m)
+		}
+	}
+	return all, nil
 }
 
 // NotFound says that there is no such backup.
@@ -143,12 +225,16 @@ func NotFound(r events.Region, id string) error {
 
 // Newest reads the manifest of a region's newest backup.
 func Newest(ctx context.Context, bucket objstore.Reader, r events.Region) (*format.Manifest, error) {
-	ids, err := IDs(ctx, bucket, r)
+	ids, plan, err := list(ctx, bucket, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(ids) == 0 {
-		return nil, events.Errorf(events.KindNotFound, "the bucket holds no backup of %s; make one with: evenkeel backup create", r)
+	for _, id := range slices.Backward(ids) {
+		m, err := Manifest(ctx, bucket, r, id)
+		if events.KindOf(err) == events.KindNotFound || err == nil && !plan.Has(m) {
+			continue // it has been pruned meanwhile, or what it builds on has
+		}
+		return m, err
 	}
-	return Load(ctx, bucket, r, ids[len(ids)-1])
+	return nil, events.Errorf(events.KindNotFound, "the bucket holds no backup of %s; make one with: evenkeel backup create", r)
 }

@@ -20,16 +20,16 @@ const PinFor = 7 * 24 * time.Hour
 
 const unpinTimeout = 3 * time.Second
 
-// Pin keeps a backup from being deleted until unpin is called. Without an error the
+// Pin keeps a backup, and all that it builds on, from being deleted until unpin is called. Without an error the
 // backup exists and stays. objstore.ErrAccess means that this bucket may only be
 // read. unpin works also when ctx has ended; a pin that it does not get rid of ends
 // by itself.
-func Pin(ctx context.Context, bucket objstore.Bucket, r events.Region, id, owner string) (unpin func(), err error) {
+func Pin(ctx context.Context, bucket objstore.Bucket, m *format.Manifest, owner string) (unpin func(), err error) {
 	var unique [8]byte
 	_, _ = rand.Read(unique[:]) // never fails, by its contract
-	name := format.PinName(r, id, hex.EncodeToString(unique[:]))
+	name := format.PinName(m.Region, m.ID, hex.EncodeToString(unique[:]))
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	pin := format.Pin{Format: 1, Region: r, Backup: id, Owner: owner, Created: now, Deadline: now.Add(PinFor)}
+	pin := format.Pin{Format: 1, Region: m.Region, Backup: m.ID, Owner: owner, Created: now, Deadline: now.Add(PinFor)}
 	text, err := pin.Encode()
 	if err != nil {
 		return nil, err
@@ -43,10 +43,10 @@ func Pin(ctx context.Context, bucket objstore.Bucket, r events.Region, id, owner
 		if !errors.Is(err, objstore.ErrAccess) {
 			unpin() // it may be there
 		}
-		return nil, fmt.Errorf("pin of backup %s: %w", id, err)
+		return nil, fmt.Errorf("pin of backup %s: %w", m.ID, err)
 	}
 	// A plan that does not heed the pin was made before the pin was: it is seen now.
-	if err := exists(ctx, bucket, r, id); err != nil {
+	if err := exists(ctx, bucket, m); err != nil {
 		unpin()
 		return nil, err
 	}

@@ -114,6 +114,7 @@ func TestDocNumbers(t *testing.T) {
 	for what, want := range map[string]string{
 		"version": fmt.Sprintf("# Format of backups, version %d\n", Version),
 		"limit":   fmt.Sprintf("at most %d MiB", MaxManifestBytes>>20),
+		"parents": fmt.Sprintf("1 to %d ids", MaxParents),
 	} {
 		if !strings.Contains(doc(t), want) {
 			t.Errorf("%s: FORMAT.md does not say %q", what, want)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -40,7 +41,8 @@ func (m *Manifest) addTable(shard int, contents string, keys ...string) {
 func sample() *Manifest {
 	created := time.Date(2026, 11, 23, 8, 42, 40, 123e6, time.UTC)
 	m := &Manifest{
-		Format: Version, ID: NewID(created, [4]byte{0x1f, 0x0c, 0x77, 0xaa}), Kind: Full, Region: "us-east-1",
+		Format: Version, ID: NewID(created, [4]byte{0x1f, 0x0c, 0x77, 0xaa}), Kind: Delta, Region: "us-east-1",
+		Parents: []string{NewID(created.Add(-time.Hour), [4]byte{1}), NewID(created.Add(-time.Minute), [4]byte{2})},
 		Created: created, Software: "evenkeel 0.1.0",
 		Merge: map[events.Stream]string{"session": "lww", "config": "multivalue"},
 		Shards: []Shard{
@@ -62,9 +64,23 @@ func sample() *Manifest {
 	return m
 }
 
+// sampleFull is the sample as a backup that holds all.
+func sampleFull() *Manifest {
+	m := sample()
+	m.Kind, m.Parents = Full, nil
+	return m
+}
+
+// sample2 is what format 2 can say of the sample.
+func sample2() *Manifest {
+	m := sampleFull()
+	m.Format = 2
+	return m
+}
+
 // sample1 is what format 1 can say of the sample.
 func sample1() *Manifest {
-	m := sample()
+	m := sample2()
 	m.Format, m.Kind, m.Shards[1].Epoch, m.Shards[1].Tables = 1, "", 0, []Table{}
 	for i := range m.Shards[1].States {
 		m.Shards[1].States[i].Chain = events.Digest{} // known since later than the golden manifest
@@ -76,7 +92,7 @@ func sample1() *Manifest {
 
 // drawManifest draws any manifest that is well formed.
 func drawManifest(t *rapid.T) *Manifest {
-	created := time.UnixMilli(rapid.Int64Range(1, 4e12).Draw(t, "created")).UTC()
+	created := time.UnixMilli(rapid.Int64Range(10, 4e12).Draw(t, "created")).UTC()
 	label := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?`)
 	m := &Manifest{
 		Format: rapid.IntRange(1, Version).Draw(t, "format"), ID: NewID(created, [4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "random"))),
@@ -85,6 +101,14 @@ func drawManifest(t *rapid.T) *Manifest {
 	}
 	if m.Format > 1 {
 		m.Kind = Full
+	}
+	if m.Format > 2 && rapid.Bool().Draw(t, "delta") {
+		m.Kind = Delta
+		at := rapid.SliceOfNDistinct(rapid.Int64Range(0, created.UnixMilli()-1), 1, 5, rapid.ID).Draw(t, "parents")
+		slices.Sort(at)
+		for _, millis := range at {
+			m.Parents = append(m.Parents, NewID(time.UnixMilli(millis), [4]byte{}))
+		}
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "streams") {
 		m.Merge[events.Stream(label.Draw(t, "stream"))] = label.Draw(t, "rule")

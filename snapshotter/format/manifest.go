@@ -20,10 +20,16 @@ import (
 
 // Version of the format that this package writes. It reads this one and all
 // before it.
-const Version = 2
+const Version = 3
 
-// Full is the kind of a backup that holds all slices.
-const Full = "full"
+// Kinds of backups.
+const (
+	Full  = "full"  // holds all slices
+	Delta = "delta" // holds what has changed since another; since format 3
+)
+
+// MaxParents bounds how many backups another builds on.
+const MaxParents = 1000
 
 // MaxManifestBytes bounds what is read as a manifest.
 const MaxManifestBytes = 64 << 20
@@ -31,10 +37,11 @@ const MaxManifestBytes = 64 << 20
 // Manifest makes a backup exist. It is immutable.
 type Manifest struct {
 	Format   int                      `json:"format"`
-	ID       string                   `json:"id"`            // sorts by time, see NewID
-	Kind     string                   `json:"kind,omitzero"` // Full; since format 2
-	Region   events.Region            `json:"region"`        // whose state it is
-	Created  time.Time                `json:"created"`       // UTC
+	ID       string                   `json:"id"`               // sorts by time, see NewID
+	Kind     string                   `json:"kind,omitzero"`    // since format 2
+	Parents  []string                 `json:"parents,omitzero"` // of a delta: the full first, last the one whose state its tables change
+	Region   events.Region            `json:"region"`           // whose state it is
+	Created  time.Time                `json:"created"`          // UTC
 	Software string                   `json:"software"`
 	Merge    map[events.Stream]string `json:"merge"`  // the rule of each stream
 	Shards   []Shard                  `json:"shards"` // ascending by partition
@@ -90,6 +97,19 @@ var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}$`)
 
 // ValidID reports whether id has the form that NewID gives.
 func ValidID(id string) bool { return idForm.MatchString(id) }
+
+// Parent is the id of the backup whose state a delta's tables change; empty if it is a
+// full.
+func (m *Manifest) Parent() string {
+	if len(m.Parents) == 0 {
+		return ""
+	}
+	return m.Parents[len(m.Parents)-1]
+}
+
+// Path are the ids of the backups that together make the state, the full first and
+// this one last.
+func (m *Manifest) Path() []string { return append(slices.Clone(m.Parents), m.ID) }
 
 // Tables yields the tables of all shards, in order.
 func (m *Manifest) Tables() iter.Seq[Table] {
@@ -228,8 +248,10 @@ func (m *Manifest) validate() error {
 	switch _, offset := m.Created.Zone(); {
 	case m.Format < 1 || m.Format > Version:
 		return fmt.Errorf("format %d, want 1 to %d", m.Format, Version)
-	case m.Format == 1 && m.Kind != "", m.Format > 1 && m.Kind != Full:
+	case m.Format == 1 && m.Kind != "", m.Format > 1 && m.Kind != Full && (m.Format == 2 || m.Kind != Delta):
 		return fmt.Errorf("kind %q is unknown in format %d", m.Kind, m.Format)
+	case m.Kind != Delta && m.Parents != nil, m.Kind == Delta && (len(m.Parents) == 0 || len(m.Parents) > MaxParents):
+		return fmt.Errorf("kind %q with %d parents: a delta has 1 to %d, nothing else has any", m.Kind, len(m.Parents), MaxParents)
 	case !ValidID(m.ID):
 		return fmt.Errorf("id %q is malformed", m.ID)
 	case m.Created.IsZero() || offset != 0:
@@ -239,6 +261,11 @@ func (m *Manifest) validate() error {
 	}
 	if err := m.Region.Validate(); err != nil {
 		return err
+	}
+	for i, id := range m.Parents {
+		if !ValidID(id) || id >= m.ID || i > 0 && id <= m.Parents[i-1] {
+			return fmt.Errorf("parent %q does not belong at place %d", id, i)
+		}
 	}
 	for stream, rule := range m.Merge {
 		if err := stream.Validate(); err != nil || rule == "" {

@@ -67,22 +67,26 @@ func TestDamageIsRefused(t *testing.T) {
 
 // What is whole and yet no manifest of this format.
 func TestMalformedIsRefused(t *testing.T) {
+	const (
+		id      = `"id":"20261123T084240.123Z-1f0c77aa"`
+		parents = `"parents":["20261123T074240.123Z-01000000","20261123T084140.123Z-02000000"]`
+	)
 	for _, test := range []struct {
 		name     string
 		old, new string // replaced in the sample's first line
 		kind     events.Kind
 		says     string
 	}{
-		{"higher format", `"format":2`, `"format":3`, events.KindRefused, "use a newer one"},
-		{"much higher format", `"format":2`, `"format":2000000`, events.KindRefused, "reads 1 to 2"},
-		{"higher format with other fields", `"format":2,"id"`, `"format":3,"name"`, events.KindRefused, "use a newer one"},
-		{"format zero", `"format":2`, `"format":0`, events.KindRefused, "format 0"},
-		{"negative format", `"format":2`, `"format":-1`, events.KindRefused, "format -1"},
-		{"no format", `"format":2,`, ``, events.KindRefused, "format 0"},
-		{"format as text", `"format":2`, `"format":"2"`, events.KindInconsistent, "no JSON"},
+		{"higher format", `"format":3`, `"format":4`, events.KindRefused, "use a newer one"},
+		{"much higher format", `"format":3`, `"format":3000000`, events.KindRefused, "reads 1 to 3"},
+		{"higher format with other fields", `"format":3,"id"`, `"format":4,"name"`, events.KindRefused, "use a newer one"},
+		{"format zero", `"format":3`, `"format":0`, events.KindRefused, "format 0"},
+		{"negative format", `"format":3`, `"format":-1`, events.KindRefused, "format -1"},
+		{"no format", `"format":3,`, ``, events.KindRefused, "format 0"},
+		{"format as text", `"format":3`, `"format":"3"`, events.KindInconsistent, "no JSON"},
 		{"no object", `{"format"`, `[{"format"`, events.KindInconsistent, "no JSON"},
 		{"more after the object", `]}]}`, `]}]} {}`, events.KindInconsistent, "no JSON"},
-		{"unknown field", `"format":2`, `"format":2,"extra":1`, events.KindInconsistent, "extra"},
+		{"unknown field", `"format":3`, `"format":3,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a shard", `"partition":0`, `"partition":0,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a state", `"parked":1`, `"parked":1,"extra":1`, events.KindInconsistent, "extra"},
 		{"unknown field of a table", `"size":11`, `"size":11,"extra":1`, events.KindInconsistent, "extra"},
@@ -115,10 +119,18 @@ func TestMalformedIsRefused(t *testing.T) {
 		{"table of no bytes", `"size":11`, `"size":0`, events.KindInconsistent, "malformed"},
 		{"negative size", `"size":11`, `"size":-11`, events.KindInconsistent, "malformed"},
 		{"size beyond numbers", `"size":11`, `"size":9223372036854775808`, events.KindInconsistent, "number"},
-		{"no kind", `"kind":"full",`, ``, events.KindInconsistent, "kind"},
-		{"unknown kind", `"kind":"full"`, `"kind":"delta"`, events.KindInconsistent, `"delta"`},
-		{"format 1 with a kind", `"format":2`, `"format":1`, events.KindInconsistent, "kind"},
-		{"format 1 with an epoch", `"format":2,"id":"20261123T084240.123Z-1f0c77aa","kind":"full"`, `"format":1,"id":"20261123T084240.123Z-1f0c77aa"`, events.KindInconsistent, "epoch"},
+		{"no kind", `"kind":"delta",`, ``, events.KindInconsistent, "kind"},
+		{"unknown kind", `"kind":"delta"`, `"kind":"half"`, events.KindInconsistent, `"half"`},
+		{"format 1 with a kind", `"format":3`, `"format":1`, events.KindInconsistent, "kind"},
+		{"format 1 with an epoch", `"format":3,` + id + `,"kind":"delta",` + parents, `"format":1,` + id, events.KindInconsistent, "epoch"},
+		{"format 2 with a delta", `"format":3`, `"format":2`, events.KindInconsistent, "kind"},
+		{"format 2 with parents", `"format":3,` + id + `,"kind":"delta"`, `"format":2,` + id + `,"kind":"full"`, events.KindInconsistent, "parents"},
+		{"full with parents", `"kind":"delta"`, `"kind":"full"`, events.KindInconsistent, "2 parents"},
+		{"delta without parents", parents, `"parents":[]`, events.KindInconsistent, "0 parents"},
+		{"delta with parents null", parents, `"parents":null`, events.KindInconsistent, "0 parents"},
+		{"malformed parent", `20261123T074240.123Z-01000000`, `../20261123T074240.123Z-01000000`, events.KindInconsistent, "place 0"},
+		{"parent of later", `20261123T084140.123Z-02000000`, `20261123T084240.123Z-1f0c77aa`, events.KindInconsistent, "place 1"},
+		{"parents in another order", `20261123T074240.123Z-01000000`, `20261123T084140.123Z-02000000`, events.KindInconsistent, "place 1"},
 		{"no stored hash", `"stored_sha256":"1060b1239b5494048533715853e506191f7ac97c45ad096762c0ee97aa0ef200",`, ``, events.KindInconsistent, "stored hash"},
 		{"no keys", `,"keys":[]`, ``, events.KindInconsistent, "keys"},
 		{"keys null", `"keys":[]`, `"keys":null`, events.KindInconsistent, "keys"},
@@ -153,6 +165,12 @@ func TestMalformedIsNotWritten(t *testing.T) {
 	}{
 		{"no shards", func(m *Manifest) { m.Shards = nil }},
 		{"another format", func(m *Manifest) { m.Format++ }},
+		{"more parents than can be read", func(m *Manifest) {
+			m.Parents = nil
+			for i := range MaxParents + 1 {
+				m.Parents = append(m.Parents, NewID(time.UnixMilli(int64(i)), [4]byte{}))
+			}
+		}},
 		{"keys of a format without", func(m *Manifest) { *m = *sample1(); m.Shards[1].Tables[0].Keys = []string{} }},
 		{"no id", func(m *Manifest) { m.ID = "" }},
 		{"local time", func(m *Manifest) { m.Created = m.Created.In(time.FixedZone("", 3600)) }},
@@ -248,6 +266,17 @@ func TestBytesAndStates(t *testing.T) {
 	}
 }
 
+// What a backup is made of: a full of itself, a delta of its parents as well.
+func TestPath(t *testing.T) {
+	m, full := sample(), sampleFull()
+	if p := m.Path(); len(p) != 3 || p[2] != m.ID || p[1] != m.Parent() || m.Parents[0] != p[0] {
+		t.Errorf("%q, parent %q", p, m.Parent())
+	}
+	if p := full.Path(); full.Parent() != "" || !slices.Equal(p, []string{full.ID}) {
+		t.Errorf("%q, parent %q", p, full.Parent())
+	}
+}
+
 // Whatever the bytes, Decode returns; and what it takes can be written again.
 func FuzzDecode(f *testing.F) {
 	whole := mustEncode(f, sample())
@@ -256,6 +285,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(text)
 	f.Add([]byte(`{"format":1}`))
 	f.Add([]byte(`{"format":3}`))
+	f.Add([]byte(`{"format":4}`))
+	f.Add(mustEncode(f, sampleFull()))
+	f.Add(mustEncode(f, sample1()))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, input := range [][]byte{b, sealed(b)} {

@@ -200,6 +200,12 @@ func (p *Plan) Exists(id string) bool {
 	return keep
 }
 
+// Has is Exists for a manifest: a delta of which a parent does not exist makes no
+// backup exist either.
+func (p *Plan) Has(m *Manifest) bool {
+	return !slices.ContainsFunc(m.Path(), func(id string) bool { return !p.Exists(id) })
+}
+
 // Encode writes the pin as Manifest.Encode does a manifest.
 func (p *Pin) Encode() ([]byte, error) {
 	if err := p.validate(); err != nil {

@@ -114,6 +114,24 @@ func TestPlanTellsWhatExists(t *testing.T) {
 	}
 }
 
+// A delta exists as long as all that it builds on does.
+func TestPlanTellsWhichDeltasExist(t *testing.T) {
+	var none *Plan
+	for _, c := range []struct {
+		id      string
+		parents []string
+		want    bool
+	}{
+		{late, []string{middle}, true}, {late, []string{early}, false}, {late, []string{early, middle}, false}, {late, nil, true},
+		{middle, []string{early}, false}, {early, nil, false},
+	} {
+		m := &Manifest{ID: c.id, Parents: c.parents}
+		if samplePlan().Has(m) != c.want || !none.Has(m) {
+			t.Errorf("%s on %q: %t", c.id, c.parents, samplePlan().Has(m))
+		}
+	}
+}
+
 func TestRetentionNames(t *testing.T) {
 	for _, n := range []int64{1, 42, 9_999_999_999} {
 		if got, ok := ParseFloorName("us", FloorName("us", n)); got != n || !ok {

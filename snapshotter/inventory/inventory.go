@@ -4,6 +4,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type Inventory struct {
 	Late    []string     // ids of manifests that make no backup exist
 	Pins    []catalog.PinStatus
 
+	paths map[string][]string // what backups build on, and themselves, by the ids of manifests that can be read
+
 	// Unreferenced are the objects with tables that no manifest refers to, by the id
 	// of the backup that they were made for.
 	Unreferenced map[string][]objstore.Info
@@ -37,13 +40,21 @@ type Backup struct {
 	Problems []Problem        // none: it can be restored as far as sizes tell
 }
 
+// Kind is that of the backup; empty: its manifest cannot be read.
+func (b Backup) Kind() string {
+	if b.Manifest == nil {
+		return ""
+	}
+	return cmp.Or(b.Manifest.Kind, format.Full)
+}
+
 // Problem is what is wrong with an object.
 type Problem struct {
 	Object string `json:"object"`
 	Error  string `json:"error"`
 }
 
-// Restorable says whether all of the backup is there.
+// Restorable says whether all of the backup is there, and all that it builds on.
 func (b Backup) Restorable() bool { return b.Manifest != nil && len(b.Problems) == 0 }
 
 // Read takes stock. A manifest that cannot be read is a problem of its backup; a
@@ -67,14 +78,21 @@ func Read(ctx context.Context, bucket objstore.Reader, r events.Region) (*Invent
 	if inv.Plan, err = catalog.NewestPlan(ctx, bucket, r); err != nil {
 		return nil, err
 	}
+	inv.paths = map[string][]string{}
+	restorable := map[string]bool{}
 	for _, b := range manifests {
 		if err := b.check(ctx, bucket, tables); err != nil {
 			return nil, err
 		}
-		if inv.Plan.Exists(b.ID) {
-			inv.Backups = append(inv.Backups, b)
-		} else {
+		b.checkParent(restorable)
+		restorable[b.ID] = b.Restorable()
+		if b.Manifest != nil {
+			inv.paths[b.ID] = b.Manifest.Path()
+		}
+		if inv.GivenUp(inv.Plan, b.ID) {
 			inv.Late = append(inv.Late, b.ID)
+		} else {
+			inv.Backups = append(inv.Backups, b)
 		}
 	}
 	inv.Unreferenced = unreferenced(r, tables, manifests)
@@ -137,10 +155,10 @@ func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region)
 	if err != nil {
 		return nil, err
 	}
+	manifests, errs := catalog.ReadAll(ctx, bucket, r, ids)
 	var backups []Backup
-	for _, id := range ids {
-		m, err := catalog.Manifest(ctx, bucket, r, id)
-		b := Backup{ID: id, Manifest: m}
+	for i, id := range ids {
+		b, err := Backup{ID: id, Manifest: manifests[i]}, errs[i]
 		switch kind := events.KindOf(err); {
 		case kind == events.KindNotFound: // deleted meanwhile
 			continue
@@ -152,6 +170,28 @@ func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region)
 		backups = append(backups, b)
 	}
 	return backups, nil
+}
+
+// GivenUp says whether a plan does not let a manifest make a backup exist: for its own id
+// or for what it builds on.
+func (inv *Inventory) GivenUp(plan *format.Plan, id string) bool {
+	return !plan.Exists(id) || slices.ContainsFunc(inv.paths[id], func(id string) bool { return !plan.Exists(id) })
+}
+
+// checkParent notes that what a delta builds on is not all there; restorable are the
+// older backups.
+func (b *Backup) checkParent(restorable map[string]bool) {
+	if b.Manifest == nil || b.Manifest.Kind != format.Delta {
+		return
+	}
+	parent := b.Manifest.Parent()
+	if whole, there := restorable[parent]; !whole {
+		problem := "missing from the bucket, and this backup builds on it"
+		if there {
+			problem = "cannot be restored, and this backup builds on it"
+		}
+		b.Problems = append(b.Problems, Problem{Object: format.ManifestName(b.Manifest.Region, parent), Error: problem})
+	}
 }
 
 // check notes the objects of the backup that are missing or of another size. What
@@ -180,11 +220,34 @@ func (b *Backup) check(ctx context.Context, bucket objstore.Reader, tables map[s
 	return nil
 }
 
+// Pinned says who keeps a backup at a time, since somebody reads it or one that builds on
+// it; nil: nobody.
+func (inv *Inventory) Pinned(id string, now time.Time) *catalog.PinStatus {
+	for i, p := range inv.Pins {
+		path, known := inv.paths[p.Backup]
+		builds := slices.Contains(path, id) || !known && id < p.Backup // it may build on anything
+		if p.Holds(now) && (p.Backup == id || builds) {
+			return &inv.Pins[i]
+		}
+	}
+	return nil
+}
+
 // Newest is the newest backup that can be restored as far as sizes tell, nil if
 // there is none.
 func (inv *Inventory) Newest() *Backup {
 	for i := range slices.Backward(inv.Backups) {
 		if inv.Backups[i].Restorable() {
+			return &inv.Backups[i]
+		}
+	}
+	return nil
+}
+
+// NewestFull is Newest among the full backups.
+func (inv *Inventory) NewestFull() *Backup {
+	for i := range slices.Backward(inv.Backups) {
+		if inv.Backups[i].Restorable() && inv.Backups[i].Kind() == format.Full {
 			return &inv.Backups[i]
 		}
 	}

@@ -54,6 +54,41 @@ func read(t *testing.T, b objstore.Reader) *inventory.Inventory {
 	return inv
 }
 
+// A delta is restorable if all that it builds on is, and else says what is not.
+func TestDeltas(t *testing.T) {
+	b := objstore.NewMemory("b")
+	all := []*format.Manifest{backup(t, b, 1, "session")}
+	for i := range 3 {
+		m := *all[i]
+		m.Created = m.Created.Add(time.Minute)
+		m.ID, m.Kind, m.Parents = format.NewID(m.Created, [4]byte{}), format.Delta, all[i].Path()
+		m.Shards = []format.Shard{{Lineage: "l", States: m.Shards[0].States, Tables: []format.Table{}}}
+		if err := catalog.Publish(t.Context(), b, &m); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, &m)
+	}
+	inv := read(t, b)
+	if n := inv.Newest(); n == nil || n.ID != all[3].ID || n.Kind() != format.Delta || len(inv.Unreferenced) > 0 {
+		t.Errorf("%+v", n)
+	}
+	if full := inv.NewestFull(); full == nil || full.ID != all[0].ID {
+		t.Errorf("newest full: %+v", full)
+	}
+	if err := b.Delete(t.Context(), format.ManifestName(us, all[1].ID)); err != nil {
+		t.Fatal(err)
+	}
+	inv = read(t, b)
+	if n := inv.Newest(); n == nil || n.ID != all[0].ID {
+		t.Errorf("%+v", n)
+	}
+	for i, object := range []*format.Manifest{all[1], all[2]} {
+		if p := inv.Backups[1+i].Problems; len(p) != 1 || p[0].Object != format.ManifestName(us, object.ID) {
+			t.Errorf("problems of delta %d: %+v", 1+i, p)
+		}
+	}
+}
+
 func TestRead(t *testing.T) {
 	b := objstore.NewMemory("b")
 	if inv := read(t, b); inv.Newest() != nil || len(inv.Backups) > 0 {

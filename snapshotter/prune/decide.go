@@ -7,14 +7,34 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 )
 
-// Policy says what is kept. The zero Policy keeps nothing but what never goes.
+// Policy says what is kept. The zero Policy keeps nothing but what never goes. Ages are
+// counted back from the newest backup.
 type Policy struct {
-	Full time.Duration // keep full backups that are younger, counted back from the newest
-	Last int           // keep so many of the newest that can be restored
+	Full   time.Duration // keep full backups that are younger
+	Last   int           // keep so many of the newest full ones that can be restored
+	Deltas Deltas
+}
+
+// Deltas says how long deltas are kept, by their tier (catalog.Tier).
+type Deltas struct {
+	Finest     time.Duration
+	TenMinutes time.Duration
+	Hours      time.Duration // and longer steps
+}
+
+func (d Deltas) of(m *format.Manifest) time.Duration {
+	switch step := catalog.Tier(m); {
+	case step >= time.Hour:
+		return d.Hours
+	case step > 0:
+		return d.TenMinutes
+	}
+	return d.Finest
 }
 
 // Grace is how much older than the newest backup a backup must be before a floor is
@@ -25,6 +45,7 @@ const Grace = 24 * time.Hour
 // Verdict says what becomes of a backup.
 type Verdict struct {
 	Backup  string    `json:"backup"`
+	Kind    string    `json:"kind"`
 	Created time.Time `json:"created,omitzero"` // zero: its manifest cannot be read
 	Bytes   int64     `json:"bytes"`            // that it has in the bucket
 	Keep    bool      `json:"keep"`
@@ -69,7 +90,7 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 	d := &decision{}
 	newest := inv.Newest()
 	if newest == nil {
-		d.backups = verdicts(inv, func(inventory.Backup, int) string { return "no backup can be restored" })
+		d.backups = verdicts(inv, func(inventory.Backup, newer) string { return "no backup can be restored" })
 		d.leftovers = leftovers(inv, func(string) string { return "no backup can be restored" })
 		return d, nil
 	}
@@ -85,8 +106,8 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 		began, err := format.IDTime(id)
 		return err != nil || id >= newest.ID || reference.Sub(began) < Grace
 	}
-	d.backups = verdicts(inv, func(b inventory.Backup, after int) string {
-		return reasonToKeep(policy, b, after, reference, pinned(inv, b.ID, now), tooYoung(b.ID))
+	d.backups = verdicts(inv, func(b inventory.Backup, n newer) string {
+		return reasonToKeep(policy, b, n, reference, pinned(inv, b.ID, now), tooYoung(b.ID))
 	})
 	d.leftovers = leftovers(inv, func(id string) string {
 		switch {
@@ -108,16 +129,22 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 	return d, nil
 }
 
-// reasonToKeep is empty if the backup is to go; after is how many newer ones can be
-// restored.
-func reasonToKeep(policy Policy, b inventory.Backup, after int, reference time.Time, pin string, tooYoung bool) string {
+// newer counts the backups that are newer than one and can be restored.
+type newer struct{ all, fulls int }
+
+// reasonToKeep is empty if the backup is to go, unless one that stays builds on it.
+func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Time, pin string, tooYoung bool) string {
+	keep, isFull := policy.Full, b.Kind() == format.Full
+	if !isFull {
+		keep = policy.Deltas.of(b.Manifest)
+	}
 	switch {
-	case b.Restorable() && after == 0:
+	case b.Restorable() && n.all == 0:
 		return "the newest that can be restored"
-	case b.Restorable() && after < policy.Last:
+	case b.Restorable() && isFull && n.fulls < policy.Last:
 		return fmt.Sprintf("one of the last %d", policy.Last)
-	case reference.Sub(b.Manifest.Created) <= policy.Full:
-		return fmt.Sprintf("not older than %s", days(policy.Full))
+	case reference.Sub(b.Manifest.Created) <= keep:
+		return fmt.Sprintf("not older than %s", days(keep))
 	case pin != "":
 		return pin
 	case tooYoung:
@@ -128,25 +155,38 @@ func reasonToKeep(policy Policy, b inventory.Backup, after int, reference time.T
 
 // pinned says who keeps a backup, empty: nobody.
 func pinned(inv *inventory.Inventory, id string, now time.Time) string {
-	for _, p := range inv.Pins {
-		if p.Backup == id && p.Holds(now) {
-			return fmt.Sprintf("pinned by %s (%s)", p.Owner, p.Object)
-		}
+	p := inv.Pinned(id, now)
+	if p == nil {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("pinned by %s (%s)", p.Owner, p.Object)
 }
 
-func verdicts(inv *inventory.Inventory, reason func(b inventory.Backup, after int) string) []Verdict {
+// verdicts asks for reasons, from the newest backup to the oldest: what builds on a
+// backup is newer than it.
+func verdicts(inv *inventory.Inventory, reason func(b inventory.Backup, n newer) string) []Verdict {
 	list := []Verdict{}
-	after := 0
+	var n newer
+	needed := map[string]string{} // by whom
 	for _, b := range slices.Backward(inv.Backups) {
-		why := reason(b, after)
-		v := Verdict{Backup: b.ID, Created: b.Manifest.Created, Bytes: b.Manifest.StoredBytes(), Keep: why != "", Why: why}
+		why := reason(b, n)
+		if by := needed[b.ID]; why == "" && by != "" {
+			why = fmt.Sprintf("%s builds on it", by)
+		}
+		if why != "" {
+			for _, parent := range b.Manifest.Parents {
+				needed[parent] = b.ID
+			}
+		}
+		v := Verdict{Backup: b.ID, Kind: b.Kind(), Created: b.Manifest.Created, Bytes: b.Manifest.StoredBytes(), Keep: why != "", Why: why}
 		if why == "" {
 			v.Why = "older than what is kept"
 		}
 		if b.Restorable() {
-			after++
+			n.all++
+			if b.Kind() == format.Full {
+				n.fulls++
+			}
 		}
 		list = append(list, v)
 	}

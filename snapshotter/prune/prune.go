@@ -183,7 +183,7 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 	}
 	now := time.Now()
 	for _, id := range inv.Late {
-		if id <= plan.Below && !plan.Exists(id) && pinned(inv, id, now) == "" {
+		if inv.GivenUp(plan, id) && pinned(inv, id, now) == "" {
 			if err := p.delete(ctx, format.ManifestName(p.cfg.Region, id)); err != nil {
 				return err
 			}

@@ -177,16 +177,19 @@ func TestForeignObjectsStay(t *testing.T) {
 	})
 }
 
+// full is as much of the manifest of a full backup as a pin needs.
+func full(id string) *format.Manifest { return &format.Manifest{ID: id, Region: region} }
+
 // A pinned backup stays until the pin is removed or ends.
 func TestPins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket := objstore.NewMemory("b")
 		ids := daily(t, bucket, 5)
-		unpin, err := catalog.Pin(t.Context(), bucket, region, ids[0], "drill")
+		unpin, err := catalog.Pin(t.Context(), bucket, full(ids[0]), "drill")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := catalog.Pin(t.Context(), bucket, region, ids[1], "killed"); err != nil {
+		if _, err := catalog.Pin(t.Context(), bucket, full(ids[1]), "killed"); err != nil {
 			t.Fatal(err)
 		}
 		report := run(t, bucket, prune.Policy{})
@@ -203,7 +206,7 @@ func TestPins(t *testing.T) {
 		if got := audit(t, bucket); !slices.Equal(got, ids[4:]) || len(names(t, bucket, format.PinPrefix(region))) > 0 {
 			t.Errorf("the pin has ended: %q, %q", got, names(t, bucket, format.PinPrefix(region)))
 		}
-		if _, err := catalog.Pin(t.Context(), bucket, region, ids[1], "late"); events.KindOf(err) != events.KindNotFound || len(names(t, bucket, format.PinPrefix(region))) > 0 {
+		if _, err := catalog.Pin(t.Context(), bucket, full(ids[1]), "late"); events.KindOf(err) != events.KindNotFound || len(names(t, bucket, format.PinPrefix(region))) > 0 {
 			t.Errorf("pin of a backup that is gone: %v", err)
 		}
 	})
@@ -353,7 +356,7 @@ func TestRestoreBeginsWhileThePlanIsMade(t *testing.T) {
 		hook := &hooked{Bucket: bucket, before: func(name string) {
 			if _, isPlan := format.ParsePlanName(region, name); isPlan {
 				var err error
-				if unpin, err = catalog.Pin(t.Context(), bucket, region, ids[0], "restore"); err != nil {
+				if unpin, err = catalog.Pin(t.Context(), bucket, full(ids[0]), "restore"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -365,7 +368,7 @@ func TestRestoreBeginsWhileThePlanIsMade(t *testing.T) {
 		if _, err := catalog.Manifest(t.Context(), bucket, region, ids[0]); err != nil {
 			t.Errorf("its manifest: %v", err)
 		}
-		if _, err := catalog.Pin(t.Context(), bucket, region, ids[0], "later"); events.KindOf(err) != events.KindNotFound {
+		if _, err := catalog.Pin(t.Context(), bucket, full(ids[0]), "later"); events.KindOf(err) != events.KindNotFound {
 			t.Errorf("a later pin: %v", err)
 		}
 		unpin()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
@@ -27,21 +28,36 @@ func TestRaces(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.Uint64().Draw(rt, "seed")
 		synctest.Test(t, func(t *testing.T) {
-			w := &world{T: t, seed: seed, bucket: objstore.NewMemory("b"), acked: map[string]time.Time{}}
-			w.begun = time.Now()
-			for range 3 {
-				w.actor(w.write)
-				w.actor(w.restore)
-			}
-			w.actor(w.prune)
-			w.actor(w.prune)
-			w.actors.Wait()
-			w.finish()
-			if t.Failed() {
-				rt.Fatalf("seed %d", seed)
-			}
+			w := &world{T: t, seed: seed, bucket: objstore.NewMemory("b"), source: newSource(seed), acked: map[string]time.Time{}}
+			w.race(rt, 12*time.Hour)
 		})
 	})
+}
+
+// The same with four deltas for each full, of writers who do not wait for each other.
+func TestDeltaRaces(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		seed := rapid.Uint64().Draw(rt, "seed")
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{T: t, seed: seed, bucket: objstore.NewMemory("b"), source: newSource(seed), deltas: 4, acked: map[string]time.Time{}}
+			w.race(rt, 6*time.Hour)
+		})
+	})
+}
+
+func (w *world) race(rt *rapid.T, pause time.Duration) {
+	w.begun = time.Now()
+	for range 3 {
+		w.actor(w.write, pause)
+		w.actor(w.restore, pause)
+	}
+	w.actor(w.prune, pause)
+	w.actor(w.prune, pause)
+	w.actors.Wait()
+	w.finish()
+	if w.Failed() {
+		rt.Fatalf("seed %d", w.seed)
+	}
 }
 
 const (
@@ -53,6 +69,8 @@ type world struct {
 	*testing.T
 	seed   uint64
 	bucket *objstore.Memory
+	source *source
+	deltas int // for each full
 	begun  time.Time
 	actors sync.WaitGroup
 	count  uint64
@@ -63,7 +81,7 @@ type world struct {
 
 // actor does something again and again, through a bucket of its own that is slow and
 // breaks.
-func (w *world) actor(do func(ctx context.Context, bucket objstore.Bucket)) {
+func (w *world) actor(do func(ctx context.Context, bucket objstore.Bucket), pause time.Duration) {
 	w.count++
 	rng := rand.New(rand.NewPCG(w.seed, w.count))
 	writes := []string{objstore.OpCreate, objstore.OpDelete}
@@ -76,16 +94,20 @@ func (w *world) actor(do func(ctx context.Context, bucket objstore.Bucket)) {
 	)
 	w.actors.Go(func() {
 		for time.Since(w.begun) < span {
-			time.Sleep(time.Duration(rng.Int64N(int64(12 * time.Hour))))
+			time.Sleep(time.Duration(rng.Int64N(int64(pause))))
 			do(context.Background(), faulty)
 		}
 	})
 }
 
 func (w *world) write(ctx context.Context, bucket objstore.Bucket) {
-	m, err := backup(ctx, bucket)
+	w.source.write(3)
+	delta := rand.IntN(1+w.deltas) > 0
+	m, err := w.source.backup(ctx, bucket, delta)
 	if err != nil {
-		if kind := events.KindOf(err); kind != events.KindRefused && !errors.Is(err, objstore.ErrUnavailable) {
+		kind := events.KindOf(err)
+		gone := delta && kind == events.KindNotFound // what it was to build on
+		if kind != events.KindRefused && !gone && !errors.Is(err, objstore.ErrUnavailable) {
 			w.Errorf("backup: %v", err)
 		}
 		return
@@ -96,7 +118,7 @@ func (w *world) write(ctx context.Context, bucket objstore.Bucket) {
 }
 
 func (w *world) prune(ctx context.Context, bucket objstore.Bucket) {
-	_, err := prune.Run(ctx, bucket, prune.Config{Region: region, Policy: prune.Policy{Full: policy, Last: 2}, Software: "test"})
+	_, err := prune.Run(ctx, bucket, prune.Config{Region: region, Policy: prune.Policy{Full: policy, Last: 2, Deltas: prune.Deltas{Finest: policy, TenMinutes: policy, Hours: policy}}, Software: "test"})
 	if kind := events.KindOf(err); err != nil && kind != events.KindRefused && !errors.Is(err, objstore.ErrUnavailable) {
 		w.Errorf("prune: %v", err)
 	}
@@ -112,7 +134,7 @@ func (w *world) restore(ctx context.Context, bucket objstore.Bucket) {
 	if rand.IntN(2) == 0 {
 		id = ids[0] // the next to go
 	}
-	err = restored(ctx, bucket, id)
+	err = w.source.restored(ctx, bucket, id)
 	if err != nil && events.KindOf(err) != events.KindNotFound && !errors.Is(err, objstore.ErrUnavailable) {
 		w.Errorf("restore of %s: %v", id, err)
 	}
@@ -122,10 +144,16 @@ func (w *world) restore(ctx context.Context, bucket objstore.Bucket) {
 // check looks at what exists now: nothing that somebody was told of is gone before
 // its time.
 func (w *world) check(ctx context.Context) {
-	ids, err := catalog.IDs(ctx, w.bucket, region)
+	inv, err := inventory.Read(ctx, w.bucket, region)
 	if err != nil {
 		w.Errorf("list: %v", err)
 		return
+	}
+	var ids []string
+	for _, b := range inv.Backups {
+		if ids = append(ids, b.ID); !b.Restorable() {
+			w.Errorf("backup %s exists and cannot be restored: %v", b.ID, b.Problems)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -144,13 +172,16 @@ func (w *world) check(ctx context.Context) {
 func (w *world) finish() {
 	for range 3 { // what was stuck has its turn
 		time.Sleep(10 * day)
-		made(w, w.bucket)
+		w.source.made(w, w.bucket, false)
 		if _, err := prune.Run(w.Context(), w.bucket, prune.Config{Region: region, Policy: prune.Policy{Last: 2}}); err != nil {
 			w.Errorf("in the end: %v", err)
 		}
 	}
-	ids := audit(w, w.bucket)
-	if n := len(data(w, w.bucket)); len(ids) != 2 || n != 3*2 {
+	ids, want := w.source.audit(w, w.bucket), 0
+	for _, m := range exist(w, w.bucket) {
+		want += 1 + len(slices.Collect(m.Tables()))
+	}
+	if n := len(data(w, w.bucket)); len(ids) != 2 || n != want {
 		w.Errorf("in the end there are %d backups and %d objects: %q", len(ids), n, data(w, w.bucket))
 	}
 }

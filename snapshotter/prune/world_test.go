@@ -101,14 +101,18 @@ type discard struct{ io.Writer }
 
 func (discard) Close() error { return nil }
 
-func (nowhere) Create(int32, int) (io.WriteCloser, error)  { return discard{io.Discard}, nil }
-func (nowhere) Finish(context.Context, format.Shard) error { return nil }
+func (nowhere) Create(int32, int) (io.WriteCloser, error)           { return discard{io.Discard}, nil }
+func (nowhere) Finish(context.Context, format.Shard, [][]int) error { return nil }
 
 // restored restores a backup.
 func restored(ctx context.Context, bucket objstore.Bucket, id string) error {
 	m, err := catalog.Load(ctx, bucket, region, id)
+	if err != nil {
+		return err
+	}
+	chain, err := catalog.LoadChain(ctx, bucket, m)
 	if err == nil {
-		_, err = restore.Run(ctx, restore.Source{Bucket: bucket}, m, nowhere{}, nil)
+		_, err = restore.Run(ctx, restore.Source{Bucket: bucket}, chain, nowhere{}, nil)
 	}
 	return err
 }

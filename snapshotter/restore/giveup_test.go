@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
@@ -24,7 +25,7 @@ func TestGivingUpIsNotDamage(t *testing.T) {
 				defer cancel()
 				faulty := objstore.Faulty(bucket, objstore.Rule{Effect: effect})
 				tgt := &target{}
-				report, err := restore.Run(ctx, source(faulty), m, tgt, nil)
+				report, err := restore.Run(ctx, source(faulty), catalog.Chain{m}, tgt, nil)
 				if !errors.Is(err, context.DeadlineExceeded) || events.KindOf(err) != events.KindFailed || report != nil {
 					t.Errorf("%v, %v; want the end of the context, kind failed", report, err)
 				}
@@ -43,7 +44,7 @@ func TestCancelAfterEachTable(t *testing.T) {
 		bucket, m := backup(t, []string{"one", "two", "three"})
 		ctx, cancel := context.WithCancel(t.Context())
 		fetched, tgt := 0, &target{}
-		report, err := restore.Run(ctx, source(bucket), m, tgt, func(int64) {
+		report, err := restore.Run(ctx, source(bucket), catalog.Chain{m}, tgt, func(int64) {
 			if fetched++; fetched == after {
 				cancel()
 			}
@@ -62,7 +63,7 @@ func TestWrongSizeIsRefused(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			bucket, m := some(t)
 			m.Shards[1].Tables[0].Size += off
-			report, err := restore.Run(t.Context(), source(bucket), m, &target{}, nil)
+			report, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, &target{}, nil)
 			if report != nil || events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), m.Shards[1].Tables[0].Name) {
 				t.Errorf("size off by %d: %v, %v", off, report, err)
 			}

@@ -1,5 +1,5 @@
-// Package restore brings a backup back: it fetches every table of the backup,
-// verifies it against the manifest, and hands it to a Target that assembles the
+// Package restore brings a backup back: it fetches every table of the backup and of
+// those that it builds on, verifies it against its manifest, and hands it to a Target that assembles the
 // state and proves it. Nothing is taken on trust: a table whose size or hash
 // differs, sealed or opened, is refused and named.
 package restore
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,8 +30,10 @@ type Target interface {
 	Create(partition int32, n int) (io.WriteCloser, error)
 
 	// Finish assembles the shard from the tables, in order, and proves that
-	// its digests and counts are those of shard.States.
-	Finish(ctx context.Context, shard format.Shard) error
+	// its digests and counts are those of shard.States. layers are the numbers of
+	// its tables: first those of the full, above which lie those of each delta.
+	// shard is as the backup has it that is restored.
+	Finish(ctx context.Context, shard format.Shard, layers [][]int) error
 }
 
 // Report says what a restore did.
@@ -38,6 +41,7 @@ type Report struct {
 	Backup   string            `json:"backup"`
 	Region   events.Region     `json:"region"`
 	Created  time.Time         `json:"created"` // when the backup was made
+	Path     []string          `json:"path"`    // the backups that were put together: a full, the deltas upon it
 	Pinned   bool              `json:"pinned"`  // against deletion meanwhile; false: the bucket may only be read
 	Tables   int               `json:"tables"`
 	Bytes    int64             `json:"bytes"`  // fetched
@@ -47,21 +51,24 @@ type Report struct {
 
 const parallelShards = 2
 
-// Run restores a backup. It is pinned meanwhile, so that nobody deletes it. fetched,
-// if not nil, is told the bytes of every table that has been fetched and verified; it
-// may be called from several goroutines.
-func Run(ctx context.Context, src Source, m *format.Manifest, target Target, fetched func(bytes int64)) (*Report, error) {
+// Run restores a backup, given as all that it consists of. It is pinned meanwhile, so
+// that nobody deletes any of that. fetched, if not nil, is told the bytes of every table
+// that has been fetched and verified; it may be called from several goroutines.
+func Run(ctx context.Context, src Source, chain catalog.Chain, target Target, fetched func(bytes int64)) (*Report, error) {
 	begun := time.Now()
-	report := &Report{Backup: m.ID, Region: m.Region, Created: m.Created, Bytes: m.Bytes(), States: m.States()}
-	for _, shard := range m.Shards {
-		report.Tables += len(shard.Tables)
+	m := chain.Newest()
+	report := &Report{Backup: m.ID, Region: m.Region, Created: m.Created, Path: m.Path(), Bytes: chain.Bytes(), States: m.States()}
+	for _, part := range chain {
+		for range part.Tables() {
+			report.Tables++
+		}
 	}
 	var err error
-	report.Pinned, err = src.opened(ctx, m, m.Shards, func() error {
+	report.Pinned, err = src.opened(ctx, chain, m.Shards, func() error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(parallelShards)
 		for _, shard := range m.Shards {
-			g.Go(func() error { return src.shard(ctx, m, shard, target, fetched) })
+			g.Go(func() error { return src.shard(ctx, chain, shard, target, fetched) })
 		}
 		return g.Wait()
 	})
@@ -73,20 +80,22 @@ func Run(ctx context.Context, src Source, m *format.Manifest, target Target, fet
 }
 
 // Shard restores one shard of a backup, as Run does all of them.
-func Shard(ctx context.Context, src Source, m *format.Manifest, partition int32, target Target, fetched func(bytes int64)) error {
+func Shard(ctx context.Context, src Source, chain catalog.Chain, partition int32, target Target, fetched func(bytes int64)) error {
+	m := chain.Newest()
 	if partition < 0 || int(partition) >= len(m.Shards) {
 		return events.Errorf(events.KindNotFound, "backup %s has no shard %d", m.ID, partition)
 	}
 	shards := m.Shards[partition : partition+1]
-	_, err := src.opened(ctx, m, shards, func() error { return src.shard(ctx, m, shards[0], target, fetched) })
+	_, err := src.opened(ctx, chain, shards, func() error { return src.shard(ctx, chain, shards[0], target, fetched) })
 	return err
 }
 
 // opened is Pinned for some shards, of which those that cannot be opened are refused
 // before anything is done.
-func (src Source) opened(ctx context.Context, m *format.Manifest, shards []format.Shard, do func() error) (pinned bool, err error) {
+func (src Source) opened(ctx context.Context, chain catalog.Chain, shards []format.Shard, do func() error) (pinned bool, err error) {
+	m := chain.Newest()
 	for _, shard := range shards {
-		for _, t := range shard.Tables {
+		for _, t := range slices.Concat(chain.Layers(shard.Partition)...) {
 			if err := src.Opener.Fits(t.Keys); err != nil {
 				return false, fmt.Errorf("restore of backup %s, object %s: %w", m.ID, t.Name, err)
 			}
@@ -100,7 +109,7 @@ func (src Source) opened(ctx context.Context, m *format.Manifest, shards []forma
 func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() error) (pinned bool, err error) {
 	var unpin func()
 	err = retry(ctx, func() error {
-		unpin, err = catalog.Pin(ctx, src.Bucket, m.Region, m.ID, cmp.Or(src.Owner, "restore"))
+		unpin, err = catalog.Pin(ctx, src.Bucket, m, cmp.Or(src.Owner, "restore"))
 		return err
 	})
 	switch {
@@ -113,17 +122,25 @@ func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() erro
 	return true, do()
 }
 
-func (src Source) shard(ctx context.Context, m *format.Manifest, shard format.Shard, target Target, fetched func(bytes int64)) error {
-	for n, t := range shard.Tables {
-		if err := src.Fetch(ctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, n) }); err != nil {
-			return fmt.Errorf("restore of backup %s, object %s: %w", m.ID, t.Name, err)
+func (src Source) shard(ctx context.Context, chain catalog.Chain, shard format.Shard, target Target, fetched func(bytes int64)) error {
+	id, n := chain.Newest().ID, 0
+	var layers [][]int
+	for _, tables := range chain.Layers(shard.Partition) {
+		layer := []int{}
+		for _, t := range tables {
+			if err := src.Fetch(ctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, n) }); err != nil {
+				return fmt.Errorf("restore of backup %s, object %s: %w", id, t.Name, err)
+			}
+			if fetched != nil {
+				fetched(t.Size)
+			}
+			layer = append(layer, n)
+			n++
 		}
-		if fetched != nil {
-			fetched(t.Size)
-		}
+		layers = append(layers, layer)
 	}
-	if err := target.Finish(ctx, shard); err != nil {
-		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
+	if err := target.Finish(ctx, shard, layers); err != nil {
+		return fmt.Errorf("restore of backup %s: %w", id, err)
 	}
 	return nil
 }

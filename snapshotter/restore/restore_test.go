@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -74,7 +75,7 @@ func (t *target) Create(partition int32, n int) (io.WriteCloser, error) {
 	return &place{target: t, name: fmt.Sprintf("%d/%d", partition, n)}, nil
 }
 
-func (t *target) Finish(_ context.Context, shard format.Shard) error {
+func (t *target) Finish(_ context.Context, shard format.Shard, _ [][]int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.finished = append(t.finished, shard.Partition)
@@ -109,7 +110,7 @@ func TestRun(t *testing.T) {
 	tgt := &target{}
 	var mu sync.Mutex
 	var fetched []int64
-	report, err := restore.Run(t.Context(), source(bucket), m, tgt, func(n int64) {
+	report, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, tgt, func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		fetched = append(fetched, n)
@@ -140,7 +141,7 @@ func TestRun(t *testing.T) {
 func TestShardsWithoutTables(t *testing.T) {
 	bucket, m := backup(t, nil, []string{"table"}, nil)
 	tgt := &target{}
-	if _, err := restore.Run(t.Context(), source(bucket), m, tgt, nil); err != nil || len(tgt.finished) != 3 {
+	if _, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, tgt, nil); err != nil || len(tgt.finished) != 3 {
 		t.Errorf("finished %v, %v", tgt.finished, err)
 	}
 }
@@ -183,7 +184,7 @@ func refused(t *testing.T, nth int, damage func(bucket *objstore.Memory, name st
 			t.Fatal(err)
 		}
 		tgt := &target{}
-		report, err := restore.Run(t.Context(), source(bucket), m, tgt, nil)
+		report, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, tgt, nil)
 		if events.KindOf(err) != events.KindInconsistent || report != nil {
 			t.Fatalf("%v, %v", report, err)
 		}
@@ -208,7 +209,7 @@ func TestSwappedTablesAreRefused(t *testing.T) {
 		if err := errors.Join(bucket.Damage(a, take), bucket.Damage(b, func([]byte) []byte { return bodyA })); err != nil {
 			t.Fatal(err)
 		}
-		_, err := restore.Run(t.Context(), source(bucket), m, &target{}, nil)
+		_, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, &target{}, nil)
 		if events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), a) && !strings.Contains(err.Error(), b) {
 			t.Error(err)
 		}
@@ -240,14 +241,14 @@ func TestFaults(t *testing.T) {
 				once.Times = 1
 				faulty := objstore.Faulty(bucket, once)
 				tgt := &target{}
-				if _, err := restore.Run(t.Context(), source(faulty), m, tgt, nil); (err == nil) != test.passes {
+				if _, err := restore.Run(t.Context(), source(faulty), catalog.Chain{m}, tgt, nil); (err == nil) != test.passes {
 					t.Errorf("once: %v", err)
 				}
 				if test.passes && (len(faulty.Log()) != 1 || tgt.tables["0/0"] != "first table of shard 0" || tgt.tables["1/0"] != "first! table of shard 1....") {
 					t.Errorf("once: faults %v, restored %q", faulty.Log(), tgt.tables)
 				}
 				faulty.SetRules(always)
-				_, err := restore.Run(t.Context(), source(faulty), m, &target{}, nil)
+				_, err := restore.Run(t.Context(), source(faulty), catalog.Chain{m}, &target{}, nil)
 				if events.KindOf(err) != test.kind || !errors.Is(err, test.is) || !strings.Contains(err.Error(), m.Shards[0].Tables[0].Name) &&
 					!strings.Contains(err.Error(), m.Shards[1].Tables[0].Name) {
 					t.Errorf("always: %v", err)
@@ -262,7 +263,7 @@ func TestTargetFails(t *testing.T) {
 	full := errors.New("disk full")
 	for name, tgt := range map[string]*target{"create": {create: full}, "write": {write: full}, "close": {close: full}, "finish": {finish: full}} {
 		bucket, m := some(t)
-		report, err := restore.Run(t.Context(), source(bucket), m, tgt, nil)
+		report, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, tgt, nil)
 		if !errors.Is(err, full) || report != nil || !strings.Contains(err.Error(), m.ID) {
 			t.Errorf("%s: %v, %v", name, report, err)
 		}
@@ -291,7 +292,7 @@ func TestCancel(t *testing.T) {
 				defer cancel()
 				begun := time.Now()
 				tgt := &target{}
-				report, err := restore.Run(ctx, source(objstore.Faulty(bucket, test.rule)), m, tgt, nil)
+				report, err := restore.Run(ctx, source(objstore.Faulty(bucket, test.rule)), catalog.Chain{m}, tgt, nil)
 				if err == nil || report != nil || len(tgt.finished) > 0 {
 					t.Errorf("%v, %v, finished %v", report, err, tgt.finished)
 				}
@@ -311,7 +312,7 @@ func TestForeignObjectIsNotSwallowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		tgt := &target{}
-		if _, err := restore.Run(t.Context(), source(bucket), m, tgt, nil); events.KindOf(err) != events.KindInconsistent {
+		if _, err := restore.Run(t.Context(), source(bucket), catalog.Chain{m}, tgt, nil); events.KindOf(err) != events.KindInconsistent {
 			t.Error(err)
 		}
 		if n := len(tgt.tables["0/0"]); n > 23 {

@@ -84,7 +84,7 @@ func restoreAll(t testing.TB, bucket objstore.Bucket, id string, opener *seal.Op
 	tgt := &target{}
 	m, err := catalog.Load(t.Context(), bucket, "us", id)
 	if err == nil {
-		_, err = restore.Run(t.Context(), restore.Source{Bucket: bucket, Opener: opener}, m, tgt, nil)
+		_, err = restore.Run(t.Context(), restore.Source{Bucket: bucket, Opener: opener}, catalog.Chain{m}, tgt, nil)
 	}
 	return tgt, err
 }
@@ -248,7 +248,7 @@ func TestPins(t *testing.T) {
 	bucket, m, opener, _ := sealedBackup(t, []string{"one"})
 	var during []catalog.PinStatus
 	src := restore.Source{Bucket: bucket, Opener: opener, Owner: "somebody"}
-	report, err := restore.Run(t.Context(), src, m, &target{}, func(int64) { during, _ = catalog.Pins(t.Context(), bucket, "us") })
+	report, err := restore.Run(t.Context(), src, catalog.Chain{m}, &target{}, func(int64) { during, _ = catalog.Pins(t.Context(), bucket, "us") })
 	if err != nil || !report.Pinned {
 		t.Errorf("%+v, %v", report, err)
 	}
@@ -259,14 +259,14 @@ func TestPins(t *testing.T) {
 		t.Errorf("pins after it: %+v, %v", after, err)
 	}
 	src.Bucket = objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate, objstore.OpDelete}, Effect: objstore.Deny})
-	if report, err := restore.Run(t.Context(), src, m, &target{}, nil); err != nil || report.Pinned {
+	if report, err := restore.Run(t.Context(), src, catalog.Chain{m}, &target{}, nil); err != nil || report.Pinned {
 		t.Errorf("read only: %+v, %v", report, err)
 	}
-	if err := restore.Shard(t.Context(), src, m, 1, &target{}, nil); events.KindOf(err) != events.KindNotFound {
+	if err := restore.Shard(t.Context(), src, catalog.Chain{m}, 1, &target{}, nil); events.KindOf(err) != events.KindNotFound {
 		t.Errorf("a shard that there is not: %v", err)
 	}
 	tgt := &target{}
-	if err := restore.Shard(t.Context(), src, m, 0, tgt, nil); err != nil || tgt.tables["0/0"] != "one" {
+	if err := restore.Shard(t.Context(), src, catalog.Chain{m}, 0, tgt, nil); err != nil || tgt.tables["0/0"] != "one" {
 		t.Errorf("one shard: %v", err)
 	}
 }

@@ -87,7 +87,10 @@ func checks(src restore.Source) verify.Checks {
 			return nil
 		},
 		Restore: func(ctx context.Context, m *format.Manifest) error {
-			_, err := restore.Run(ctx, src, m, nowhere{}, nil)
+			chain, err := catalog.LoadChain(ctx, src.Bucket, m)
+			if err == nil {
+				_, err = restore.Run(ctx, src, chain, nowhere{}, nil)
+			}
 			return err
 		},
 	}
@@ -99,8 +102,8 @@ type discard struct{ io.Writer }
 
 func (discard) Close() error { return nil }
 
-func (nowhere) Create(int32, int) (io.WriteCloser, error)  { return discard{io.Discard}, nil }
-func (nowhere) Finish(context.Context, format.Shard) error { return nil }
+func (nowhere) Create(int32, int) (io.WriteCloser, error)           { return discard{io.Discard}, nil }
+func (nowhere) Finish(context.Context, format.Shard, [][]int) error { return nil }
 
 func TestWhatIsWholeIsFoundWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

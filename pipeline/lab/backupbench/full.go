@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -115,7 +116,7 @@ func fullRestore(ctx context.Context, e *env, s *store, st *state, m *format.Man
 		dir := filepath.Join(e.dir, fmt.Sprint("restored-", round))
 		src := restore.Source{Bucket: s.bucket, Opener: s.opener, Owner: "bench"}
 		restored, cpu, err := timed(func() error {
-			_, err := restore.Run(ctx, src, m, &target{st: st, dir: dir}, nil)
+			_, err := restore.Run(ctx, src, catalog.Chain{m}, &target{st: st, dir: dir}, nil)
 			return err
 		})
 		if err != nil {
@@ -186,10 +187,12 @@ type syncedFile struct{ *os.File }
 func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
 
 // Finish implements restore.Target.
-func (t *target) Finish(ctx context.Context, shard format.Shard) error {
-	var tables []string
-	for n := range shard.Tables {
-		tables = append(tables, t.path(shard.Partition, n))
+func (t *target) Finish(ctx context.Context, shard format.Shard, layers [][]int) error {
+	paths := make([][]string, len(layers))
+	for i, tables := range layers {
+		for _, n := range tables {
+			paths[i] = append(paths[i], t.path(shard.Partition, n))
+		}
 	}
-	return projections.Restore(ctx, t.st.config(t.dir, shard.Partition), tables, shard.States)
+	return projections.RestoreLayers(ctx, t.st.config(t.dir, shard.Partition), paths, shard.States)
 }
