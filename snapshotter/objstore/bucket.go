@@ -44,6 +44,10 @@ type Reader interface {
 	// characters; it need not end at a "/"), in ascending byte order, fetching
 	// pages as it goes. An error is yielded once and ends it.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
+
+	// ListAfter is List of the names that are greater than after only, without
+	// looking at those before; empty: all.
+	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 }
 
 // Creator adds objects.

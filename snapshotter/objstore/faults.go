@@ -302,6 +302,11 @@ func (f *FaultyBucket) Stat(ctx context.Context, name string) (Info, error) {
 
 // List implements [Reader].
 func (f *FaultyBucket) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return f.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements [Reader].
+func (f *FaultyBucket) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		hit, err := f.strike(ctx, OpList, prefix)
 		if err != nil {
@@ -309,7 +314,7 @@ func (f *FaultyBucket) List(ctx context.Context, prefix string) iter.Seq2[Info, 
 			return
 		}
 		left := hit.roll % 16
-		for info, err := range f.b.List(ctx, prefix) {
+		for info, err := range f.b.ListAfter(ctx, prefix, after) {
 			if err == nil && hit.effect == FailAfter && left == 0 {
 				break
 			}

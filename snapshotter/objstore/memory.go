@@ -85,12 +85,17 @@ func (m *Memory) Stat(ctx context.Context, name string) (Info, error) {
 
 // List implements [Reader].
 func (m *Memory) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return m.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements [Reader].
+func (m *Memory) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		if err := validatePrefix(prefix); err != nil {
 			yield(Info{}, m.violation(OpList, prefix, err))
 			return
 		}
-		for after := ""; ; {
+		for after := after; ; { // it may be ranged over again
 			if err := ctx.Err(); err != nil {
 				yield(Info{}, m.fail(OpList, prefix, nil, err))
 				return

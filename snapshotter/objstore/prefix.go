@@ -51,8 +51,15 @@ func (p *prefixed) Stat(ctx context.Context, name string) (Info, error) {
 }
 
 func (p *prefixed) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return p.ListAfter(ctx, prefix, "")
+}
+
+func (p *prefixed) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
+	if after != "" {
+		after = p.prefix + after
+	}
 	return func(yield func(Info, error) bool) {
-		for info, err := range p.b.List(ctx, p.prefix+prefix) {
+		for info, err := range p.b.ListAfter(ctx, p.prefix+prefix, after) {
 			if err == nil && info.Name == p.prefix {
 				continue // a folder marker that some console left
 			}

@@ -176,14 +176,24 @@ func (s *S3) listOne(ctx context.Context, options ...func(*s3.Options)) error {
 
 // List implements [Reader]. A store that lists out of order gets [ErrCorrupt].
 func (s *S3) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements [Reader].
+func (s *S3) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		key := s.cfg.Prefix + prefix
 		if err := validatePrefix(key); err != nil {
 			yield(Info{}, s.fault(OpList, key, ErrInvalid, err))
 			return
 		}
-		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.cfg.Bucket, Prefix: &key})
-		for previous := ""; pages.HasMorePages(); {
+		input := &s3.ListObjectsV2Input{Bucket: &s.cfg.Bucket, Prefix: &key}
+		previous := ""
+		if after != "" { // else an empty one would be sent, which not all stores like
+			previous = s.cfg.Prefix + after
+			input.StartAfter = aws.String(previous)
+		}
+		for pages := s3.NewListObjectsV2Paginator(s.client, input); pages.HasMorePages(); {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
 				yield(Info{}, s.wrap(ctx, OpList, key, err))

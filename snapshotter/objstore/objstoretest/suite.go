@@ -243,6 +243,12 @@ func listOrder(t *testing.T, b objstore.Bucket) {
 			}
 		}
 		wantNames(t, b, prefix, want)
+		for _, after := range append([]string{"A", "a/b/", "a/b/d", "zz"}, all...) {
+			rest := slices.DeleteFunc(slices.Clone(want), func(name string) bool { return name <= after })
+			if got := collect(t, b.ListAfter(t.Context(), prefix, after)); !slices.Equal(got, rest) {
+				t.Errorf("ListAfter(%q, %q): %q, want %q", prefix, after, got, rest)
+			}
+		}
 	}
 	for info, err := range b.List(t.Context(), "a") {
 		if err != nil || info.Size != int64(len(info.Name)) || info.Modified.IsZero() {
@@ -273,6 +279,11 @@ func listPages(t *testing.T, b objstore.Bucket) {
 	wantNames(t, b, "", want)
 	wantNames(t, b, "pages/", want)
 	wantNames(t, b, "pages/11/00", want[990:1080])
+	for _, n := range []int{0, 50, 999, 1098, 1099} {
+		if got := collect(t, b.ListAfter(t.Context(), "pages/", want[n])); !slices.Equal(got, want[n+1:]) {
+			t.Errorf("ListAfter name %d: %d names, want %d", n, len(got), objects-n-1)
+		}
+	}
 }
 
 func listStops(t *testing.T, b objstore.Bucket) {
