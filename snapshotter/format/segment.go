@@ -52,6 +52,10 @@ type LogEnd struct {
 	Chain events.Digest `json:"chain,omitzero"` // of the records below it; see events.Mark
 }
 
+// IsChained says whether the chain is known: it is not, for a while, where a log had lost
+// records before they were archived.
+func (e LogEnd) IsChained() bool { return e.Next == 0 || e.Chain != events.Digest{} }
+
 // SegmentPart is what a segment holds of one log: all its records with offsets from
 // From to below To. Offsets that no record has are those of transactions' markers, or
 // of what was aborted.

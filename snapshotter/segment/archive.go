@@ -38,8 +38,17 @@ func Append(ctx context.Context, bucket objstore.Creator, s *format.Segment, obj
 // Numbers lists the segments of a shard, ascending. Objects that are none are passed
 // over.
 func Numbers(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) ([]int64, error) {
+	return NumbersBehind(ctx, bucket, r, shard, 0)
+}
+
+// NumbersBehind is Numbers of the segments behind a number, without listing those before.
+func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) ([]int64, error) {
 	var numbers []int64
-	for info, err := range bucket.List(ctx, format.ShardSegmentPrefix(r, shard)) {
+	last := ""
+	if number > 0 {
+		last = format.SegmentName(r, shard, number)
+	}
+	for info, err := range bucket.ListAfter(ctx, format.ShardSegmentPrefix(r, shard), last) {
 		if err != nil {
 			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
 		}
@@ -52,9 +61,19 @@ func Numbers(ctx context.Context, bucket objstore.Reader, r events.Region, shard
 
 // Newest reads the header of a shard's newest segment; nil: there is none.
 func Newest(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*format.Segment, error) {
-	numbers, err := Numbers(ctx, bucket, r, shard)
+	return NewestBehind(ctx, bucket, r, shard, nil)
+}
+
+// NewestBehind is Newest for one who knows a segment that was the newest before, or nil:
+// those up to it are not listed.
+func NewestBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, known *format.Segment) (*format.Segment, error) {
+	number := int64(0)
+	if known != nil {
+		number = known.Number
+	}
+	numbers, err := NumbersBehind(ctx, bucket, r, shard, number)
 	if err != nil || len(numbers) == 0 {
-		return nil, err
+		return known, err
 	}
 	return Header(ctx, bucket, r, shard, numbers[len(numbers)-1])
 }

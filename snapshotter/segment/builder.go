@@ -119,7 +119,10 @@ func (b *Builder) Add(l events.Log, r *kgo.Record) error {
 	p.open.add(r)
 	size := recordBytes(r)
 	p.To, p.Records, p.Bytes = r.Offset+1, p.Records+1, p.Bytes+size
-	b.ends[l] = format.LogEnd{Log: l, Next: p.To, Chain: b.cfg.Chain(end.Chain, r)}
+	if end.IsChained() {
+		end.Chain = b.cfg.Chain(end.Chain, r)
+	}
+	b.ends[l] = format.LogEnd{Log: l, Next: p.To, Chain: end.Chain}
 	b.bytes += size
 	return nil
 }
@@ -150,10 +153,16 @@ func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log
 	}
 	slices.SortFunc(s.Ends, func(x, y format.LogEnd) int { return x.Log.Compare(y.Log) })
 	var payload []byte
-	for _, e := range s.Ends {
+	for i := range s.Ends {
+		e := &s.Ends[i]
 		p := b.parts[e.Log]
 		if p == nil {
 			continue
+		}
+		m, marked := marks(p.Log, p.To)
+		if marked && m.Next == p.To && !e.IsChained() {
+			e.Chain = m.Chain // from here on it is known
+			b.ends[e.Log] = *e
 		}
 		if p.open.Records > 0 {
 			p.closeBlock()
@@ -162,10 +171,10 @@ func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log
 			p.Blocks[i].At += int64(len(payload))
 		}
 		payload = append(payload, p.payload...)
-		p.Blocks = slices.Concat([]format.Block{}, p.Blocks) // never null in JSON
+		p.Blocks = append([]format.Block{}, p.Blocks...) // never null in JSON
 		// A mark with another chain is one of other records: of the two, what is
 		// in the segment is what the logs hold.
-		if m, ok := marks(p.Log, p.To); ok && m.Next == p.To && m.Chain == e.Chain {
+		if marked && m.Next == p.To && m.Chain == e.Chain {
 			p.Mark = &m
 		}
 		s.Parts = append(s.Parts, p.SegmentPart)
