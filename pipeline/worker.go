@@ -18,11 +18,13 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/orders"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
 const (
 	workerPollRecords = 10_000 // folded in one batch per shard
+	fetchWait         = 500 * time.Millisecond
 	diskFullPause     = 2 * time.Second
 	errorPause        = 200 * time.Millisecond
 	troubleStays      = 15 * time.Second // longer than the client's pauses between tries
@@ -43,10 +45,9 @@ type worker struct {
 	mirrors *mirrors
 	log     *slog.Logger
 
-	orders chan func() // between a fold and the next poll; see do
+	orders *orders.Queue // between a fold and the next poll
 
 	mu        sync.Mutex
-	interrupt context.CancelFunc // of the poll that is under way
 	paused    map[events.Log]bool
 	waiting   error           // why folding waits, nil if it does not
 	trouble   *recentError    // the last that was told
@@ -57,12 +58,15 @@ type worker struct {
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
 		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
-		orders: make(chan func(), cfg.Partitions), interrupt: func() {}, paused: map[events.Log]bool{},
+		orders: orders.New(int(cfg.Partitions)), paused: map[events.Log]bool{},
 	}
 	var err error
 	w.client, err = kgo.NewClient(append(opts,
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// The logs of a shard that is opened are asked for when the broker has answered
+		// the question before, for those of others.
+		kgo.FetchMaxWait(fetchWait),
 		// What was fetched and is not folded yet: so many answers of brokers, of
 		// so many bytes each.
 		kgo.FetchMaxBytes(16<<20),
@@ -73,21 +77,6 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
 	}
 	return w, nil
-}
-
-// do has the worker do something between a fold and the next poll, and returns
-// once it is done, or the worker has ended.
-func (w *worker) do(order func()) {
-	done := make(chan struct{})
-	w.orders <- func() {
-		defer close(done)
-		order()
-	}
-	w.mu.Lock()
-	interrupt := w.interrupt
-	w.mu.Unlock()
-	interrupt()
-	<-done
 }
 
 // places are where to begin to read the logs of a shard: where its own vector says,
@@ -106,7 +95,7 @@ func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) 
 
 // add begins to read at some places.
 func (w *worker) add(places map[string]map[int32]kgo.Offset) {
-	w.do(func() { w.client.AddConsumePartitions(places) })
+	w.orders.Do(func() { w.client.AddConsumePartitions(places) })
 }
 
 // remove ends the reading of the logs of a shard. What was fetched of them is
@@ -116,7 +105,7 @@ func (w *worker) remove(p int32) {
 	for topic := range w.routes {
 		partitions[topic] = []int32{p}
 	}
-	w.do(func() {
+	w.orders.Do(func() {
 		w.client.RemoveConsumePartitions(partitions)
 		w.client.ResumeFetchPartitions(partitions)
 		w.mu.Lock()
@@ -129,15 +118,15 @@ func (w *worker) remove(p int32) {
 // run reads and folds until the context ends. An error means that the state
 // cannot be written or is corrupt.
 func (w *worker) run(ctx context.Context) error {
-	defer w.finish()
+	defer w.orders.End()
 	for w.lookAtPolicies(ctx) != nil {
 		if pause(ctx, errorPause); ended(ctx) {
 			return nil
 		}
 	}
 	for {
-		w.obey()
-		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.poll(ctx) })
+		w.orders.Obey()
+		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.orders.Poll(ctx, w.poll) })
 		if ended(ctx) {
 			return nil
 		}
@@ -151,38 +140,8 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// poll waits for records, or for an order.
 func (w *worker) poll(ctx context.Context) kgo.Fetches {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w.mu.Lock()
-	w.interrupt = cancel
-	w.mu.Unlock()
-	if len(w.orders) > 0 { // it may have come before there was something to interrupt
-		return nil
-	}
 	return w.client.PollRecords(ctx, workerPollRecords)
-}
-
-// obey does what was ordered.
-func (w *worker) obey() {
-	for {
-		select {
-		case order := <-w.orders:
-			order()
-		default:
-			return
-		}
-	}
-}
-
-// finish has orders done that come when the worker has ended: they change nothing
-// any more.
-func (w *worker) finish() {
-	w.mu.Lock()
-	w.interrupt = w.obey
-	w.mu.Unlock()
-	w.obey()
 }
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
