@@ -143,7 +143,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// gauge reads a metric of a node, by the value of its label if it has one.
+// gauge reads a gauge or a counter of a node, by the value of its label if it has one.
 func (r *region) gauge(name, label string) float64 {
 	r.w.Helper()
 	families, err := r.registry.Gather()
@@ -153,7 +153,7 @@ func (r *region) gauge(name, label string) float64 {
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
-				return m.GetGauge().GetValue()
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 			}
 		}
 	}

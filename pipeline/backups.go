@@ -143,7 +143,7 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 		return nil, err
 	}
 	s := &api.BackupStatus{
-		Keys: []string{}, Damaged: []string{}, Checked: time.Now().UTC(), Backups: len(inv.Backups),
+		Keys: []string{}, Damaged: []string{}, Archive: []api.ArchivePoint{}, Checked: time.Now().UTC(), Backups: len(inv.Backups),
 		Points: inv.Points(b.Config.StreamNames(), time.Now()),
 	}
 	if c := b.Config.Backup; c != nil {
@@ -234,7 +234,13 @@ func (r *Region) BackupStatus(ctx context.Context) (*api.BackupStatus, error) {
 		return nil, err
 	}
 	r.backups.saw(s, nil)
-	return r.backups.status(), nil
+	whole, err := r.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s = r.backups.status()
+	s.Archive = whole.Archive
+	return s, nil
 }
 
 // PruneBackups implements api.Node.

@@ -8,13 +8,13 @@
 // under the epoch of the claim; the worker then reads its logs and mirrors and has it
 // fold them, from where the shard's own vector says. A later claim of another node
 // fences the shard and closes it. The links whose home is here keep the mirrors.
-// An attester says what became of the region's own logs, and a checker compares
+// The archiver (package archive) keeps the continuous backup. An attester says what became of the region's own logs, and a checker compares
 // what all regions say with the shards (package replicator/divergence).
 //
 // A call is about the whole region: what the node does not have itself it asks the
 // owners for (peers, gather). DESIGN.md says why it is made like this.
 //
-// Stop ends it all: no new calls, membership, links, worker, producer, shards; what
+// Stop ends it all: no new calls, membership, links, worker, archiver, producer, shards; what
 // was acknowledged is in the logs, what was folded is flushed.
 //
 // What is written through the API is stamped (stamp.go) with a clock that never

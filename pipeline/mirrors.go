@@ -24,13 +24,15 @@ type mirrors struct {
 	cfg  *config.Config
 	opts []kgo.Opt // of the region's own cluster
 
+	opening chan struct{} // held by whoever opens mappings
+
 	mu      sync.Mutex
 	open    map[events.Origin]*replicator.Mappings
 	covered map[events.Log]int64 // offsets of the mirror below which the mapping is known
 }
 
 func newMirrors(opts []kgo.Opt, cfg *config.Config) *mirrors {
-	return &mirrors{cfg: cfg, opts: opts, open: map[events.Origin]*replicator.Mappings{}, covered: map[events.Log]int64{}}
+	return &mirrors{cfg: cfg, opts: opts, opening: make(chan struct{}, 1), open: map[events.Origin]*replicator.Mappings{}, covered: map[events.Log]int64{}}
 }
 
 // close ends the reading of the link topic.
@@ -57,6 +59,34 @@ func (m *mirrors) begin(ctx context.Context, l events.Log, next int64) (int64, e
 	}
 	offset, _ := runs.Dest(next, math.MaxInt64)
 	return offset, nil
+}
+
+// inTopic is begin for an offset up to which records of the log have been read, so
+// that the mapping is known.
+func (m *mirrors) inTopic(ctx context.Context, l events.Log, next int64) (int64, error) {
+	if !m.isMirror(l) || next == 0 {
+		return next, nil
+	}
+	mappings, err := m.of(ctx, l.Origin)
+	if err != nil {
+		return 0, err
+	}
+	offset, _ := mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition).Dest(next, math.MaxInt64)
+	return offset, nil
+}
+
+// inLog is the offset in a log of the record at an offset of its topic, or mirror, or
+// of the next one to come.
+func (m *mirrors) inLog(ctx context.Context, l events.Log, offset int64) (int64, error) {
+	if !m.isMirror(l) {
+		return offset, nil
+	}
+	runs, _, err := m.refreshed(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	inLog, _ := runs.Source(offset)
+	return inLog, nil
 }
 
 // planPause is between looks for where a batch of a log that is being compacted has
@@ -149,17 +179,34 @@ func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
 	}
 }
 
+// of is the mappings of an origin. One caller at a time opens some, which takes requests;
+// the others wait no longer than their context.
 func (m *mirrors) of(ctx context.Context, origin events.Origin) (*replicator.Mappings, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if mappings, ok := m.open[origin]; ok {
+	if mappings := m.opened(origin); mappings != nil {
+		return mappings, nil
+	}
+	select {
+	case m.opening <- struct{}{}:
+		defer func() { <-m.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if mappings := m.opened(origin); mappings != nil {
 		return mappings, nil
 	}
 	mappings, err := replicator.OpenMappings(ctx, m.opts, origin, m.cfg.Region)
 	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.open[origin] = mappings
 	}
 	return mappings, err
+}
+
+func (m *mirrors) opened(origin events.Origin) *replicator.Mappings {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open[origin]
 }
 
 // compactedTopics tells which topics of a cluster are compacted: what is missing there

@@ -18,6 +18,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/archive"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
 	"github.com/evenkeel/evenkeel/replicator"
@@ -67,7 +68,8 @@ type Region struct {
 	shards   *shardSet
 	worker   *worker
 	checks   *checker
-	backups  *backupWatch // nil: there is no bucket
+	backups  *backupWatch      // nil: there is no bucket
+	archiver *archive.Archiver // nil: there is no continuous backup
 	keeper   *keeper
 	links    *linkKeeper
 	peers    *peers
@@ -203,6 +205,12 @@ func (r *Region) run() error {
 		return err
 	}
 	r.keeper.claims, r.keeper.member, r.keeper.worker = r.claims, r.member, r.worker
+	if r.archiver, err = r.newArchiver(own); err != nil {
+		return err
+	}
+	if r.archiver != nil {
+		r.parts.Registry.MustRegister(archive.NewGauges(r.archiver))
+	}
 	r.worker.claims = r.claims
 	r.links.claims, r.links.member = r.claims, r.member
 	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links.all))
@@ -228,6 +236,9 @@ func (r *Region) launch(ctx context.Context) {
 		r.claims.follow, r.claims.keepConfirmed, r.member.watch, r.keeper.run, r.worker.watchTopics, r.keepCommitted, r.announce,
 	} {
 		r.running.Go(func() { part(ctx) })
+	}
+	if r.archiver != nil {
+		r.running.Go(func() { r.archiver.Run(ctx) })
 	}
 	for _, kept := range r.links.links {
 		r.running.Go(func() { r.links.tend(ctx, kept) })

@@ -38,7 +38,7 @@ func (r *Region) localStatus() (*api.Status, error) {
 	for name, region := range r.cfg.Regions {
 		s.Regions[name] = region.API
 	}
-	s.Backup = r.backups.status()
+	s.Backup, s.Archive = r.backups.status(), r.archivePoints()
 	return s, nil
 }
 
@@ -119,6 +119,9 @@ func (r *Region) problems() []string {
 		problems = append(problems, linkProblems(l.Status())...)
 	}
 	problems = append(problems, r.backups.problems()...)
+	if r.archiver != nil {
+		problems = append(problems, r.archiver.Problems()...)
+	}
 	if parked > 0 {
 		problems = append(problems, fmt.Sprintf("%d records are parked", parked))
 	}

@@ -33,6 +33,7 @@ func (r *Region) Status(ctx context.Context) (*api.Status, error) {
 	for _, other := range statuses {
 		addNode(s, other)
 	}
+	r.checkArchive(s)
 	for _, n := range s.Nodes {
 		if n.Error != "" {
 			s.Problems = append(s.Problems, fmt.Sprintf("node %s: %s", n.Node, n.Error))
@@ -122,6 +123,7 @@ func addNode(s, other *api.Status) {
 		}
 	}
 	s.Links = append(s.Links, other.Links...)
+	addArchive(s, other.Archive)
 	for _, p := range other.Problems {
 		s.Problems = append(s.Problems, fmt.Sprintf("node %s: %s", other.Node, p))
 	}

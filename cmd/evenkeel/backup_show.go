@@ -108,6 +108,9 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	if err := pointsTable(w, s); err != nil {
 		return err
 	}
+	if err := archiveTable(w, s.Archive); err != nil {
+		return err
+	}
 	for _, id := range s.Damaged {
 		fmt.Fprintf(w, "\n! backup %s is damaged; see: evenkeel backup verify %s --level manifests", id, id)
 	}
@@ -156,6 +159,26 @@ func pointsTable(w io.Writer, s *api.BackupStatus) error {
 		rows = append(rows, row)
 	}
 	return term.Table(w, []string{"STREAM", "NEWEST RESTORABLE BACKUP", "CREATED", "AGE"}, rows)
+}
+
+// archiveTable shows what the continuous backup lacks; nothing if there is none.
+func archiveTable(w io.Writer, points []api.ArchivePoint) error {
+	if len(points) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, p := range points {
+		row := []string{p.Stream.String(), "unknown", "unknown", "none", p.Error}
+		if p.Records != nil && p.Age != nil {
+			row[1], row[2] = term.Count(*p.Records), seconds(*p.Age)
+		}
+		if !p.Newest.IsZero() {
+			row[3] = ago(p.Newest) + " ago"
+		}
+		rows = append(rows, row)
+	}
+	fmt.Fprintln(w)
+	return term.Table(w, []string{"STREAM", "NOT ARCHIVED", "FOR", "NEWEST SEGMENT", ""}, rows)
 }
 
 // seconds writes a duration for people.

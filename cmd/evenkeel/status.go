@@ -75,6 +75,9 @@ func statusTable(w io.Writer, s *api.Status) error {
 	if err := backupPoints(w, s.Backup); err != nil {
 		return err
 	}
+	if err := archiveTable(w, s.Archive); err != nil {
+		return err
+	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "\n! %s", p)
 	}

@@ -77,6 +77,8 @@ type BackupStatus struct {
 
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
+
+	Archive []ArchivePoint `json:"archive"` // the continuous backup, by stream; empty: there is none
 }
 
 // DrillStatus is what is known of restore drills.
@@ -85,6 +87,17 @@ type DrillStatus struct {
 	Created time.Time  `json:"created"`
 	Error   string     `json:"error,omitzero"`   // why restores of the newest drill failed
 	Proved  *time.Time `json:"proved,omitempty"` // of when the newest state is that a drill has proved; nil: none of the last ones has
+}
+
+// ArchivePoint is what the loss of everything but the bucket would cost a stream, by
+// reading the bucket and asking where the logs end.
+type ArchivePoint struct {
+	Stream  events.Stream `json:"stream"`
+	Limit   float64       `json:"limit_seconds"`   // how long an event waits for its segment to be closed
+	Records *int64        `json:"records"`         // that the logs have and the bucket does not; null: not known
+	Age     *float64      `json:"age_seconds"`     // for how long the oldest of them has been there, at most; null: not known
+	Newest  time.Time     `json:"newest,omitzero"` // when the newest segment that is known to have an event of the stream was closed
+	Error   string        `json:"error,omitempty"` // why something is not known
 }
 
 // BackupRun is how a backup went.

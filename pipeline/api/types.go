@@ -205,6 +205,7 @@ type Status struct {
 	Regions  map[events.Region]string `json:"regions"`        // their APIs' addresses
 	Backups  bool                     `json:"backups"`        // a bucket is configured
 	Backup   *BackupStatus            `json:"backup"`         // as the node last read its bucket; null: not yet, or none
+	Archive  []ArchivePoint           `json:"archive"`        // the continuous backup, by stream; empty: there is none
 }
 
 // Vector is the cut at which the region's state stands, as far as it is known.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +46,7 @@ func (b *Backup) setDefaults(string) {
 	b.KeepLast = 3
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Drill = 24 * time.Hour
+	b.Schedule.Segment = 4 * time.Second
 }
 
 // encryptions are the known values of Backup.Encryption; the first is the default.
@@ -71,6 +73,8 @@ func (b Backup) checkSealing(p *problems) {
 const (
 	maxKeepLast = 10_000
 	minSchedule = time.Minute
+	minSegment  = 200 * time.Millisecond
+	maxSegment  = time.Hour
 )
 
 func (b Backup) checkTimes(p *problems) {
@@ -84,6 +88,22 @@ func (b Backup) checkTimes(p *problems) {
 	if t := b.Schedule.Drill; t != 0 && t < minSchedule {
 		p.add("backup.schedule.drill", "want at least %s, or 0s for drills on demand only, got %s", minSchedule, t)
 	}
+	if t := b.Schedule.Segment; t != 0 && (t < minSegment || t > maxSegment) {
+		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)
+	}
+}
+
+// SegmentLimits are how long events of each stream wait for their segments; nil: there
+// is no continuous backup.
+func (c *Config) SegmentLimits() map[events.Stream]time.Duration {
+	if c.Backup == nil || c.Backup.Schedule.Segment == 0 {
+		return nil
+	}
+	limits := map[events.Stream]time.Duration{}
+	for name, s := range c.Streams {
+		limits[name] = cmp.Or(s.Backup.Segment, c.Backup.Schedule.Segment)
+	}
+	return limits
 }
 
 // exampleRecipients stand in example.yaml and in the README. Nobody has their

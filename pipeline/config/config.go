@@ -98,6 +98,16 @@ type Stream struct {
 	// projections. A changed one needs all slices folded anew, in all regions at
 	// once: meanwhile regions differ.
 	Merge string `yaml:"merge"`
+
+	Backup StreamBackup `yaml:"backup"`
+}
+
+// StreamBackup is what is different in the backup of a stream.
+type StreamBackup struct {
+	// Segment is how long one of the stream's events waits at most, once it was read,
+	// until the segment that it is in is closed: at least 200ms; 0s (default): as
+	// Schedule.Segment says. Default for a stream named secrets: 1s.
+	Segment time.Duration `yaml:"segment"`
 }
 
 // Region is what this node has to know of a region.
@@ -228,6 +238,11 @@ type Schedule struct {
 	// directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
 	// demand. A node that cannot open backups drills none.
 	Drill time.Duration `yaml:"drill"`
+
+	// Segment is the continuous backup: how long an event waits at most, once it was
+	// read, until the segment that it is in is closed and goes to the bucket. Default
+	// 4s, so that it is there within 5s; at least 200ms. 0s: no continuous backup.
+	Segment time.Duration `yaml:"segment"`
 }
 
 // Tombstones are what deletes leave behind, so that older writes of other regions do
@@ -311,7 +326,15 @@ func defaultStreams() map[events.Stream]Stream {
 }
 
 // setDefaults is called by the decoder for each new entry of a map.
-func (s *Stream) setDefaults(name string) { *s = Stream{Topic: name, Merge: defaultMerge} }
+func (s *Stream) setDefaults(name string) {
+	*s = Stream{Topic: name, Merge: defaultMerge}
+	if name == secretsStream {
+		s.Backup.Segment = time.Second
+	}
+}
+
+// secretsStream is a stream whose losses hurt most.
+const secretsStream = "secrets"
 
 func (r *Region) setDefaults(string) { r.Incarnation = 1 }
 

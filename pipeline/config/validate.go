@@ -101,6 +101,9 @@ func (c *Config) checkStreams(p *problems) {
 		if _, err := projections.LookupRule(s.Merge); err != nil {
 			p.add(path+".merge", "%s", err)
 		}
+		if t := s.Backup.Segment; t != 0 && (t < minSegment || t > maxSegment) {
+			p.add(path+".backup.segment", "want %s to %s, or 0s for what backup.schedule.segment says, got %s", minSegment, maxSegment, t)
+		}
 	}
 }
 

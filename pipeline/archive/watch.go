@@ -1,0 +1,286 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+const (
+	sampleInterval = time.Second      // between looks at where logs end
+	readInterval   = 15 * time.Second // between looks at where the archive does
+	watchTimeout   = 10 * time.Second
+	samplesMost    = 512 // of a shard
+
+	// A stream is behind when it lacks something for this much longer than its limit.
+	behindAfter = 30 * time.Second
+)
+
+// Point is what the loss of everything but the bucket would cost a stream, of the
+// shards that this node archives, by reading the bucket.
+type Point struct {
+	Stream  events.Stream
+	Limit   time.Duration  // of its segments
+	Records *int64         // that the logs have and the bucket does not; nil: not known
+	Age     *time.Duration // for how long the oldest of them has been in the log, at most; nil: not known
+	Newest  time.Time      // when the newest segment with an event of the stream was closed
+	Error   string         // why something is not known
+
+	seen time.Duration // for how long it has been seen to be missing: at least so long
+}
+
+// reading is what is known of how far a shard is archived.
+type reading struct {
+	newest  *format.Segment  // as it was read from the bucket
+	next    map[string]int64 // where the topics go on behind it
+	closed  map[events.Stream]time.Time
+	err     error // why it could not be read since, or at all
+	samples []sample
+}
+
+// sample is where topics ended at a time.
+type sample struct {
+	at   time.Time
+	ends map[string]int64
+}
+
+// watch measures until the context ends.
+func (a *Archiver) watch(ctx context.Context) {
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	for read := (time.Time{}); ctx.Err() == nil; {
+		a.sample(ctx)
+		if time.Since(read) >= readInterval {
+			a.readEnds(ctx)
+			read = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// sample notes where the topics end.
+func (a *Archiver) sample(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	topics := slices.Sorted(maps.Keys(a.cfg.Topics))
+	begun := time.Now() // what comes while the answer is on its way is not in it, perhaps
+	listed, err := a.admin.ListEndOffsets(ctx, topics...)
+	if err != nil {
+		return // the last sample gets older: what it says is an upper bound
+	}
+	for _, s := range a.all() {
+		ends := map[string]int64{}
+		for _, topic := range topics {
+			if end, err := offsetOf(listed, topic, s.number); err == nil {
+				ends[topic] = end
+			}
+		}
+		if len(ends) == len(topics) {
+			s.sampled(sample{begun, ends})
+		}
+	}
+}
+
+func (s *shard) sampled(at sample) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.reading
+	if len(r.samples) == samplesMost { // the older they are, the fewer will do
+		half := r.samples[:samplesMost/2]
+		kept := slices.DeleteFunc(slices.Clone(half), func(x sample) bool { return x.at.Unix()%2 == 0 })
+		if len(kept) == len(half) {
+			kept = kept[1:]
+		}
+		r.samples = append(kept, r.samples[samplesMost/2:]...)
+	}
+	r.samples = append(r.samples, at)
+}
+
+// readEnds reads from the bucket how far the shards are archived.
+func (a *Archiver) readEnds(ctx context.Context) {
+	for _, s := range a.all() {
+		if ctx.Err() != nil {
+			return
+		}
+		short, cancel := context.WithTimeout(ctx, watchTimeout)
+		newest, next, err := s.readEnd(short)
+		cancel()
+		s.ended(newest, next, err)
+	}
+}
+
+func (s *shard) readEnd(ctx context.Context) (newest *format.Segment, next map[string]int64, err error) {
+	s.mu.Lock()
+	last, next := s.reading.newest, s.reading.next
+	s.mu.Unlock()
+	newest, err = segment.NewestBehind(ctx, s.a.bucket, s.a.cfg.Region, s.number, last)
+	if err != nil || newest == last {
+		return newest, next, err
+	}
+	next = map[string]int64{}
+	for name, topic := range s.a.cfg.Topics {
+		l := topic.log(s.number)
+		end, _ := newest.End(l)
+		if next[name], err = s.a.offsets.InTopic(ctx, l, end.Next); err != nil {
+			return nil, nil, err
+		}
+	}
+	return newest, next, nil
+}
+
+func (s *shard) ended(newest *format.Segment, next map[string]int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.reading
+	r.err = err
+	if err != nil || newest == nil {
+		return
+	}
+	if r.closed == nil {
+		r.closed = map[events.Stream]time.Time{}
+	}
+	for _, p := range newest.Parts {
+		r.closed[p.Log.Stream] = newest.Created
+	}
+	r.newest, r.next = newest, next
+}
+
+// Points measures the streams.
+func (a *Archiver) Points() []Point {
+	now := time.Now()
+	points := map[events.Stream]*Point{}
+	for stream, limit := range a.cfg.Limits {
+		points[stream] = &Point{Stream: stream, Limit: limit, Records: new(int64), Age: new(time.Duration)}
+	}
+	for _, s := range a.all() {
+		for name, topic := range a.cfg.Topics {
+			p := points[topic.Stream]
+			lack, err := s.lacks(name, now)
+			if err != nil {
+				p.Records, p.Age, p.Error = nil, nil, cmp.Or(p.Error, err.Error())
+				continue
+			}
+			if p.Records != nil {
+				*p.Records += lack.records
+				*p.Age = max(*p.Age, lack.most)
+			}
+			p.seen = max(p.seen, lack.least)
+			s.mu.Lock()
+			if at := s.reading.closed[topic.Stream]; at.After(p.Newest) {
+				p.Newest = at
+			}
+			s.mu.Unlock()
+		}
+	}
+	var list []Point
+	for _, stream := range slices.Sorted(maps.Keys(points)) {
+		list = append(list, *points[stream])
+	}
+	return list
+}
+
+// lack is what the bucket lacks of a log: how many records, and how long the oldest of
+// them has been there, at least and at most.
+type lack struct {
+	records     int64
+	least, most time.Duration
+}
+
+// lacks compares what was read of the bucket with where a topic ends.
+func (s *shard) lacks(name string, now time.Time) (lack, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, t := &s.reading, s.tails[s.a.cfg.Topics[name].log(s.number)]
+	switch {
+	case r.newest == nil && r.err != nil:
+		return lack{}, fmt.Errorf("shard %d: %w", s.number, r.err)
+	case len(r.samples) == 0:
+		return lack{}, fmt.Errorf("shard %d: it is not known yet where its logs end", s.number)
+	}
+	// The samples in which the log went no further than the archive does, and those in
+	// which it did.
+	next := r.next[name]
+	i, _ := slices.BinarySearchFunc(r.samples, next, func(x sample, next int64) int { return cmp.Compare(t.end(x.ends[name]), next+1) })
+	if i == len(r.samples) {
+		return lack{}, nil
+	}
+	from := r.samples[0].at
+	switch {
+	case i > 0:
+		from = r.samples[i-1].at
+	case r.newest != nil && r.newest.Created.Before(from):
+		from = r.newest.Created
+	}
+	end := t.end(r.samples[len(r.samples)-1].ends[name])
+	return lack{records: end - next, least: now.Sub(r.samples[i].at), most: now.Sub(from)}, nil
+}
+
+// end is where the records of a log end that ends at an offset.
+func (t tail) end(offset int64) int64 {
+	if t.records <= offset && offset <= t.read {
+		return t.records
+	}
+	return offset
+}
+
+// lagging says which streams the bucket lacks something of for too long.
+func (a *Archiver) lagging() (problems []string) {
+	for _, p := range a.Points() {
+		if p.Age != nil && p.seen > p.Limit+behindAfter {
+			problems = append(problems, fmt.Sprintf("the archive lacks the last %d records of %s, the oldest for %s", *p.Records, p.Stream, p.Age.Round(time.Second)))
+		}
+	}
+	return problems
+}
+
+// Gauges show what an archiver has measured whenever they are asked.
+type Gauges struct {
+	archiver       *Archiver
+	age, lag, held *prometheus.Desc
+}
+
+// NewGauges makes them; the caller registers them.
+func NewGauges(a *Archiver) *Gauges {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("evenkeel_archive_"+name, help, labels, nil)
+	}
+	return &Gauges{
+		archiver: a,
+		age:      desc("age_seconds", "For how long, at most, the oldest record has been in the logs that the bucket does not have, of the shards that this node archives, by reading the bucket; +Inf: not known.", "stream"),
+		lag:      desc("lag_records", "Records that the logs have and the bucket does not, by reading the bucket; +Inf: not known.", "stream"),
+		held:     desc("held_bytes", "Bytes that were read from logs and are not in the bucket yet."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *Gauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- g.age
+	ch <- g.lag
+	ch <- g.held
+}
+
+// Collect implements prometheus.Collector.
+func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range g.archiver.Points() {
+		age, lag := math.Inf(1), math.Inf(1)
+		if p.Age != nil {
+			age, lag = p.Age.Seconds(), float64(*p.Records)
+		}
+		ch <- prometheus.MustNewConstMetric(g.age, prometheus.GaugeValue, age, string(p.Stream))
+		ch <- prometheus.MustNewConstMetric(g.lag, prometheus.GaugeValue, lag, string(p.Stream))
+	}
+	ch <- prometheus.MustNewConstMetric(g.held, prometheus.GaugeValue, float64(g.archiver.Held()))
+}

@@ -1,0 +1,163 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/archive"
+	"github.com/evenkeel/evenkeel/projections/digest"
+)
+
+// newArchiver makes the node's part of the continuous backup; nil: there is none.
+func (r *Region) newArchiver(own []kgo.Opt) (*archive.Archiver, error) {
+	limits := r.cfg.SegmentLimits()
+	if r.backups == nil || limits == nil {
+		return nil, nil
+	}
+	topics := map[string]archive.Topic{}
+	for name, rt := range routes(r.cfg) {
+		topics[name] = archive.Topic{Origin: rt.origin, Stream: rt.stream}
+	}
+	cfg := archive.Config{
+		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: Software, Topics: topics, Sealer: r.backups.sealer, Limits: limits, NewChain: newChain,
+	}
+	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, mirrorOffsets{r.worker.mirrors}, archive.NewMetrics(r.parts.Registry), r.log)
+}
+
+// newChain is the hash chain of logs, for one goroutine.
+func newChain() func(events.Digest, *kgo.Record) events.Digest {
+	var h digest.Hasher
+	return func(before events.Digest, r *kgo.Record) events.Digest {
+		return h.Chain(digest.FromDigest(before), r).Digest()
+	}
+}
+
+// archiveNode is a node as its archiver sees it.
+type archiveNode struct{ region *Region }
+
+var _ archive.Node = archiveNode{}
+
+// Archives implements archive.Node: the owner of a shard archives it; and so does a node
+// that is to own it, while it brings the shard to where it begins. That may take
+// long, and the owner before may be dead. If it is not, two archivers take turns.
+func (n archiveNode) Archives(shard int32) bool {
+	r := n.region
+	if c, ok := r.claims.of(shardKey(shard)); ok && c.Node == r.name {
+		return true
+	}
+	return r.member.has(shard) && r.keeper.stateOf(shard).state == shardOpening
+}
+
+// Sure implements archive.Node.
+func (n archiveNode) Sure() error { return n.region.claims.lapsed() }
+
+// Epoch implements archive.Node.
+func (n archiveNode) Epoch(shard int32) events.Epoch {
+	if c, ok := n.region.claims.of(shardKey(shard)); ok && c.Node == n.region.name {
+		return c.epoch
+	}
+	return 0
+}
+
+// Folded implements archive.Node.
+func (n archiveNode) Folded(ctx context.Context, shard int32, cut events.Vector) {
+	open, release := n.region.shards.use([]int32{shard})
+	defer release()
+	if s := open[shard]; s != nil {
+		_ = s.Wait(ctx, cut) // what it has not folded by then has no mark
+	}
+}
+
+// Mark implements archive.Node.
+func (n archiveNode) Mark(l events.Log, offset int64) (events.Mark, bool) {
+	open, release := n.region.shards.use([]int32{l.Partition})
+	defer release()
+	s := open[l.Partition]
+	if s == nil {
+		return events.Mark{}, false
+	}
+	m, err := s.At(l, offset)
+	return m, err == nil
+}
+
+// Touched implements archive.Node.
+func (n archiveNode) Touched(int32) archive.Touched { return nil }
+
+// mirrorOffsets are offsets as the archiver wants them translated.
+type mirrorOffsets struct{ *mirrors }
+
+var _ archive.Offsets = mirrorOffsets{}
+
+// Begin implements archive.Offsets.
+func (m mirrorOffsets) Begin(ctx context.Context, l events.Log, next int64) (int64, error) {
+	return m.begin(ctx, l, next)
+}
+
+// InTopic implements archive.Offsets.
+func (m mirrorOffsets) InTopic(ctx context.Context, l events.Log, next int64) (int64, error) {
+	return m.inTopic(ctx, l, next)
+}
+
+// InLog implements archive.Offsets.
+func (m mirrorOffsets) InLog(ctx context.Context, l events.Log, offset int64) (int64, error) {
+	return m.inLog(ctx, l, offset)
+}
+
+// ToLog implements archive.Offsets.
+func (m mirrorOffsets) ToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
+	return m.toLog(ctx, l, records, end)
+}
+
+// archivePoints is what the bucket lacks of the shards that this node archives.
+func (r *Region) archivePoints() []api.ArchivePoint {
+	points := []api.ArchivePoint{}
+	if r.archiver == nil {
+		return points
+	}
+	for _, p := range r.archiver.Points() {
+		point := api.ArchivePoint{Stream: p.Stream, Limit: p.Limit.Seconds(), Records: p.Records, Newest: p.Newest, Error: p.Error}
+		if p.Age != nil {
+			point.Age = new(p.Age.Seconds())
+		}
+		points = append(points, point)
+	}
+	return points
+}
+
+// addArchive adds what another node says of the shards that it archives.
+func addArchive(s *api.Status, others []api.ArchivePoint) {
+	for _, o := range others {
+		i := slices.IndexFunc(s.Archive, func(p api.ArchivePoint) bool { return p.Stream == o.Stream })
+		if i < 0 {
+			s.Archive = append(s.Archive, o)
+			continue
+		}
+		p := &s.Archive[i]
+		p.Records, p.Age = sum(p.Records, o.Records), combine(p.Age, o.Age, func(a, b float64) float64 { return max(a, b) })
+		p.Error = cmp.Or(p.Error, o.Error)
+		if o.Newest.After(p.Newest) {
+			p.Newest = o.Newest
+		}
+	}
+}
+
+// checkArchive takes back what is said of the archive while a shard has no owner that
+// tells of it.
+func (r *Region) checkArchive(s *api.Status) {
+	for _, shard := range r.allShards() {
+		if slices.ContainsFunc(s.Shards, func(row api.ShardStatus) bool { return row.Partition == shard && row.State == shardOpen }) {
+			continue
+		}
+		for i := range s.Archive {
+			p := &s.Archive[i]
+			p.Records, p.Age = nil, nil
+			p.Error = cmp.Or(p.Error, fmt.Sprintf("shard %d: no owner tells of it", shard))
+		}
+	}
+}
