@@ -236,7 +236,7 @@ func (t *turn) translate(ctx context.Context, b batch) (ok bool, err error) {
 	err = t.a.offsets.ToLog(short, b.log, b.records, b.end)
 	switch {
 	case err == nil:
-		return true, t.checkFirst(ctx, b)
+		return true, t.checkFirst(b)
 	case events.KindOf(err) == events.KindRefused:
 		t.stopLog(b.log, err)
 		return false, nil
@@ -280,7 +280,7 @@ func (t *turn) retryAside(ctx context.Context) error {
 
 // checkFirst looks, when the first records of a mirror come, whether it begins where the
 // archive does.
-func (t *turn) checkFirst(ctx context.Context, b batch) error {
+func (t *turn) checkFirst(b batch) error {
 	if !t.fresh[b.log] {
 		return nil
 	}
