@@ -23,6 +23,9 @@ type Info struct {
 	// Modified is when the store says that it got the object, by the store's
 	// clock. For people to read; nothing may be decided by it.
 	Modified time.Time
+	// Class is the store's name for the class that keeps the object; empty: the
+	// usual one, or the store does not say.
+	Class string
 }
 
 // Reader reads objects. The caller closes every body it gets.
@@ -66,11 +69,21 @@ type Deleter interface {
 	Delete(ctx context.Context, name string) error
 }
 
+// Thawer makes archived objects readable. Some classes of storage are cheap because
+// reading from them takes hours of notice: there Get and GetRange are [ErrArchived].
+type Thawer interface {
+	// Thaw asks for an object to be readable for some days from the time on that
+	// it is, and says whether it is readable now. Asking again is no harm. An
+	// object that is not archived is readable.
+	Thaw(ctx context.Context, name string, days int) (ready bool, err error)
+}
+
 // Bucket is everything that can be done with one bucket.
 type Bucket interface {
 	Reader
 	Creator
 	Deleter
+	Thawer
 
 	// Check proves with one cheap request that the bucket exists and may be
 	// listed. It tells apart [ErrNoBucket], [ErrAccess] and [ErrUnavailable], and

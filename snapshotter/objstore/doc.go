@@ -47,6 +47,7 @@
 //	ErrAccess        no         credentials missing, wrong, expired or not permitted
 //	ErrInvalid       no         the caller's mistake: name, size or range
 //	ErrUnavailable   yes        network, timeout or 5xx, after all retries
+//	ErrArchived      no         it is to be thawed before it can be read (Thaw)
 //	ErrCorrupt       reads      bytes missing or changed; one more read may help,
 //	                            a repeated Create does not
 //

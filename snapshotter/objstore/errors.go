@@ -16,6 +16,7 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	ErrCorrupt     = errors.New("data damaged")
 	ErrInvalid     = errors.New("invalid request")
+	ErrArchived    = errors.New("object is archived")
 )
 
 // The operations, as in Error.Op and Rule.Ops.
@@ -27,6 +28,7 @@ const (
 	OpCreate   = "create"
 	OpDelete   = "delete"
 	OpCheck    = "check"
+	OpThaw     = "thaw"
 )
 
 // Error says what failed, where and what to try. It matches its Kind and its
@@ -81,6 +83,8 @@ func (e *Error) hint() string {
 		return "check the credentials, their permissions on this bucket and this machine's clock"
 	case ErrUnavailable:
 		return "check backup.endpoint and the network, or try again later"
+	case ErrArchived:
+		return "have it thawed, which takes hours: evenkeel backup thaw"
 	case ErrExists:
 		return "names are never reused: look for a second writer"
 	}

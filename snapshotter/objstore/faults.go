@@ -353,6 +353,16 @@ func (f *FaultyBucket) Delete(ctx context.Context, name string) error {
 	return f.lose(hit, OpDelete, name, f.b.Delete(ctx, name))
 }
 
+// Thaw implements [Thawer].
+func (f *FaultyBucket) Thaw(ctx context.Context, name string, days int) (bool, error) {
+	hit, err := f.strike(ctx, OpThaw, name)
+	if err != nil {
+		return false, err
+	}
+	ready, err := f.b.Thaw(ctx, name, days)
+	return ready, f.lose(hit, OpThaw, name, err)
+}
+
 // Check implements [Bucket].
 func (f *FaultyBucket) Check(ctx context.Context) error {
 	hit, err := f.strike(ctx, OpCheck, "")

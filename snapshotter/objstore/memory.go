@@ -35,6 +35,8 @@ type Memory struct {
 type memoryObject struct {
 	body     []byte // never changed once stored
 	modified time.Time
+	archived bool
+	from, to time.Time // when it is readable although it is archived; zero: nobody has asked
 }
 
 var _ Bucket = (*Memory)(nil)
@@ -59,6 +61,9 @@ func (m *Memory) Get(ctx context.Context, name string) (io.ReadCloser, Info, err
 	if err != nil {
 		return nil, Info{}, err
 	}
+	if !obj.readable(time.Now()) {
+		return nil, Info{}, m.fail(OpGet, name, ErrArchived, nil)
+	}
 	return m.open(ctx, OpGet, name, obj.body), obj.info(name), nil
 }
 
@@ -67,6 +72,9 @@ func (m *Memory) GetRange(ctx context.Context, name string, offset, length int64
 	obj, err := m.find(ctx, OpGetRange, name)
 	if err != nil {
 		return nil, err
+	}
+	if !obj.readable(time.Now()) {
+		return nil, m.fail(OpGetRange, name, ErrArchived, nil)
 	}
 	if err := checkRange(offset, length, int64(len(obj.body))); err != nil {
 		return nil, m.fail(OpGetRange, name, ErrInvalid, err)
@@ -194,6 +202,49 @@ func (m *Memory) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
+// What archived objects of a Memory are like.
+const (
+	archiveClass = "ARCHIVE"
+	thawTime     = 4 * time.Hour
+)
+
+// Archive archives an object, as rules of a store do: from then on it is to be thawed
+// before it can be read, which takes four hours.
+func (m *Memory) Archive(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	obj, ok := m.objects[name]
+	if !ok {
+		return m.fail("archive", name, ErrNotFound, nil)
+	}
+	obj.archived = true
+	m.objects[name] = obj
+	return nil
+}
+
+// Thaw implements [Thawer].
+func (m *Memory) Thaw(ctx context.Context, name string, days int) (ready bool, err error) {
+	obj, err := m.find(ctx, OpThaw, name)
+	if err != nil {
+		return false, err
+	}
+	if days < 1 {
+		return false, m.fail(OpThaw, name, ErrInvalid, errors.New("want one day or more"))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if obj.archived && !now.Before(obj.to) {
+		obj.from, obj.to = now.Add(thawTime), now.Add(thawTime).AddDate(0, 0, days)
+		m.objects[name] = obj
+	}
+	return obj.readable(now), nil
+}
+
+func (o memoryObject) readable(now time.Time) bool {
+	return !o.archived || !now.Before(o.from) && now.Before(o.to)
+}
+
 // Check implements [Bucket].
 func (m *Memory) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
@@ -264,7 +315,11 @@ func (m *Memory) violationLocked(op, name string, cause error) error {
 }
 
 func (o memoryObject) info(name string) Info {
-	return Info{Name: name, Size: int64(len(o.body)), Modified: o.modified}
+	info := Info{Name: name, Size: int64(len(o.body)), Modified: o.modified}
+	if o.archived {
+		info.Class = archiveClass
+	}
+	return info
 }
 
 // folders yields every folder that name is in, outermost first.

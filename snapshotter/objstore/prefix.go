@@ -84,6 +84,13 @@ func (p *prefixed) Delete(ctx context.Context, name string) error {
 	return p.b.Delete(ctx, p.prefix+name)
 }
 
+func (p *prefixed) Thaw(ctx context.Context, name string, days int) (bool, error) {
+	if err := p.check(OpThaw, name); err != nil {
+		return false, err
+	}
+	return p.b.Thaw(ctx, p.prefix+name, days)
+}
+
 func (p *prefixed) Check(ctx context.Context) error { return p.b.Check(ctx) }
 
 func (p *prefixed) String() string { return fmt.Sprintf("%s under %s", p.b, p.prefix) }

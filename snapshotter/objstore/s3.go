@@ -78,7 +78,7 @@ func (s *S3) Get(ctx context.Context, name string) (io.ReadCloser, Info, error) 
 	if out.ContentLength == nil {
 		return nil, Info{}, errors.Join(s.fault(OpGet, key, ErrCorrupt, errors.New("answer has no length")), out.Body.Close())
 	}
-	info := Info{Name: name, Size: *out.ContentLength, Modified: aws.ToTime(out.LastModified)}
+	info := Info{Name: name, Size: *out.ContentLength, Modified: aws.ToTime(out.LastModified), Class: string(out.StorageClass)}
 	return s.body(ctx, OpGet, key, out.Body, info.Size), info, nil
 }
 
@@ -135,13 +135,16 @@ func (s *S3) Stat(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Name: name, Size: out.Size, Modified: out.Modified}, nil
+	out.Name = name
+	return out.Info, nil
 }
 
 // headInfo is what the store says about one object.
 type headInfo struct {
 	Info
-	sha256 string // base64, or empty if the store does not say
+	sha256  string // base64, or empty if the store does not say
+	archive string // the archive that it has sunk to within its class; empty: none
+	restore string // how far the thawing is, in the words of x-amz-restore; empty: nobody has asked
 }
 
 func (s *S3) head(ctx context.Context, op, key string, options ...func(*s3.Options)) (headInfo, error) {
@@ -154,8 +157,10 @@ func (s *S3) head(ctx context.Context, op, key string, options ...func(*s3.Optio
 		return headInfo{}, s.wrap(ctx, op, key, err)
 	}
 	return headInfo{
-		Info:   Info{Name: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)},
-		sha256: aws.ToString(out.ChecksumSHA256),
+		Info:    Info{Name: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified), Class: string(out.StorageClass)},
+		sha256:  aws.ToString(out.ChecksumSHA256),
+		archive: string(out.ArchiveStatus),
+		restore: aws.ToString(out.Restore),
 	}, nil
 }
 
@@ -210,7 +215,7 @@ func (s *S3) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info
 				if name == "" { // a folder marker that some console left
 					continue
 				}
-				if !yield(Info{Name: name, Size: aws.ToInt64(obj.Size), Modified: aws.ToTime(obj.LastModified)}, nil) {
+				if !yield(Info{Name: name, Size: aws.ToInt64(obj.Size), Modified: aws.ToTime(obj.LastModified), Class: string(obj.StorageClass)}, nil) {
 					return
 				}
 			}

@@ -28,6 +28,9 @@ type S3Config struct {
 	// PathStyle puts the bucket into the path of the URL instead of its host name.
 	// Most stores other than AWS need it.
 	PathStyle bool
+	// StorageClass says in which class of storage a new object is kept, by its
+	// name without the prefix; empty, or nil: the bucket's usual one.
+	StorageClass func(name string) string
 	// Credentials; nil: the SDK's default chain (environment, shared config,
 	// web identity, container and instance metadata). If Credentials and Region
 	// are given, neither environment nor files are looked at.

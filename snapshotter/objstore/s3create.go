@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // Create implements [Creator].
@@ -30,7 +31,12 @@ func (s *S3) Create(ctx context.Context, name string, body []byte) error {
 	}
 	digest := sha256.Sum256(body)
 	sum := base64.StdEncoding.EncodeToString(digest[:])
+	var class types.StorageClass
+	if s.cfg.StorageClass != nil {
+		class = types.StorageClass(s.cfg.StorageClass(name))
+	}
 	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
+		StorageClass:   class,
 		Bucket:         &s.cfg.Bucket,
 		Key:            &key,
 		Body:           bytes.NewReader(body),

@@ -26,6 +26,7 @@ var s3Codes = map[string]error{
 	"RequestTimeTooSkewed":  ErrAccess,
 	"SignatureDoesNotMatch": ErrAccess,
 
+	"InvalidObjectState":          ErrArchived,
 	"PreconditionFailed":          ErrExists,
 	"ConditionalRequestConflict":  ErrUnavailable,
 	"OperationAborted":            ErrUnavailable,
@@ -47,6 +48,7 @@ var s3Hints = map[string]string{
 	"PermanentRedirect":            "the bucket is in another region: check backup.region",
 	"AuthorizationHeaderMalformed": "the bucket is in another region: check backup.region",
 	"IllegalLocationConstraint":    "the bucket is in another region: check backup.region",
+	"InvalidStorageClass":          "the store has no such class: check backup.copies",
 	"NotImplemented":               "the store lacks what backups need: use one with atomic conditional writes (If-None-Match)",
 	"RequestTimeTooSkewed":         "set this machine's clock",
 	"ExpiredToken":                 "renew the session credentials",

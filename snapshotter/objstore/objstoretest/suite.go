@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Bucket) {
 		{"ListStops", listStops},
 		{"Names", names},
 		{"Cancelled", cancelled},
+		{"Thaw", thaw},
 		{"Check", check},
 		{"Probe", probe},
 	} {
@@ -67,6 +68,20 @@ func empty(t *testing.T, b objstore.Bucket) {
 	wantRange(t, b, "empty", 0, 0, nil)
 	if err := b.Create(t.Context(), "empty", []byte("x")); !errors.Is(err, objstore.ErrExists) {
 		t.Errorf("Create over an empty object: %v, want ErrExists", err)
+	}
+}
+
+// Objects of the usual class need no thawing.
+func thaw(t *testing.T, b objstore.Bucket) {
+	create(t, b, "object", []byte("body"))
+	if ready, err := b.Thaw(t.Context(), "object", 1); err != nil || !ready {
+		t.Errorf("Thaw = %t, %v", ready, err)
+	}
+	if _, err := b.Thaw(t.Context(), "object", 0); !errors.Is(err, objstore.ErrInvalid) {
+		t.Errorf("Thaw for 0 days: %v, want ErrInvalid", err)
+	}
+	if _, err := b.Thaw(t.Context(), "nothing", 1); !errors.Is(err, objstore.ErrNotFound) {
+		t.Errorf("Thaw of nothing: %v, want ErrNotFound", err)
 	}
 }
 
