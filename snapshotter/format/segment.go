@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,6 +115,19 @@ func SegmentName(r events.Region, shard int32, number int64) string {
 // ParseSegmentName is the inverse of SegmentName for a known region and shard.
 func ParseSegmentName(r events.Region, shard int32, name string) (number int64, ok bool) {
 	return parseNumber(name, ShardSegmentPrefix(r, shard), segmentSuffix)
+}
+
+// ParseShardOfSegment tells the shard of a segment of a known region by its name.
+func ParseShardOfSegment(r events.Region, name string) (shard int32, ok bool) {
+	rest, inside := strings.CutPrefix(name, SegmentPrefix(r))
+	folder, _, _ := strings.Cut(rest, "/")
+	digits, named := strings.CutPrefix(folder, "shard-")
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if !inside || !named || err != nil || n < 0 {
+		return 0, false
+	}
+	_, ok = ParseSegmentName(r, int32(n), name)
+	return int32(n), ok
 }
 
 // End is how far a log is archived after the segment; false: the archive does not

@@ -33,12 +33,12 @@ const (
 // tried again, and create is called again. Damage is of kind
 // events.KindInconsistent.
 func (src Source) Fetch(ctx context.Context, t format.Table, create func() (io.WriteCloser, error)) error {
-	return retry(ctx, func() error { return src.fetchOnce(ctx, t, create) })
+	return Retry(ctx, func() error { return src.fetchOnce(ctx, t, create) })
 }
 
 // Hash verifies what an object holds, without opening it.
 func (src Source) Hash(ctx context.Context, t format.Table) error {
-	return retry(ctx, func() error {
+	return Retry(ctx, func() error {
 		stored, err := src.open(ctx, t)
 		if err != nil {
 			return err
@@ -51,7 +51,10 @@ func (src Source) Hash(ctx context.Context, t format.Table) error {
 	})
 }
 
-func retry(ctx context.Context, do func() error) error {
+// Retry does something that reads a bucket, up to three times while its errors may
+// pass: damage may be that of one reading. Damage that stays is of kind
+// events.KindInconsistent.
+func Retry(ctx context.Context, do func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := do()
 		damaged := errors.Is(err, objstore.ErrCorrupt)

@@ -108,7 +108,7 @@ func (src Source) opened(ctx context.Context, chain catalog.Chain, shards []form
 // if the bucket may only be read.
 func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() error) (pinned bool, err error) {
 	var unpin func()
-	err = retry(ctx, func() error {
+	err = Retry(ctx, func() error {
 		unpin, err = catalog.Pin(ctx, src.Bucket, m, cmp.Or(src.Owner, "restore"))
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -57,6 +58,21 @@ func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region,
 		}
 	}
 	return numbers, nil
+}
+
+// Shards lists the shards that have segments, ascending.
+func Shards(ctx context.Context, bucket objstore.Reader, r events.Region) ([]int32, error) {
+	var shards []int32
+	for info, err := range bucket.List(ctx, format.SegmentPrefix(r)) {
+		if err != nil {
+			return nil, fmt.Errorf("list segments of %s: %w", r, err)
+		}
+		if shard, ok := format.ParseShardOfSegment(r, info.Name); ok && !slices.Contains(shards, shard) {
+			shards = append(shards, shard)
+		}
+	}
+	slices.Sort(shards)
+	return shards, nil
 }
 
 // Newest reads the header of a shard's newest segment; nil: there is none.
@@ -158,18 +174,12 @@ func Open(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r ev
 	if err != nil {
 		return nil, readError(name, err)
 	}
-	s, stored, complete, err := decode(object, r, shard, number)
-	if err == nil && !complete {
-		err = events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
-	}
+	s, stored, err := verify(object, r, shard, number)
 	if err != nil {
 		return nil, err
 	}
 	if err := opener.Fits(s.Keys); err != nil {
 		return nil, fmt.Errorf("object %s: %w", name, err)
-	}
-	if err := matches(stored, s.StoredSize, s.StoredSHA256); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "object %s: %w", name, err)
 	}
 	plain, err := opener.Open(bytes.NewReader(stored), s.Keys)
 	if err != nil {
@@ -183,6 +193,28 @@ func Open(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r ev
 		return nil, events.Errorf(events.KindInconsistent, "object %s, opened: %w", name, err)
 	}
 	return &Segment{Segment: s, payload: payload}, nil
+}
+
+// Verify verifies what an object holds, without opening it: the header, and the
+// payload as it is stored. Damage is of kind events.KindInconsistent.
+func Verify(object []byte, r events.Region, shard int32, number int64) (*format.Segment, error) {
+	s, _, err := verify(object, r, shard, number)
+	return s, err
+}
+
+func verify(object []byte, r events.Region, shard int32, number int64) (s *format.Segment, stored []byte, err error) {
+	name := format.SegmentName(r, shard, number)
+	s, stored, complete, err := decode(object, r, shard, number)
+	if err == nil && !complete {
+		err = events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := matches(stored, s.StoredSize, s.StoredSHA256); err != nil {
+		return nil, nil, events.Errorf(events.KindInconsistent, "object %s: %w", name, err)
+	}
+	return s, stored, nil
 }
 
 func matches(b []byte, size int64, sum string) error {

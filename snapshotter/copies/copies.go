@@ -1,0 +1,239 @@
+package copies
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+// Config is what is copied from where to where.
+type Config struct {
+	Region events.Region
+	From   objstore.Bucket
+	To     objstore.Bucket
+	Owner  string // who copies, for people who look at pins
+
+	// Copied, if not nil, is told the bytes of every object that has been copied. It
+	// may be called from several goroutines.
+	Copied func(bytes int64)
+}
+
+// Report says what a run has copied.
+type Report struct {
+	Backups  []string `json:"backups"`  // ids, of those that the copy has now and had not
+	Segments int      `json:"segments"` // likewise
+	Objects  int64    `json:"objects"`
+	Bytes    int64    `json:"bytes"`
+	There    int      `json:"there"`   // backups that the copy had already
+	Skipped  []string `json:"skipped"` // ids of backups that it does not get: it has pruned past them
+}
+
+const (
+	parallelObjects = 4
+
+	// maxObjectBytes is the largest object that is copied: it is held in memory.
+	maxObjectBytes = objstore.MaxObjectBytes
+)
+
+// run is one copying.
+type run struct {
+	Config
+	report         *Report
+	objects, bytes atomic.Int64
+}
+
+// Run copies what the other bucket lacks: backups, oldest first, then segments. The
+// report tells what has been copied also if there is an error.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	r := &run{Config: cfg, report: &Report{Backups: []string{}, Skipped: []string{}}}
+	err := r.backups(ctx)
+	if err == nil {
+		err = r.archives(ctx)
+	}
+	r.report.Objects, r.report.Bytes = r.objects.Load(), r.bytes.Load()
+	if err != nil {
+		return r.report, fmt.Errorf("copy backups of %s to %s: %w", cfg.Region, cfg.To, err)
+	}
+	return r.report, nil
+}
+
+func (r *run) backups(ctx context.Context) error {
+	ids, err := catalog.IDs(ctx, r.From, r.Region)
+	if err != nil {
+		return err
+	}
+	there, err := catalog.Manifests(ctx, r.To, r.Region)
+	if err != nil {
+		return err
+	}
+	floor, err := catalog.NewestFloor(ctx, r.To, r.Region)
+	if err != nil {
+		return err
+	}
+	has := map[string]bool{}
+	for _, id := range there {
+		has[id] = true
+	}
+	for _, id := range ids {
+		switch {
+		case has[id]:
+			r.report.There++
+			continue
+		case floor != nil && id <= floor.Below:
+			r.report.Skipped = append(r.report.Skipped, id)
+			continue
+		}
+		if has[id], err = r.backup(ctx, id, has); err != nil {
+			return fmt.Errorf("backup %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// backup copies one backup, while a pin keeps it from being deleted. It is skipped, as
+// is one that lacks what it builds on, if the copy's prune has gone past it.
+func (r *run) backup(ctx context.Context, id string, has map[string]bool) (copied bool, err error) {
+	m, err := catalog.Load(ctx, r.From, r.Region, id)
+	if events.KindOf(err) == events.KindNotFound {
+		return false, nil // it was pruned meanwhile
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, parent := range m.Parents {
+		if !has[parent] {
+			r.report.Skipped = append(r.report.Skipped, id)
+			return false, nil
+		}
+	}
+	src := restore.Source{Bucket: r.From, Owner: r.Owner}
+	_, err = src.Pinned(ctx, m, func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(parallelObjects)
+		for t := range m.Tables() {
+			g.Go(func() error { return r.table(ctx, t) })
+		}
+		return g.Wait()
+	})
+	if err != nil {
+		return false, err
+	}
+	switch err := catalog.Publish(ctx, r.To, m); {
+	case events.KindOf(err) == events.KindRefused: // a prune has gone past it meanwhile
+		r.report.Skipped = append(r.report.Skipped, id)
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	r.report.Backups = append(r.report.Backups, id)
+	return true, nil
+}
+
+// table copies one table, verified against the manifest, unless it is there.
+func (r *run) table(ctx context.Context, t format.Table) error {
+	size, sum := t.Stored()
+	info, err := r.To.Stat(ctx, t.Name)
+	switch {
+	case err == nil && info.Size == size:
+		return nil // its hash is in its name
+	case err == nil:
+		return events.Errorf(events.KindInconsistent, "object %s has %d bytes in the copy, the manifest says %d", t.Name, info.Size, size)
+	case !errors.Is(err, objstore.ErrNotFound):
+		return err
+	}
+	return r.object(ctx, t.Name, func(body []byte) error {
+		if got := sha256.Sum256(body); int64(len(body)) != size || hex.EncodeToString(got[:]) != sum {
+			return fmt.Errorf("%d bytes with SHA-256 %x, the manifest says %d bytes with %s", len(body), got, size, sum)
+		}
+		return nil
+	})
+}
+
+// object copies an object once check has found it sound. One reading that finds damage
+// proves none: it is read again.
+func (r *run) object(ctx context.Context, name string, check func(body []byte) error) error {
+	var body []byte
+	err := restore.Retry(ctx, func() error {
+		var err error
+		if body, err = objstore.ReadAll(ctx, r.From, name, maxObjectBytes); err != nil {
+			return err
+		}
+		if err := check(body); err != nil {
+			return fmt.Errorf("object %s: %w: %w", name, objstore.ErrCorrupt, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.To.Create(ctx, name, body); err != nil {
+		return err
+	}
+	r.objects.Add(1)
+	r.bytes.Add(int64(len(body)))
+	if r.Copied != nil {
+		r.Copied(int64(len(body)))
+	}
+	return nil
+}
+
+// archives copies the segments of all shards.
+func (r *run) archives(ctx context.Context) error {
+	shards, err := segment.Shards(ctx, r.From, r.Region)
+	if err != nil {
+		return err
+	}
+	for _, shard := range shards {
+		if err := r.archive(ctx, shard); err != nil {
+			return fmt.Errorf("segments of shard %d: %w", shard, err)
+		}
+	}
+	return nil
+}
+
+// archive copies the segments of a shard behind those that are there, in order, so that
+// the copy never has a segment without those before it.
+func (r *run) archive(ctx context.Context, shard int32) error {
+	numbers, err := segment.Numbers(ctx, r.From, r.Region, shard)
+	if err != nil {
+		return err
+	}
+	there, err := segment.Numbers(ctx, r.To, r.Region, shard)
+	if err != nil {
+		return err
+	}
+	newest := int64(0)
+	if len(there) > 0 {
+		newest = there[len(there)-1]
+	}
+	for _, n := range numbers {
+		if n <= newest {
+			continue
+		}
+		name := format.SegmentName(r.Region, shard, n)
+		err := r.object(ctx, name, func(body []byte) error {
+			_, err := segment.Verify(body, r.Region, shard, n)
+			return err
+		})
+		if errors.Is(err, objstore.ErrNotFound) {
+			continue // it was pruned meanwhile, and those before it
+		}
+		if err != nil {
+			return err
+		}
+		r.report.Segments++
+	}
+	return nil
+}
