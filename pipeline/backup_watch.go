@@ -28,6 +28,7 @@ type backupWatch struct {
 	failed   error             // why it could not be read since, nil if it could
 	last     *api.BackupRun    // nil: none
 	drills   time.Time         // when this node has last tried a drill
+	copies   []api.CopyStatus  // as this node has last made them
 }
 
 const (
@@ -183,6 +184,7 @@ func (w *backupWatch) status() *api.BackupStatus {
 		s.Error = w.failed.Error()
 	}
 	s.Last = w.last
+	s.Copies = w.copies
 	return &s
 }
 
@@ -202,6 +204,11 @@ func (w *backupWatch) problems() (problems []string) {
 	if w.last != nil && w.last.Error != "" {
 		problems = append(problems, fmt.Sprintf("the backup of %s failed: %s", w.last.Began.Format(time.RFC3339), w.last.Error))
 	}
+	for _, c := range w.copies {
+		if c.Error != "" {
+			problems = append(problems, fmt.Sprintf("copy %s of the backups is not up to date: %s", c.Copy, c.Error))
+		}
+	}
 	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
 		problems = append(problems, fmt.Sprintf("%s (drill %s); see: evenkeel drill show", w.seen.Drill.Error, w.seen.Drill.ID))
 	}
@@ -215,8 +222,8 @@ var infinite = math.Inf(1)
 
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
-	watch                                          *backupWatch
-	age, checked, duration, stored, proved, failed *prometheus.Desc
+	watch                                                  *backupWatch
+	age, checked, duration, stored, proved, failed, copied *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -230,6 +237,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		duration: desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
 		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
+		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 	}
 }
@@ -242,6 +250,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.stored
 	ch <- g.proved
 	ch <- g.failed
+	ch <- g.copied
 }
 
 // Collect implements prometheus.Collector.
@@ -266,6 +275,13 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(g.proved, proved)
 	gauge(g.failed, failed)
+	for _, c := range s.Copies {
+		age := infinite
+		if c.Newest != nil {
+			age = time.Since(*c.Newest).Seconds()
+		}
+		gauge(g.copied, age, c.Copy)
+	}
 	for _, p := range s.Points {
 		age := infinite
 		if p.Backup != "" {

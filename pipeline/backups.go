@@ -29,8 +29,9 @@ import (
 type Backups struct {
 	Config *config.Config
 	Bucket objstore.Bucket
-	Opener *seal.Opener // nil: the identity that is configured
-	FS     vfs.FS       // of the data directory; nil: the real one
+	Copies map[string]objstore.Bucket // as configured
+	Opener *seal.Opener               // nil: the identity that is configured
+	FS     vfs.FS                     // of the data directory; nil: the real one
 	Log    *slog.Logger
 }
 
@@ -186,7 +187,7 @@ func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Re
 
 // inBucket are the region's backups.
 func (r *Region) inBucket() (Backups, error) {
-	return Backups{Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log}, r.needBucket()
+	return Backups{Config: r.cfg, Bucket: r.parts.Bucket, Copies: r.parts.Copies, FS: r.parts.FS, Log: r.log}, r.needBucket()
 }
 
 // ListBackups implements api.Node.

@@ -30,8 +30,9 @@ const Software = "evenkeel 0.1.0"
 
 // Parts are what a region is built of.
 type Parts struct {
-	FS       vfs.FS                // of the data directory; nil: the real one
-	Bucket   objstore.Bucket       // for backups; nil: none
+	FS       vfs.FS          // of the data directory; nil: the real one
+	Bucket   objstore.Bucket // for backups; nil: none
+	Copies   map[string]objstore.Bucket
 	Registry prometheus.Registerer // of the region's metrics
 	Log      *slog.Logger
 
@@ -218,6 +219,7 @@ func (r *Region) run() error {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
 		r.running.Go(func() { r.backups.run(ctx) })
 		r.running.Go(func() { r.backups.watchDrills(ctx) })
+		r.running.Go(func() { r.backups.watchCopies(ctx) })
 	}
 	r.launch(ctx)
 	return r.startChecks(ctx, own)

@@ -52,6 +52,7 @@ type region struct {
 	cfg      *config.Config
 	disk     vfs.FS
 	bucket   objstore.Bucket
+	copies   map[string]objstore.Bucket
 	opts     []kgo.Opt // of its Kafka clients
 	log      *logBuffer
 	registry *prometheus.Registry // of the node that runs
@@ -160,7 +161,7 @@ func (r *region) down() {
 func (r *region) parts() pipeline.Parts {
 	r.registry = prometheus.NewRegistry()
 	return pipeline.Parts{
-		FS: r.disk, Bucket: r.bucket, Registry: r.registry,
+		FS: r.disk, Bucket: r.bucket, Copies: r.copies, Registry: r.registry,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), KafkaOpts: r.opts,
 	}
 }

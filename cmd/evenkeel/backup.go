@@ -22,7 +22,7 @@ import (
 func (t *tool) backupCommand() *cobra.Command {
 	c := cli.Group("backup", "Make, look at, verify and prune backups",
 		t.backupCreateCommand(), t.backupListCommand(), t.backupShowCommand(), t.backupStatusCommand(),
-		t.backupVerifyCommand(), t.backupPruneCommand())
+		t.backupVerifyCommand(), t.backupPruneCommand(), t.backupCopyCommand(), t.backupThawCommand())
 	c.Long = c.Short + `.
 
 All but create work without a node too: with --config they read the bucket that the configuration
@@ -35,16 +35,21 @@ names, themselves.`
 type backups struct {
 	tool     *tool
 	path     string // of the configuration
+	copy     string // name of the copy to read instead of the bucket; empty: the bucket
 	identity string // file with the identity; empty: as configured
 }
 
 func (b *backups) flags(c *cobra.Command) {
 	c.Flags().StringVar(&b.path, "config", "", "configuration file of a node: read its bucket, and ask no node")
+	c.Flags().StringVar(&b.copy, "copy", "", "with --config: the copy with this name (backup.copies) instead of the bucket")
 }
 
 // direct opens the bucket; ok is false if a node is to be asked.
 func (b *backups) direct(ctx context.Context) (direct pipeline.Backups, ok bool, err error) {
 	if b.path == "" {
+		if b.copy != "" {
+			err = events.Errorf(events.KindInvalid, "--copy needs --config: nodes read their own bucket")
+		}
 		if b.identity != "" {
 			err = events.Errorf(events.KindInvalid, "--identity needs --config: a node uses the identity that it is configured with")
 		}
@@ -55,7 +60,10 @@ func (b *backups) direct(ctx context.Context) (direct pipeline.Backups, ok bool,
 		return direct, false, err
 	}
 	direct = pipeline.Backups{Config: cfg, Log: newLogger(cfg)}
-	if direct.Bucket, err = needBucket(ctx, cfg); err != nil {
+	if direct.Bucket, err = needBucket(ctx, cfg, b.copy); err != nil {
+		return direct, false, err
+	}
+	if direct.Copies, err = openCopies(ctx, cfg); err != nil {
 		return direct, false, err
 	}
 	if b.identity != "" {
@@ -64,7 +72,15 @@ func (b *backups) direct(ctx context.Context) (direct pipeline.Backups, ok bool,
 	return direct, true, err
 }
 
-func needBucket(ctx context.Context, cfg *config.Config) (objstore.Bucket, error) {
+// needBucket opens the bucket, or the copy with a name.
+func needBucket(ctx context.Context, cfg *config.Config, named string) (objstore.Bucket, error) {
+	if named != "" {
+		copies, err := openCopies(ctx, cfg)
+		if err == nil && copies[named] == nil {
+			err = events.Errorf(events.KindNotFound, "no copy %q is configured (backup.copies)", named)
+		}
+		return copies[named], err
+	}
 	bucket, err := openBucket(ctx, cfg)
 	if err == nil && bucket == nil {
 		err = events.Errorf(events.KindRefused, "no bucket is configured (backup.bucket)")

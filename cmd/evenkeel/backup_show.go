@@ -104,6 +104,12 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		fmt.Fprintf(w, "the node's last, %s ago, took %s: %s\n", ago(s.Last.Began), seconds(s.Last.Duration), result)
 	}
 	fmt.Fprintln(w, drillText(s))
+	if len(s.Copies) > 0 {
+		fmt.Fprintln(w)
+		if err := copiesTable(w, s.Copies); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(w)
 	if err := pointsTable(w, s); err != nil {
 		return err

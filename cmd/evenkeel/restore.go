@@ -19,7 +19,7 @@ import (
 )
 
 func (t *tool) restoreRunCommand() *cobra.Command {
-	var path, backup, dir, name, identity string
+	var f restoreFlags
 	c := &cobra.Command{
 		Use:   "run (--config FILE [--dir DIR] [--identity FILE] | --name NAME) [--backup ID]",
 		Short: "Restore a backup into an empty directory and prove it",
@@ -31,23 +31,24 @@ hold no state; start the node afterwards and it replays the rest from its logs.
 With --name the node at --server restores into restores/NAME in its data directory, beside its state.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			restored, err := t.restore(c, restoreFlags{path, backup, dir, name, identity})
+			restored, err := t.restore(c, f)
 			if err != nil {
 				return err
 			}
 			return t.out.Show(c.OutOrStdout(), restored, func(w io.Writer) error { return restoredTable(w, restored) })
 		},
 	}
-	configFlag(c, &path)
-	c.Flags().StringVar(&backup, "backup", "", "id of the backup (default the newest)")
-	c.Flags().StringVar(&dir, "dir", "", "with --config: directory to restore into (default the node's state)")
-	c.Flags().StringVar(&name, "name", "", "have the running node restore beside its state, under this name")
-	c.Flags().StringVar(&identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
+	configFlag(c, &f.path)
+	c.Flags().StringVar(&f.backup, "backup", "", "id of the backup (default the newest)")
+	c.Flags().StringVar(&f.dir, "dir", "", "with --config: directory to restore into (default the node's state)")
+	c.Flags().StringVar(&f.name, "name", "", "have the running node restore beside its state, under this name")
+	c.Flags().StringVar(&f.copy, "copy", "", "with --config: restore from the copy with this name (backup.copies) instead of the bucket")
+	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
 	return c
 }
 
 // restoreFlags say what to restore to where.
-type restoreFlags struct{ path, backup, dir, name, identity string }
+type restoreFlags struct{ path, backup, dir, name, copy, identity string }
 
 func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) {
 	if f.name != "" {
@@ -71,7 +72,7 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 }
 
 func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Config, f restoreFlags) (*api.Restored, error) {
-	bucket, err := needBucket(ctx, cfg)
+	bucket, err := needBucket(ctx, cfg, f.copy)
 	if err != nil {
 		return nil, err
 	}

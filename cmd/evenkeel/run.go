@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
@@ -65,13 +66,41 @@ func openBucket(ctx context.Context, cfg *config.Config) (objstore.Bucket, error
 	return bucket, nil
 }
 
+// openCopies opens the buckets that backups are copied to.
+func openCopies(ctx context.Context, cfg *config.Config) (map[string]objstore.Bucket, error) {
+	opened := map[string]objstore.Bucket{}
+	if cfg.Backup == nil {
+		return opened, nil
+	}
+	for name, c := range cfg.Backup.Copies {
+		bucket, err := objstore.NewS3(ctx, objstore.S3Config{
+			Bucket: c.Bucket, Prefix: c.Prefix, Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle,
+			StorageClass: func(object string) string {
+				if format.IsTable(object) {
+					return c.StorageClass
+				}
+				return "" // small, and read all the time
+			},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("copy %s of the backups: %w", name, err)
+		}
+		opened[name] = bucket
+	}
+	return opened, nil
+}
+
 func run(ctx context.Context, cfg *config.Config) error {
 	log := newLogger(cfg)
 	bucket, err := openBucket(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	node, err := pipeline.StartNode(ctx, cfg, pipeline.Parts{Bucket: bucket, Log: log})
+	copies, err := openCopies(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	node, err := pipeline.StartNode(ctx, cfg, pipeline.Parts{Bucket: bucket, Copies: copies, Log: log})
 	if err != nil {
 		return err
 	}

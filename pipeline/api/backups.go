@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/copies"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
@@ -18,6 +19,59 @@ type BackupsNode interface {
 	VerifyBackups(ctx context.Context, p VerifyBackupsParams) (*verify.Report, error)
 	BackupStatus(ctx context.Context) (*BackupStatus, error)
 	PruneBackups(ctx context.Context, p PruneBackupsParams) (*prune.Report, error)
+	CopyBackups(ctx context.Context, p CopyBackupsParams) (*CopyResult, error)
+	ThawBackup(ctx context.Context, p ThawBackupParams) (*Thawed, error)
+}
+
+// CopyBackupsParams ask for copies of the backups to be brought up to date.
+type CopyBackupsParams struct {
+	Copy string `json:"copy,omitempty"` // its name in the configuration; empty: all
+}
+
+// CopyResult tells of each copy.
+type CopyResult struct {
+	Copies []CopyStatus `json:"copies"`
+}
+
+// CopyStatus is how a copy was brought up to date.
+type CopyStatus struct {
+	Copy     string         `json:"copy"`
+	Began    time.Time      `json:"began"`
+	Duration float64        `json:"duration_seconds"`
+	Report   *copies.Report `json:"report"`           // what was copied
+	Error    string         `json:"error,omitzero"`   // why not all was
+	Newest   *time.Time     `json:"newest,omitempty"` // of when the newest backup is that can be restored from the copy; nil: none
+}
+
+// Err is of kind events.KindFailed if a copy is not up to date.
+func (r *CopyResult) Err() error {
+	for _, c := range r.Copies {
+		if c.Error != "" {
+			return events.Errorf(events.KindFailed, "copy %s: %s", c.Copy, c.Error)
+		}
+	}
+	return nil
+}
+
+// ThawBackupParams ask for the objects of a backup to be readable for some days.
+type ThawBackupParams struct {
+	Backup string `json:"backup,omitempty"` // id; empty: the newest
+	Days   int    `json:"days"`             // 1 or more
+}
+
+// Thawed is how far a backup's objects are.
+type Thawed struct {
+	Backup  string `json:"backup"`
+	Objects int    `json:"objects"`
+	Ready   int    `json:"ready"` // that can be read now
+}
+
+// Err is of kind events.KindNotReady until all can be read.
+func (t *Thawed) Err() error {
+	if t.Ready == t.Objects {
+		return nil
+	}
+	return events.Errorf(events.KindNotReady, "%d of the %d objects of backup %s are not readable yet, which takes hours; ask again later", t.Objects-t.Ready, t.Objects, t.Backup)
 }
 
 // Backup is a backup that exists.
@@ -74,6 +128,8 @@ type BackupStatus struct {
 	Points     []inventory.Point `json:"points"`         // by stream
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
 	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since its start
+
+	Copies []CopyStatus `json:"copies,omitempty"` // as this node has last made them
 
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
@@ -132,4 +188,14 @@ func (c *Client) BackupStatus(ctx context.Context) (*BackupStatus, error) {
 // PruneBackups has the node delete old backups, or say which it would.
 func (c *Client) PruneBackups(ctx context.Context, p PruneBackupsParams) (*prune.Report, error) {
 	return call[prune.Report](ctx, c, "backup.prune", p)
+}
+
+// CopyBackups has the node bring copies of the backups up to date.
+func (c *Client) CopyBackups(ctx context.Context, p CopyBackupsParams) (*CopyResult, error) {
+	return call[CopyResult](ctx, c, "backup.copy", p)
+}
+
+// ThawBackup has the node ask its bucket for a backup's objects to be readable.
+func (c *Client) ThawBackup(ctx context.Context, p ThawBackupParams) (*Thawed, error) {
+	return call[Thawed](ctx, c, "backup.thaw", p)
 }

@@ -97,6 +97,14 @@ func (n *fakeNode) PruneBackups(ctx context.Context, p api.PruneBackupsParams) (
 	return ask[prune.Report](ctx, n, "backup.prune", p)
 }
 
+func (n *fakeNode) CopyBackups(ctx context.Context, p api.CopyBackupsParams) (*api.CopyResult, error) {
+	return ask[api.CopyResult](ctx, n, "backup.copy", p)
+}
+
+func (n *fakeNode) ThawBackup(ctx context.Context, p api.ThawBackupParams) (*api.Thawed, error) {
+	return ask[api.Thawed](ctx, n, "backup.thaw", p)
+}
+
 func (n *fakeNode) DrillRestore(ctx context.Context) (*format.Drill, error) {
 	return ask[format.Drill](ctx, n, "drill.restore", nil)
 }

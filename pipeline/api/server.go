@@ -60,6 +60,8 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
 		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
 		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
+		"backup.copy":       c.bounded(c.admin, method(node.CopyBackups)),
+		"backup.thaw":       c.bounded(c.admin, method(node.ThawBackup)),
 		"drill.restore":     c.bounded(c.admin, plainMethod(node.DrillRestore)),
 		"drill.list":        c.bounded(c.admin, method(node.ListDrills)),
 		"slices":            c.bounded(c.inner, method(node.Slices)),

@@ -20,23 +20,50 @@ var (
 const maxFolderBytes = 255 // so no part is longer than stores on a file system take
 
 func (b Backup) check(p *problems) {
-	switch {
-	case b.Bucket == "":
+	if b.Bucket == "" {
 		p.add("backup.bucket", "missing: where do backups go? Leave the whole block out for none")
-	case !bucketName.MatchString(b.Bucket):
-		p.add("backup.bucket", "want 3 to 255 letters, digits, dots, underscores and dashes, got %q", clip(b.Bucket))
 	}
-	if b.Prefix != "" && (len(b.Prefix) > maxFolderBytes || !bucketFolder.MatchString(b.Prefix) || hasDots(b.Prefix)) {
-		p.add("backup.prefix", "want names of letters, digits and ._=- between slashes, none first, at most %d bytes, got %q", maxFolderBytes, clip(b.Prefix))
-	}
-	if b.Region != "" && !awsRegion.MatchString(b.Region) {
-		p.add("backup.region", "want lower-case letters, digits and dashes, got %q", clip(b.Region))
-	}
-	if b.Endpoint != "" {
-		b.checkEndpoint(p)
-	}
+	own := Copy{Bucket: b.Bucket, Prefix: b.Prefix, Endpoint: b.Endpoint, Region: b.Region, PathStyle: b.PathStyle}
+	own.check(p, "backup")
 	b.checkSealing(p)
 	b.checkTimes(p)
+	for name, c := range b.Copies {
+		path := "backup.copies." + name
+		if !copyName.MatchString(name) {
+			p.add(path, "a copy's name has letters, digits and dashes, 1 to 63 of them")
+		}
+		if c.Bucket == "" {
+			p.add(path+".bucket", "missing: where does the copy go?")
+		}
+		c.check(p, path)
+		if c.Endpoint == b.Endpoint && c.Bucket == b.Bucket && strings.Trim(c.Prefix, "/") == strings.Trim(b.Prefix, "/") {
+			p.add(path, "is the bucket that is copied from")
+		}
+	}
+}
+
+var (
+	copyName     = regexp.MustCompile(`^[A-Za-z0-9-]{1,63}$`)
+	storageClass = regexp.MustCompile(`^[A-Z0-9_]{1,40}$`)
+)
+
+// check checks where a bucket is; that there has to be one is the caller's.
+func (c Copy) check(p *problems, path string) {
+	if c.Bucket != "" && !bucketName.MatchString(c.Bucket) {
+		p.add(path+".bucket", "want 3 to 255 letters, digits, dots, underscores and dashes, got %q", clip(c.Bucket))
+	}
+	if c.Prefix != "" && (len(c.Prefix) > maxFolderBytes || !bucketFolder.MatchString(c.Prefix) || hasDots(c.Prefix)) {
+		p.add(path+".prefix", "want names of letters, digits and ._=- between slashes, none first, at most %d bytes, got %q", maxFolderBytes, clip(c.Prefix))
+	}
+	if c.Region != "" && !awsRegion.MatchString(c.Region) {
+		p.add(path+".region", "want lower-case letters, digits and dashes, got %q", clip(c.Region))
+	}
+	if c.Endpoint != "" {
+		c.checkEndpoint(p, path)
+	}
+	if c.StorageClass != "" && !storageClass.MatchString(c.StorageClass) {
+		p.add(path+".storage_class", "want the name of a class such as STANDARD_IA, got %q", clip(c.StorageClass))
+	}
 }
 
 // setDefaults is called before anything is read into a Backup.
@@ -47,6 +74,7 @@ func (b *Backup) setDefaults(string) {
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Drill = 24 * time.Hour
 	b.Schedule.Segment = 4 * time.Second
+	b.Schedule.Copy = 5 * time.Minute
 }
 
 // encryptions are the known values of Backup.Encryption; the first is the default.
@@ -90,6 +118,9 @@ func (b Backup) checkTimes(p *problems) {
 	}
 	if t := b.Schedule.Segment; t != 0 && (t < minSegment || t > maxSegment) {
 		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)
+	}
+	if t := b.Schedule.Copy; t != 0 && t < minSchedule {
+		p.add("backup.schedule.copy", "want at least %s, or 0s for copies on demand only, got %s", minSchedule, t)
 	}
 }
 
@@ -144,15 +175,15 @@ func (b Backup) Opener() (*seal.Opener, error) {
 	return seal.NewOpener("the variable "+clip(b.IdentityEnv), b.Identity.Reveal())
 }
 
-func (b Backup) checkEndpoint(p *problems) {
-	const path = "backup.endpoint"
-	switch u, err := parseURL(b.Endpoint); {
+func (c Copy) checkEndpoint(p *problems, of string) {
+	path := of + ".endpoint"
+	switch u, err := parseURL(c.Endpoint); {
 	case err != nil:
 		p.add(path, "%s", err)
 	case strings.Trim(u.Path, "/") != "":
 		p.add(path, "want only scheme, host and port; bucket and folder have keys of their own")
-	case isIPAddress(u.Hostname()) && !b.PathStyle:
-		p.add(path, "is an IP address, which needs backup.path_style to be true")
+	case isIPAddress(u.Hostname()) && !c.PathStyle:
+		p.add(path, "is an IP address, which needs %s.path_style to be true", of)
 	}
 }
 

@@ -221,6 +221,29 @@ type Backup struct {
 
 	// Schedule says when a node makes backups by itself.
 	Schedule Schedule `yaml:"schedule"`
+
+	// Copies are further buckets that get all backups and segments too, of other
+	// regions say, by names of your own. They are read with --copy NAME, and pruned
+	// by themselves.
+	Copies map[string]Copy `yaml:"copies"`
+}
+
+// Copy is a bucket with a copy of a region's backups. The credentials are those of the
+// first bucket.
+type Copy struct {
+	// Bucket, Prefix, Endpoint, Region and PathStyle are as of a Backup; Region is by
+	// default that of the first bucket.
+	Bucket    string `yaml:"bucket"`
+	Prefix    string `yaml:"prefix"`
+	Endpoint  string `yaml:"endpoint"`
+	Region    string `yaml:"region"`
+	PathStyle bool   `yaml:"path_style"`
+
+	// StorageClass is the class of storage for tables, e.g. STANDARD_IA, GLACIER_IR or
+	// DEEP_ARCHIVE, default the bucket's usual one. What is small stays in the usual
+	// one, so that a copy can be listed and pruned. Out of classes that archive,
+	// backups are to be thawed before they can be restored.
+	StorageClass string `yaml:"storage_class"`
 }
 
 // Keep says how long each kind of backup is kept.
@@ -243,6 +266,10 @@ type Schedule struct {
 	// read, until the segment that it is in is closed and goes to the bucket. Default
 	// 4s, so that it is there within 5s; at least 200ms. 0s: no continuous backup.
 	Segment time.Duration `yaml:"segment"`
+
+	// Copy is how often Copies are brought up to date: default 5m, at least 1m. 0s:
+	// only on demand.
+	Copy time.Duration `yaml:"copy"`
 }
 
 // Tombstones are what deletes leave behind, so that older writes of other regions do

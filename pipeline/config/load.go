@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,12 @@ func Parse(name string, text []byte, environ []string) (*Config, error) {
 func (c *Config) derive() {
 	if c.Backup != nil && c.Backup.Region == "" {
 		c.Backup.Region = string(c.Region)
+	}
+	if c.Backup != nil {
+		for name, copied := range c.Backup.Copies {
+			copied.Region = cmp.Or(copied.Region, c.Backup.Region)
+			c.Backup.Copies[name] = copied
+		}
 	}
 	if own, ok := c.Regions[c.Region]; ok && own.API == "" {
 		own.API = c.API.url()

@@ -187,6 +187,13 @@ func ParseTableName(r events.Region, name string) (id string, ok bool) {
 	return id, true
 }
 
+// IsTable says whether an object is one with a table, by its name.
+func IsTable(name string) bool {
+	region, _, _ := strings.Cut(name, "/")
+	_, ok := ParseTableName(events.Region(region), name)
+	return ok
+}
+
 var tableForm = regexp.MustCompile(`^shard-[0-9]{4,}/[0-9]{6,}-[0-9a-f]{16}\.sst(\.age)?$`)
 
 // ManifestPrefix is where a region's manifests are.

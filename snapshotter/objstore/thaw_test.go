@@ -45,7 +45,7 @@ func TestMemoryArchives(t *testing.T) {
 		time.Sleep(4*time.Hour - 1)
 		refused()
 		thaw(false)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		thaw(true)
 		body, err := objstore.ReadAll(t.Context(), m, "a", 10)
 		if err != nil || string(body) != "body" {

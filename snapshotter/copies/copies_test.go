@@ -1,0 +1,276 @@
+package copies_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/copies"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+const region = events.Region("us-east-1")
+
+// cut is a shard with one table.
+type cut struct {
+	partition int32
+	table     string
+}
+
+func (c cut) Partition() int32          { return c.partition }
+func (c cut) LineageID() string         { return "lineage" }
+func (c cut) Epoch() events.Epoch       { return 0 }
+func (c cut) States() []events.LogState { return nil }
+
+func (c cut) WriteTables(_ context.Context, _ int64, create func() (io.WriteCloser, error)) error {
+	w, err := create()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, c.table)
+	return errors.Join(err, w.Close())
+}
+
+// backup makes a backup of two shards.
+func backup(t *testing.T, bucket objstore.Bucket, contents string) string {
+	t.Helper()
+	m, err := snapshotter.Full(t.Context(), bucket, []snapshotter.Cut{cut{0, contents}, cut{1, contents + " again"}},
+		snapshotter.Config{Region: region, Software: "test", Merge: map[events.Stream]string{"session": "lww"}, Sealer: seal.None()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	return m.ID
+}
+
+// archive appends a segment to the archive of a shard.
+func archive(t *testing.T, bucket objstore.Bucket, shard int32) {
+	t.Helper()
+	newest, err := segment.Newest(t.Context(), bucket, region, shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := segment.NewBuilder(segment.Config{
+		Region: region, Shard: shard, Software: "test", Sealer: seal.None(), Chain: func(d events.Digest, _ *kgo.Record) events.Digest { d[0]++; return d },
+	}, newest)
+	l := events.Log{Origin: events.FirstOrigin(region), Stream: "session", Partition: shard}
+	if newest == nil {
+		err = b.Begin(format.LogEnd{Log: l})
+	}
+	next, _ := b.Next(l)
+	if err := errors.Join(err, b.Add(l, &kgo.Record{Offset: next, Timestamp: time.UnixMilli(next), Value: []byte("value")})); err != nil {
+		t.Fatal(err)
+	}
+	s, object, err := b.Close(time.Now(), 0, func(events.Log, int64) (events.Mark, bool) { return events.Mark{}, false })
+	if err == nil {
+		err = segment.Append(t.Context(), bucket, s, object)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// objects are those of a bucket that are copied.
+func objects(t *testing.T, bucket objstore.Reader) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for info, err := range bucket.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(info.Name, "/floors/") || strings.Contains(info.Name, "/plans/") {
+			continue
+		}
+		body, err := objstore.ReadAll(t.Context(), bucket, info.Name, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[info.Name] = string(body)
+	}
+	return found
+}
+
+func equal(t *testing.T, from, to objstore.Reader) {
+	t.Helper()
+	want, got := objects(t, from), objects(t, to)
+	for name, body := range want {
+		if got[name] != body {
+			t.Errorf("%s: %q, want %q", name, got[name], body)
+		}
+		delete(got, name)
+	}
+	for name := range got {
+		t.Errorf("%s is in the copy alone", name)
+	}
+}
+
+// whole fails unless every backup that can be seen has all its objects.
+func whole(t *testing.T, bucket objstore.Reader) (ids []string) {
+	t.Helper()
+	inv, err := inventory.Read(t.Context(), bucket, region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range inv.Backups {
+		if !b.Restorable() {
+			t.Errorf("backup %s: %+v", b.ID, b.Problems)
+		}
+		ids = append(ids, b.ID)
+	}
+	return ids
+}
+
+func TestCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+		cfg := copies.Config{Region: region, From: from, To: to, Owner: "test"}
+		run := func(backups, segments int) {
+			t.Helper()
+			r, err := copies.Run(t.Context(), cfg)
+			if err != nil || len(r.Backups) != backups || r.Segments != segments {
+				t.Errorf("%+v, %v", r, err)
+			}
+			equal(t, from, to)
+		}
+		run(0, 0)
+		backup(t, from, "one")
+		archive(t, from, 0)
+		archive(t, from, 1)
+		archive(t, from, 1)
+		run(1, 3)
+		run(0, 0)
+		backup(t, from, "two")
+		backup(t, from, "three")
+		archive(t, from, 1)
+		run(2, 1)
+		if ids := whole(t, to); len(ids) != 3 {
+			t.Errorf("backups: %q", ids)
+		}
+	})
+}
+
+// What the copy has pruned does not come back, and what the first bucket has pruned
+// stays in the copy.
+func TestCopyAndPrune(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+		cfg := copies.Config{Region: region, From: from, To: to, Owner: "test"}
+		var ids []string
+		for i := range 4 {
+			ids = append(ids, backup(t, from, fmt.Sprint(i)))
+			time.Sleep(48 * time.Hour)
+		}
+		if _, err := copies.Run(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := prune.Run(t.Context(), to, prune.Config{Region: region, Software: "test", Policy: prune.Policy{Last: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := copies.Run(t.Context(), cfg)
+		if err != nil || len(r.Backups) > 0 || len(r.Skipped) != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if got := whole(t, to); len(got) != 1 || got[0] != ids[3] {
+			t.Errorf("the copy has %q", got)
+		}
+		late := backup(t, from, "late")
+		if _, err := prune.Run(t.Context(), from, prune.Config{Region: region, Software: "test", Policy: prune.Policy{Last: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := copies.Run(t.Context(), cfg); err != nil || !slices.Equal(r.Backups, []string{late}) {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if got := whole(t, to); !slices.Equal(got, []string{ids[3], late}) {
+			t.Errorf("the copy has %q", got)
+		}
+	})
+}
+
+// Every write and read of a copy goes wrong in every way: nothing that can be seen in
+// the copy lacks anything, and the next run completes it.
+func TestCrashMatrix(t *testing.T) {
+	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Deny, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit} {
+		for nth := 1; nth <= 12; nth++ {
+			for _, side := range []string{"from", "to"} {
+				synctest.Test(t, func(t *testing.T) {
+					from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+					backup(t, from, "one")
+					backup(t, from, "two")
+					archive(t, from, 0)
+					archive(t, from, 1)
+					faultyFrom, faultyTo := objstore.Faulty(from), objstore.Faulty(to)
+					rule := objstore.Rule{Nth: nth, Effect: effect}
+					if effect == objstore.Late {
+						rule.Ops = []string{objstore.OpCreate}
+					}
+					map[string]*objstore.FaultyBucket{"from": faultyFrom, "to": faultyTo}[side].SetRules(rule)
+					cfg := copies.Config{Region: region, From: faultyFrom, To: faultyTo, Owner: "test"}
+					_, _ = copies.Run(t.Context(), cfg)
+					whole(t, to)
+					faultyFrom.SetRules()
+					faultyTo.SetRules()
+					for _, err := range faultyTo.Land(t.Context()) {
+						if err != nil {
+							t.Error(err)
+						}
+					}
+					whole(t, to)
+					if _, err := copies.Run(t.Context(), cfg); err != nil {
+						t.Errorf("%s of %s, call %d: %v", effect, side, nth, err)
+					}
+					if ids := whole(t, to); len(ids) != 2 {
+						t.Errorf("%s of %s, call %d: the copy has %q", effect, side, nth, ids)
+					}
+					if v := slices.Concat(from.Violations(), to.Violations()); len(v) > 0 {
+						t.Errorf("%q", v)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Damage at the source is not copied: it is named.
+func TestDamageIsNotCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, kind := range []string{"/tables/", "/segments/"} {
+			from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+			id := backup(t, from, "one")
+			archive(t, from, 0)
+			var damaged string
+			for name := range objects(t, from) {
+				if strings.Contains(name, kind) {
+					damaged = name
+				}
+			}
+			err := from.Damage(damaged, func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b })
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = copies.Run(t.Context(), copies.Config{Region: region, From: from, To: to, Owner: "test"})
+			if events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), damaged) {
+				t.Errorf("%v", err)
+			}
+			if _, err := catalog.Load(t.Context(), to, region, id); (kind == "/tables/") != (err != nil) {
+				t.Errorf("%s: %v", kind, err)
+			}
+		}
+	})
+}
