@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
@@ -62,19 +61,13 @@ func fulls(ctx context.Context, e *env) (err error) {
 }
 
 func fullBackup(ctx context.Context, e *env, s *store, st *state) (m *format.Manifest, err error) {
-	var cuts []snapshotter.Cut
-	for _, shard := range st.shards {
-		c, err := shard.Freeze()
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, c.Close()) }()
-		cuts = append(cuts, cut{c})
+	cuts, err := st.cuts()
+	defer func() { err = errors.Join(err, closeCuts(cuts)) }()
+	if err != nil {
+		return nil, err
 	}
 	took, cpu, err := timed(func() error {
-		m, err = snapshotter.Full(ctx, s.bucket, cuts, snapshotter.Config{
-			Region: region, Software: "bench", Merge: map[events.Stream]string{stream: "lww"}, Sealer: s.sealer,
-		})
+		m, err = snapshotter.Full(ctx, s.bucket, cuts, backupConfig(s))
 		return err
 	})
 	if err != nil {

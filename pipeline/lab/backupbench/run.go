@@ -33,6 +33,7 @@ type section struct {
 // sections are run one after the other, in this order.
 var sections = []section{
 	{"full", fulls},
+	{"delta", deltas},
 }
 
 // env is what a section works with.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/projections/touched"
+	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -79,6 +82,9 @@ type state struct {
 	random *rand.Rand
 	next   map[events.Log]int64
 	values *payload.Payload
+
+	// note, if not nil, is where it is remembered which keys of a log are written.
+	note func(l events.Log) *touched.Set
 }
 
 var origins = []events.Region{"eu-central-1", "us-east-1", "us-west-1"}
@@ -115,6 +121,30 @@ func (st *state) close() (err error) {
 	return err
 }
 
+// cuts freezes all shards. With an error come those that were frozen.
+func (st *state) cuts() (cuts []snapshotter.Cut, err error) {
+	for _, shard := range st.shards {
+		c, err := shard.Freeze()
+		if err != nil {
+			return cuts, err
+		}
+		cuts = append(cuts, cut{c})
+	}
+	return cuts, nil
+}
+
+// closeCuts lets go of cuts.
+func closeCuts(cuts []snapshotter.Cut) (err error) {
+	for _, c := range cuts {
+		err = errors.Join(err, c.(io.Closer).Close())
+	}
+	return err
+}
+
+func backupConfig(s *store) snapshotter.Config {
+	return snapshotter.Config{Region: region, Software: "bench", Merge: map[events.Stream]string{stream: "lww"}, Sealer: s.sealer}
+}
+
 const batchRecords = 2000
 
 // put folds an event for each of some keys, each in the shard and from the origin that
@@ -132,9 +162,13 @@ func (st *state) put(ctx context.Context, count int, key func(i int) int, valueB
 			if runs[p] == nil {
 				runs[p] = map[events.Log][]*kgo.Record{}
 			}
-			runs[p][l] = append(runs[p][l], &kgo.Record{
+			r := &kgo.Record{
 				Offset: st.next[l], Timestamp: time.Now(), Key: fmt.Appendf(nil, "key-%010d", k), Value: st.values.Record(valueBytes).Value,
-			})
+			}
+			runs[p][l] = append(runs[p][l], r)
+			if st.note != nil {
+				st.note(l).Note(l, r)
+			}
 			st.next[l]++
 		}
 		for p, logs := range runs {
