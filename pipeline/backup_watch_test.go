@@ -189,6 +189,8 @@ func wantMetrics(t *testing.T, registry *prometheus.Registry, rules string) {
 // The age of backups is what the bucket tells, not what the node remembers.
 func TestBackupMetrics(t *testing.T) {
 	one(t, func(r *region) {
+		r.cfg.Backup.Schedule.Copy = time.Minute
+		r.copies = map[string]objstore.Bucket{"west": objstore.NewMemory("west")}
 		filled(r)
 		time.Sleep(time.Second)
 		age := func() float64 { return r.gauge("evenkeel_backup_age_seconds", "session") }
@@ -199,6 +201,9 @@ func TestBackupMetrics(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if got := age(); got < 600 || got > 610 {
 			t.Errorf("age after ten minutes: %f", got)
+		}
+		if got := r.gauge("evenkeel_backup_copy_age_seconds", "west"); got < 600 || got > 610 {
+			t.Errorf("age of the copy after ten minutes: %f", got)
 		}
 		if got := r.gauge("evenkeel_backup_last_bytes", ""); got != float64(b.Stored) {
 			t.Errorf("bytes: %f, want %d", got, b.Stored)
