@@ -119,14 +119,7 @@ func (w *backupWatch) watchCopies(ctx context.Context) {
 	if every == 0 || len(w.region.parts.Copies) == 0 {
 		return
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for range ticks(ctx, every) {
 		if !w.region.schedules() {
 			continue
 		}

@@ -194,14 +194,7 @@ func (c *checker) take(r *kgo.Record) {
 
 // compare compares until the context ends.
 func (c *checker) compare(ctx context.Context) {
-	tick := time.NewTicker(compareInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for range ticks(ctx, compareInterval) {
 		c.mu.Lock()
 		done := c.judge.Compare(time.Now())
 		c.mu.Unlock()

@@ -45,14 +45,7 @@ type sweep struct {
 
 // run collects until the context ends.
 func (c *collector) run(ctx context.Context) {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for range ticks(ctx, sweepInterval) {
 		for p := range c.cfg.Partitions {
 			shard, release := c.held(p)
 			for stream := range c.cfg.Streams {

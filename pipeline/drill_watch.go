@@ -60,14 +60,7 @@ func (w *backupWatch) watchDrills(ctx context.Context) {
 	if every == 0 || !w.canOpen() {
 		return
 	}
-	tick := time.NewTicker(min(watchEvery, every/watchPasses))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for range ticks(ctx, min(watchEvery, every/watchPasses)) {
 		if w.drillDue(time.Now()) && w.region.schedules() {
 			if _, err := w.region.DrillRestore(ctx); err != nil && ctx.Err() == nil {
 				w.region.log.Warn("the restore drill could not be made", "error", err)

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +14,7 @@ import (
 
 func benchApplyCommand() *cobra.Command {
 	cfg := applybench.Config{}
-	var path, only string
+	var path string
 	c := &cobra.Command{
 		Use:   "bench-apply",
 		Short: "Measure how fast events are folded into a shard, beside a bare Pebble loop",
@@ -24,13 +23,6 @@ writes on the same keys. The two are processes of their own and take turns. Need
 the data is deleted when the command ends, by Ctrl-C too.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if only != "" {
-				pattern, err := regexp.Compile(only)
-				if err != nil {
-					return events.Errorf(events.KindInvalid, "--only: %w", err)
-				}
-				cfg.Only = pattern
-			}
 			cfg.Out = c.ErrOrStderr()
 			cfg.Save = func(r *applybench.Report) error { return report.WriteFile(path, r) }
 			r, err := applybench.Run(c.Context(), cfg)
@@ -39,7 +31,7 @@ the data is deleted when the command ends, by Ctrl-C too.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&cfg.Short, "short", false, "few and small cases, within four minutes")
-	f.StringVar(&only, "only", "", "only cases whose name matches this regular expression, e.g. ^lww-256B or catchup")
+	f.Var(pattern{&cfg.Only}, "only", "only cases whose name matches this regular expression, e.g. ^lww-256B or catchup")
 	f.StringVar(&path, "json", "build/bench/apply.json", "write the results to this file, after each measurement")
 	f.StringVar(&cfg.Dir, "dir", "build/bench/apply", "for databases and profiles")
 	f.BoolVar(&cfg.Profile, "profile", false, "keep each case's processor profile of the shard in --dir")

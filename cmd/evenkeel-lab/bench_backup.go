@@ -2,19 +2,17 @@ package main
 
 import (
 	"errors"
-	"regexp"
 
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
-	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/lab/backupbench"
 	"github.com/evenkeel/evenkeel/pipeline/lab/report"
 )
 
 func benchBackupCommand() *cobra.Command {
 	cfg := backupbench.Config{}
-	var path, only string
+	var path string
 	c := &cobra.Command{
 		Use:   "bench-backup",
 		Short: "Measure backups and restores, beside plain copies",
@@ -22,13 +20,6 @@ func benchBackupCommand() *cobra.Command {
 copies. What is made is deleted when the command ends, by Ctrl-C too.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if only != "" {
-				pattern, err := regexp.Compile(only)
-				if err != nil {
-					return events.Errorf(events.KindInvalid, "--only: %w", err)
-				}
-				cfg.Only = pattern
-			}
 			cfg.Out = c.ErrOrStderr()
 			cfg.Save = func(r *backupbench.Report) error { return report.WriteFile(path, r) }
 			r, err := backupbench.Run(c.Context(), cfg)
@@ -37,7 +28,7 @@ copies. What is made is deleted when the command ends, by Ctrl-C too.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&cfg.Short, "short", false, "few and small cases, within four minutes")
-	f.StringVar(&only, "only", "", "only sections whose name matches this regular expression")
+	f.Var(pattern{&cfg.Only}, "only", "only sections whose name matches this regular expression")
 	f.StringVar(&path, "json", "build/bench/backup.json", "write the results to this file, after each section")
 	f.StringVar(&cfg.Dir, "dir", "build/bench/backup", "for buckets and states")
 	f.Uint64Var(&cfg.Seed, "seed", 1, "of keys and values")

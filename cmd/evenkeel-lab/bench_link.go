@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,7 @@ import (
 
 func benchLinkCommand() *cobra.Command {
 	cfg := linkbench.Config{}
-	var path, only string
+	var path string
 	c := &cobra.Command{
 		Use:   "bench-link",
 		Short: "Measure links between two real Kafka clusters, beside MirrorMaker 2",
@@ -29,13 +28,6 @@ and processes are ended and the data is deleted when the command ends, by Ctrl-C
 					return events.Errorf(events.KindInvalid, "system %q: want some of %v", s, linkbench.Systems())
 				}
 			}
-			if only != "" {
-				pattern, err := regexp.Compile(only)
-				if err != nil {
-					return events.Errorf(events.KindInvalid, "--only: %w", err)
-				}
-				cfg.Only = pattern
-			}
 			cfg.Out = c.ErrOrStderr()
 			cfg.Save = func(r *linkbench.Report) error { return r.WriteFile(path) }
 			report, err := linkbench.Run(c.Context(), cfg)
@@ -48,7 +40,7 @@ and processes are ended and the data is deleted when the command ends, by Ctrl-C
 	f := c.Flags()
 	f.BoolVar(&cfg.Short, "short", false, "few and small cases, within four minutes")
 	f.StringSliceVar(&cfg.Systems, "systems", linkbench.Systems(), "which systems to measure")
-	f.StringVar(&only, "only", "", "only cases whose name matches this regular expression, e.g. ^lz4-1000B or latency")
+	f.Var(pattern{&cfg.Only}, "only", "only cases whose name matches this regular expression, e.g. ^lz4-1000B or latency")
 	f.StringVar(&path, "json", "build/bench/link.json", "write the results to this file, after each measurement")
 	f.StringVar(&cfg.Script, "kafka", "deploy/kafka/kafka.sh", "the script that starts brokers")
 	f.StringVar(&cfg.Dir, "dir", "build/bench/kafka", "for brokers' jars and data, and the output of what is measured")
