@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -178,19 +180,66 @@ func Manifest(ctx context.Context, bucket objstore.Reader, r events.Region, id s
 const parallelReads = 8
 
 // ReadAll reads manifests, several at a time, as Manifest does one. At the place of each
-// id is its manifest, or why there is none.
-func ReadAll(ctx context.Context, bucket objstore.Reader, r events.Region, ids []string) ([]*format.Manifest, []error) {
-	manifests, errs := make([]*format.Manifest, len(ids)), make([]error, len(ids))
+// id is its manifest, or why there is none. cache may be nil.
+func ReadAll(ctx context.Context, bucket objstore.Reader, r events.Region, ids []string, cache *Cache) ([]*format.Manifest, []error) {
+	manifests, errs := cache.take(ids, time.Now()), make([]error, len(ids))
 	var g errgroup.Group
 	g.SetLimit(parallelReads)
 	for i, id := range ids {
+		if manifests[i] != nil {
+			continue
+		}
 		g.Go(func() error {
 			manifests[i], errs[i] = Manifest(ctx, bucket, r, id)
 			return nil
 		})
 	}
 	_ = g.Wait() // nothing returns an error
+	cache.keep(manifests)
 	return manifests, errs
+}
+
+// Cache keeps the manifests of one region that ReadAll has read, for an hour: they are
+// immutable, and there may be thousands. What happens to one meanwhile, other than that
+// it is deleted, is not seen. It is safe for concurrent use.
+type Cache struct {
+	mu        sync.Mutex
+	begun     time.Time
+	manifests map[string]*format.Manifest
+}
+
+const cacheFor = time.Hour
+
+// take gives what is known of some manifests, nil for the others.
+func (c *Cache) take(ids []string, now time.Time) []*format.Manifest {
+	known := make([]*format.Manifest, len(ids))
+	if c == nil {
+		return known
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.begun) >= cacheFor {
+		c.begun, c.manifests = now, nil
+	}
+	for i, id := range ids {
+		known[i] = c.manifests[id]
+	}
+	return known
+}
+
+// keep keeps some manifests, and lets go of all others.
+func (c *Cache) keep(manifests []*format.Manifest) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.manifests = map[string]*format.Manifest{}
+	for _, m := range manifests {
+		if m != nil {
+			c.manifests[m.ID] = m
+		}
+	}
 }
 
 // All reads the manifests of all backups that exist, oldest first. One that cannot be
@@ -200,7 +249,7 @@ func All(ctx context.Context, bucket objstore.Reader, r events.Region) ([]*forma
 	if err != nil {
 		return nil, err
 	}
-	manifests, errs := ReadAll(ctx, bucket, r, ids)
+	manifests, errs := ReadAll(ctx, bucket, r, ids, nil)
 	plan, err := NewestPlan(ctx, bucket, r)
 	if err != nil {
 		return nil, fmt.Errorf("list backups of %s: %w", r, err)

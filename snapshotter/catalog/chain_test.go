@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -184,4 +185,46 @@ func mustTime(t *rapid.T, id string) time.Time {
 		t.Fatal(err)
 	}
 	return at
+}
+
+// What was read is not read again for an hour, and only what is asked for is kept.
+func TestCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := checked(t)
+		all := chained(2)
+		publish(t, b, all...)
+		ids := []string{all[0].ID, all[1].ID, all[2].ID}
+		var cache catalog.Cache
+		read := func(ids []string) (whole int) {
+			manifests, errs := catalog.ReadAll(t.Context(), b, us, ids, &cache)
+			for i, m := range manifests {
+				if (m == nil) != (errs[i] != nil) || m != nil && m.ID != ids[i] {
+					t.Errorf("%s: %v, %v", ids[i], m, errs[i])
+				}
+				if m != nil {
+					whole++
+				}
+			}
+			return whole
+		}
+		if n := read(ids); n != 3 {
+			t.Errorf("%d of 3", n)
+		}
+		for _, id := range ids[:2] {
+			if err := b.Damage(format.ManifestName(us, id), func(b []byte) []byte { return b[1:] }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(59 * time.Minute)
+		if n := read(ids[1:]); n != 2 {
+			t.Errorf("%d of 2, from the cache", n)
+		}
+		if n := read(ids); n != 2 {
+			t.Errorf("%d, when the first is not in the cache any more", n)
+		}
+		time.Sleep(time.Minute)
+		if n := read(ids); n != 1 {
+			t.Errorf("%d after an hour", n)
+		}
+	})
 }

@@ -60,6 +60,12 @@ func (b Backup) Restorable() bool { return b.Manifest != nil && len(b.Problems) 
 // Read takes stock. A manifest that cannot be read is a problem of its backup; a
 // bucket that cannot be read is an error.
 func Read(ctx context.Context, bucket objstore.Reader, r events.Region) (*Inventory, error) {
+	return ReadCached(ctx, bucket, r, nil)
+}
+
+// ReadCached is Read for who does it again and again: manifests that the cache has are
+// not read anew.
+func ReadCached(ctx context.Context, bucket objstore.Reader, r events.Region, cache *catalog.Cache) (*Inventory, error) {
 	inv := &Inventory{Region: r}
 	// Pins and tables are listed before manifests are, and the plan is read last: who
 	// publishes, pins or prunes meanwhile makes things look less deletable, not more.
@@ -71,7 +77,7 @@ func Read(ctx context.Context, bucket objstore.Reader, r events.Region) (*Invent
 	if err != nil {
 		return nil, err
 	}
-	manifests, err := readManifests(ctx, bucket, r)
+	manifests, err := readManifests(ctx, bucket, r, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -150,12 +156,12 @@ func listTables(ctx context.Context, bucket objstore.Reader, r events.Region) (m
 }
 
 // readManifests reads all manifests, oldest first.
-func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region) ([]Backup, error) {
+func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region, cache *catalog.Cache) ([]Backup, error) {
 	ids, err := catalog.Manifests(ctx, bucket, r)
 	if err != nil {
 		return nil, err
 	}
-	manifests, errs := catalog.ReadAll(ctx, bucket, r, ids)
+	manifests, errs := catalog.ReadAll(ctx, bucket, r, ids, cache)
 	var backups []Backup
 	for i, id := range ids {
 		b, err := Backup{ID: id, Manifest: manifests[i]}, errs[i]
