@@ -87,7 +87,12 @@ func (n archiveNode) Mark(l events.Log, offset int64) (events.Mark, bool) {
 }
 
 // Touched implements archive.Node.
-func (n archiveNode) Touched(int32) archive.Touched { return nil }
+func (n archiveNode) Touched(shard int32) archive.Touched {
+	if n.region.cfg.Backup.Schedule.Delta == 0 {
+		return nil
+	}
+	return n.region.touched.of(shard)
+}
 
 // mirrorOffsets are offsets as the archiver wants them translated.
 type mirrorOffsets struct{ *mirrors }

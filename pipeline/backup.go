@@ -38,7 +38,7 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 	}
 	defer r.backups.begin()()
 	began := time.Now()
-	m, err := r.createBackup(ctx)
+	m, err := r.createBackup(ctx, nil)
 	r.metrics.backup(err)
 	r.backups.made(began, m, err)
 	if err != nil {
@@ -50,8 +50,9 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 	return &b, nil
 }
 
-// createBackup has the owner of every shard copy it, and publishes them together.
-func (r *Region) createBackup(ctx context.Context) (*format.Manifest, error) {
+// createBackup has the owner of every shard copy it, and publishes them together: all of
+// it, or what has changed since a parent.
+func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*format.Manifest, error) {
 	if err := refuseForward(ctx, "backup"); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (r *Region) createBackup(ctx context.Context) (*format.Manifest, error) {
 	left := r.allShards()
 	var copied []format.Shard
 	err := whileMoving(ctx, func() error {
-		shards, err := r.copyShards(ctx, id, left)
+		shards, err := r.copyShards(ctx, id, left, parent)
 		copied = append(copied, shards...)
 		left = slices.DeleteFunc(left, func(p int32) bool {
 			return slices.ContainsFunc(copied, func(s format.Shard) bool { return s.Partition == p })
@@ -69,12 +70,15 @@ func (r *Region) createBackup(ctx context.Context) (*format.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if parent != nil {
+		return snapshotter.PublishDelta(ctx, r.parts.Bucket, id, now, parent, copied, r.backupConfig())
+	}
 	return snapshotter.Publish(ctx, r.parts.Bucket, id, now, copied, r.backupConfig())
 }
 
 // copyShards has the owners of shards copy them. With an error come those that were
 // copied all the same.
-func (r *Region) copyShards(ctx context.Context, id string, partitions []int32) (copied []format.Shard, err error) {
+func (r *Region) copyShards(ctx context.Context, id string, partitions []int32, parent *format.Manifest) (copied []format.Shard, err error) {
 	own, others, err := r.shares(partitions)
 	if err != nil {
 		return nil, err
@@ -88,7 +92,7 @@ func (r *Region) copyShards(ctx context.Context, id string, partitions []int32) 
 			if err != nil {
 				return err
 			}
-			b, err := c.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: o.shards})
+			b, err := c.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: o.shards, Since: sinceOf(parent, o.shards)})
 			if err != nil {
 				return namedShards(o, err)
 			}
@@ -97,7 +101,7 @@ func (r *Region) copyShards(ctx context.Context, id string, partitions []int32) 
 		})
 	}
 	g.Go(func() error {
-		b, err := r.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: own})
+		b, err := r.BackupShards(ctx, api.BackupShardsParams{Backup: id, Shards: own, Since: sinceOf(parent, own)})
 		if err == nil {
 			parts[len(others)] = b.Shards
 		}
@@ -116,6 +120,9 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 	if len(p.Shards) == 0 {
 		return &api.ShardBackups{Shards: []format.Shard{}}, nil
 	}
+	if n := len(p.Since); n > 0 && n != len(p.Shards) {
+		return nil, events.Errorf(events.KindInvalid, "backup of %d shards since %d vectors", len(p.Shards), n)
+	}
 	if err := r.claims.confirm(ctx); err != nil {
 		return nil, err
 	}
@@ -125,13 +132,21 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 	}
 	defer release()
 	var cuts []snapshotter.Cut
-	for _, shard := range shards {
+	for i, shard := range shards {
 		cut, freezeErr := shard.Freeze()
 		if freezeErr != nil {
 			return nil, freezeErr
 		}
 		defer func() { err = errors.Join(err, cut.Close()) }()
-		cuts = append(cuts, shardCut{cut})
+		if len(p.Since) == 0 {
+			cuts = append(cuts, shardCut{cut})
+			continue
+		}
+		delta, err := r.deltaCut(ctx, cut, p.Since[i])
+		if err != nil {
+			return nil, err
+		}
+		cuts = append(cuts, delta)
 	}
 	copied, err := snapshotter.Shards(ctx, r.parts.Bucket, p.Backup, cuts, r.backupConfig())
 	if err != nil {

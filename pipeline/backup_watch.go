@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
@@ -29,6 +30,9 @@ type backupWatch struct {
 	last     *api.BackupRun    // nil: none
 	drills   time.Time         // when this node has last tried a drill
 	copies   []api.CopyStatus  // as this node has last made them
+	deltas   deltaWatch
+
+	cache catalog.Cache
 }
 
 const (
@@ -75,6 +79,7 @@ func (w *backupWatch) run(ctx context.Context) {
 					w.look(ctx) // the node before may have made it
 					tried = w.back(ctx)
 				}
+				w.delta(ctx)
 			}
 		}
 	}
@@ -102,6 +107,7 @@ func (w *backupWatch) look(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	b.cache = &w.cache
 	s, err := b.Status(ctx)
 	if ctx.Err() != nil {
 		return
@@ -135,20 +141,25 @@ func (w *backupWatch) add(n int) {
 
 // made notes how a backup went.
 func (w *backupWatch) made(began time.Time, m *format.Manifest, err error) {
+	run := toRun(began, m, err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = run
+}
+
+func toRun(began time.Time, m *format.Manifest, err error) *api.BackupRun {
 	run := &api.BackupRun{Began: began.UTC(), Duration: time.Since(began).Seconds()}
 	if err != nil {
 		run.Error = err.Error()
 	} else {
 		run.Backup, run.Bytes = m.ID, m.StoredBytes()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.last = run
+	return run
 }
 
-// due says whether a scheduled backup is to be made: the last time for one is later
-// than the newest backup that can be restored, and none is under way. Not knowing
-// what is in the bucket is no reason: writing to it would fail too.
+// due says whether a scheduled full backup is to be made: the last time for one is later
+// than the newest that can be restored and has all streams, and none is under way. Not
+// knowing what is in the bucket is no reason: writing to it would fail too.
 func (w *backupWatch) due(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,7 +167,8 @@ func (w *backupWatch) due(now time.Time) bool {
 	if full == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil {
 		return false
 	}
-	return newestBackup(w.seen.Points).Before(lastSlot(w.region.cfg.Region, full, now))
+	slot := lastSlot(w.region.cfg.Region, full, now)
+	return w.seen.NewestFull.Before(slot) || newestBackup(w.seen.Points).Before(slot)
 }
 
 // lastSlot is the last time for a backup of a region at or before now. Regions have
@@ -183,7 +195,7 @@ func (w *backupWatch) status() *api.BackupStatus {
 	if w.failed != nil {
 		s.Error = w.failed.Error()
 	}
-	s.Last = w.last
+	s.Last, s.LastDelta = w.last, w.deltas.last
 	s.Copies = w.copies
 	return &s
 }
@@ -209,6 +221,7 @@ func (w *backupWatch) problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("copy %s of the backups is not up to date: %s", c.Copy, c.Error))
 		}
 	}
+	problems = append(problems, w.deltas.problems(time.Now())...)
 	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
 		problems = append(problems, fmt.Sprintf("%s (drill %s); see: evenkeel drill show", w.seen.Drill.Error, w.seen.Drill.ID))
 	}
@@ -222,8 +235,9 @@ var infinite = math.Inf(1)
 
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
-	watch                                                  *backupWatch
-	age, checked, duration, stored, proved, failed, copied *prometheus.Desc
+	watch                                          *backupWatch
+	age, checked, duration, stored, proved, failed *prometheus.Desc
+	copied, stopped, full                          *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -238,6 +252,8 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
+		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
+		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 	}
 }
@@ -251,6 +267,8 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.proved
 	ch <- g.failed
 	ch <- g.copied
+	ch <- g.stopped
+	ch <- g.full
 }
 
 // Collect implements prometheus.Collector.
@@ -282,6 +300,16 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(g.copied, age, c.Copy)
 	}
+	stopped := 0.0
+	if g.watch.deltasStopped() {
+		stopped = 1
+	}
+	gauge(g.stopped, stopped)
+	full := infinite
+	if !s.NewestFull.IsZero() {
+		full = time.Since(s.NewestFull).Seconds()
+	}
+	gauge(g.full, full)
 	for _, p := range s.Points {
 		age := infinite
 		if p.Backup != "" {

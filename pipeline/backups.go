@@ -33,6 +33,8 @@ type Backups struct {
 	Opener *seal.Opener               // nil: the identity that is configured
 	FS     vfs.FS                     // of the data directory; nil: the real one
 	Log    *slog.Logger
+
+	cache *catalog.Cache // of manifests, for Status; nil: none
 }
 
 // newSource is where a region's backups are restored from; given may be nil.
@@ -139,7 +141,7 @@ func (b Backups) prove(ctx context.Context, m *format.Manifest) error {
 
 // Status reads the bucket.
 func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
-	inv, err := inventory.Read(ctx, b.Bucket, b.Config.Region)
+	inv, err := inventory.ReadCached(ctx, b.Bucket, b.Config.Region, b.cache)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +155,14 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 			return nil, err
 		}
 		s.Encryption, s.Every, s.Keys = c.Encryption, c.Schedule.Full.Seconds(), append(s.Keys, sealer.Keys()...)
+		s.DeltaEvery = c.Schedule.Delta.Seconds()
 		s.DrillEvery = c.Schedule.Drill.Seconds()
 	}
 	if s.Drill, err = b.drillStatus(ctx); err != nil {
 		return nil, err
+	}
+	if full := inv.NewestFull(); full != nil {
+		s.NewestFull = full.Manifest.Created
 	}
 	for _, backup := range inv.Backups {
 		if !backup.Restorable() {
@@ -170,7 +176,10 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
 	cfg := prune.Config{Region: b.Config.Region, Software: Software}
 	if c := b.Config.Backup; c != nil {
-		cfg.Policy = prune.Policy{Full: c.Keep.Full, Last: c.KeepLast}
+		cfg.Policy = prune.Policy{
+			Full: c.Keep.Full, Last: c.KeepLast,
+			Deltas: prune.Deltas{Finest: c.Keep.Delta60s, TenMinutes: c.Keep.Delta10m, Hours: c.Keep.Delta},
+		}
 	}
 	if !p.Run {
 		return prune.Plan(ctx, b.Bucket, cfg)

@@ -12,6 +12,11 @@ const (
 	memTableMinBytes = 4 << 20
 )
 
+// touchedBytes is what a node remembers of the keys that were written, so that deltas
+// find them, in all shards of the region together. It is for a minute of 10,000
+// writes a second to different keys, or an hour of less than 200.
+const touchedBytes = 128 << 20
+
 // memTableBytes is the share of one of a node's shards.
 func memTableBytes(shards int32) uint64 {
 	share := uint64(memTablesBytes) / uint64(max(shards, 1))

@@ -71,6 +71,7 @@ type Region struct {
 	checks   *checker
 	backups  *backupWatch      // nil: there is no bucket
 	archiver *archive.Archiver // nil: there is no continuous backup
+	touched  *touchedSets
 	keeper   *keeper
 	links    *linkKeeper
 	peers    *peers
@@ -105,6 +106,7 @@ func NewRegion(cfg *config.Config, parts Parts) *Region {
 		log:     parts.Log.With("region", cfg.Region.String()),
 		metrics: newMetrics(parts.Registry),
 		failed:  make(chan struct{}),
+		touched: newTouchedSets(cfg.Partitions),
 	}
 	r.stopOnce = sync.OnceValue(r.stop)
 	return r

@@ -95,6 +95,9 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	if s.Every > 0 {
 		schedule = "every " + seconds(s.Every)
 	}
+	if s.DeltaEvery > 0 {
+		schedule += ", deltas every " + seconds(s.DeltaEvery)
+	}
 	fmt.Fprintf(w, "%d backups, made %s; encryption: %s, keys: %s\n", s.Backups, schedule, s.Encryption, keysText(s.Keys))
 	if s.Last != nil {
 		result := fmt.Sprintf("%s, %s", s.Last.Backup, term.Bytes(s.Last.Bytes))

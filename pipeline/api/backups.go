@@ -131,6 +131,10 @@ type BackupStatus struct {
 
 	Copies []CopyStatus `json:"copies,omitempty"` // as this node has last made them
 
+	NewestFull time.Time  `json:"newest_full,omitzero"` // the newest full one that can be restored; zero: none
+	DeltaEvery float64    `json:"delta_every_seconds"`  // the schedule of deltas; 0: none
+	LastDelta  *BackupRun `json:"last_delta,omitempty"` // as Last
+
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
 

@@ -80,6 +80,10 @@ type Parked struct {
 type BackupShardsParams struct {
 	Backup string  `json:"backup"` // id
 	Shards []int32 `json:"shards"`
+
+	// Since are the vectors of what the copies build on, one for each shard: what has
+	// changed since is copied. None: everything is.
+	Since []events.Vector `json:"since,omitempty"`
 }
 
 // ShardBackups is what was copied.

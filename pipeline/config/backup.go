@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
@@ -70,8 +71,11 @@ func (c Copy) check(p *problems, path string) {
 func (b *Backup) setDefaults(string) {
 	b.Encryption = encryptions[0]
 	b.Keep.Full = 30 * 24 * time.Hour
+	b.Keep.Delta, b.Keep.Delta10m, b.Keep.Delta60s = 7*24*time.Hour, 2*24*time.Hour, 24*time.Hour
 	b.KeepLast = 3
+	b.MaxChain = 48
 	b.Schedule.Full = 24 * time.Hour
+	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour
 	b.Schedule.Segment = 4 * time.Second
 	b.Schedule.Copy = 5 * time.Minute
@@ -103,11 +107,30 @@ const (
 	minSchedule = time.Minute
 	minSegment  = 200 * time.Millisecond
 	maxSegment  = time.Hour
+	minDelta    = 30 * time.Second
+	minChain    = 2
 )
 
 func (b Backup) checkTimes(p *problems) {
 	if b.Keep.Full < 0 {
 		p.add("backup.keep.full", "want 0s or more, got %s", b.Keep.Full)
+	}
+	for _, keep := range []struct {
+		key string
+		age time.Duration
+	}{{"delta", b.Keep.Delta}, {"delta_10m", b.Keep.Delta10m}, {"delta_60s", b.Keep.Delta60s}} {
+		if keep.age < 0 {
+			p.add("backup.keep."+keep.key, "want 0s or more, got %s", keep.age)
+		}
+	}
+	if t := b.Schedule.Delta; t != 0 {
+		if t < minDelta {
+			p.add("backup.schedule.delta", "want at least %s, or 0s for none, got %s", minDelta, t)
+		}
+		if b.Schedule.Segment == 0 {
+			p.add("backup.schedule.delta", "want 0s, or a continuous backup (backup.schedule.segment): it tells what has changed")
+		}
+		between(p, "backup.max_chain", int64(b.MaxChain), minChain, format.MaxParents, "")
 	}
 	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
 	if t := b.Schedule.Full; t != 0 && t < minSchedule {

@@ -215,9 +215,13 @@ type Backup struct {
 	// are deleted by a prune, and by nothing else.
 	Keep Keep `yaml:"keep"`
 
-	// KeepLast is how many of the newest backups are kept however old they are, 1 to
-	// 10000, default 3.
+	// KeepLast is how many of the newest full backups are kept however old they are, 1
+	// to 10000, default 3.
 	KeepLast int `yaml:"keep_last"`
+
+	// MaxChain is how many backups a delta may build on, 2 to 1000, default 48: one that
+	// would build on more is not made, but a full backup.
+	MaxChain int `yaml:"max_chain"`
 
 	// Schedule says when a node makes backups by itself.
 	Schedule Schedule `yaml:"schedule"`
@@ -250,12 +254,23 @@ type Copy struct {
 type Keep struct {
 	// Full backups: default 30d. 0s: only those that KeepLast keeps.
 	Full time.Duration `yaml:"full"`
+
+	// Deltas by how far apart those are that build on each other: Delta those of an
+	// hour or more, default 7d; Delta10m those of ten minutes, default 2d; Delta60s
+	// the rest, default 1d. What any backup builds on that is kept stays as well.
+	Delta    time.Duration `yaml:"delta"`
+	Delta10m time.Duration `yaml:"delta_10m"`
+	Delta60s time.Duration `yaml:"delta_60s"`
 }
 
 // Schedule says how often each kind of backup is made.
 type Schedule struct {
 	// Full backups: default 24h, at least 1m. 0s: only on demand.
 	Full time.Duration `yaml:"full"`
+
+	// Delta is how often what has changed since the last backup is backed up: default
+	// 60s, at least 30s. 0s: never.
+	Delta time.Duration `yaml:"delta"`
 
 	// Drill is how often backups are restored to a scratch place below the data
 	// directory, proved, and deleted again: default 24h, at least 1m. 0s: only on

@@ -67,6 +67,8 @@ func New(t testing.TB, seed uint64, names ...events.Region) *World {
 type Shape struct {
 	Nodes         int    // of each region
 	GroupProtocol string // empty: the default
+
+	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
 }
 
 // NewShaped is New with regions of another shape.
@@ -112,6 +114,10 @@ func (r *Region) config() *config.Config {
 	c.GroupProtocol = cmp.Or(r.world.shape.GroupProtocol, c.GroupProtocol)
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1}
+	if every := r.world.shape.Deltas; every > 0 {
+		c.Backup.MaxChain = 48
+		c.Backup.Schedule = config.Schedule{Full: 24 * time.Hour, Delta: every, Segment: 2 * time.Second}
+	}
 	c.Regions = map[events.Region]config.Region{}
 	for _, o := range r.world.Regions {
 		c.Regions[o.Name] = config.Region{
