@@ -143,6 +143,22 @@ func TestDeltaOnWhatWasPruned(t *testing.T) {
 	if err := catalog.Publish(t.Context(), b, deltaOf(kept, full.Created.Add(4*time.Minute))); err != nil {
 		t.Errorf("a delta on what is kept: %v", err)
 	}
+	// The next floor is raised, and its plan may give up what the last one has kept.
+	floor.Number, plan.Number, plan.Delete = 2, 2, []string{}
+	if text, err = floor.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, format.FloorName(us, 2), text)
+	if err := catalog.Publish(t.Context(), b, deltaOf(kept, full.Created.Add(5*time.Minute))); events.KindOf(err) != events.KindRefused {
+		t.Errorf("while the next plan is made: %v", err)
+	}
+	if text, err = plan.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, format.PlanName(us, 2), text)
+	if err := catalog.Publish(t.Context(), b, deltaOf(kept, full.Created.Add(6*time.Minute))); err != nil {
+		t.Errorf("once the next plan has kept it: %v", err)
+	}
 	if _, err := catalog.Pin(t.Context(), b, delta, "late"); events.KindOf(err) != events.KindNotFound {
 		t.Errorf("a pin: %v", err)
 	}
