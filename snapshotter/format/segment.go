@@ -150,11 +150,14 @@ func (s *Segment) Part(l events.Log) *SegmentPart {
 }
 
 // Follows says whether the segment is the one after another: of the same archive,
-// with the next number, and beginning where the other ends.
+// with the next number, closed no earlier, and beginning where the other ends.
 func (s *Segment) Follows(before *Segment) error {
 	if s.Region != before.Region || s.Shard != before.Shard || s.Number != before.Number+1 {
 		return events.Errorf(events.KindInconsistent, "segment %d of shard %d of %s does not follow segment %d of shard %d of %s",
 			s.Number, s.Shard, s.Region, before.Number, before.Shard, before.Region)
+	}
+	if s.Created.Before(before.Created) {
+		return events.Errorf(events.KindInconsistent, "segment %d of shard %d was closed at %s, before segment %d at %s", s.Number, s.Shard, s.Created, before.Number, before.Created)
 	}
 	for _, end := range before.Ends {
 		if after, ok := s.End(end.Log); !ok || after != end && s.Part(end.Log) == nil {

@@ -160,6 +160,7 @@ func TestSegmentFollows(t *testing.T) {
 		t.Errorf("over a gap: %v", err)
 	}
 	for name, change := range map[string]func(*Segment){
+		"closed before":         func(s *Segment) { s.Created = s.Created.Add(-1) },
 		"number left out":       func(s *Segment) { s.Number++ },
 		"another shard":         func(s *Segment) { s.Shard++ },
 		"records left out":      func(s *Segment) { s.Parts[0].From++ },

@@ -33,7 +33,8 @@ type Builder struct {
 	number int64 // of the segment that is being made
 	ends   map[events.Log]format.LogEnd
 	parts  map[events.Log]*part
-	bytes  int64 // of the records
+	bytes  int64     // of the records
+	closed time.Time // when the segment before was
 }
 
 // part is what was gathered of one log.
@@ -48,7 +49,7 @@ type part struct {
 func NewBuilder(cfg Config, newest *format.Segment) *Builder {
 	b := &Builder{cfg: cfg, number: 1, ends: map[events.Log]format.LogEnd{}, parts: map[events.Log]*part{}}
 	if newest != nil {
-		b.number = newest.Number + 1
+		b.number, b.closed = newest.Number+1, newest.Created
 		for _, e := range newest.Ends {
 			b.ends[e.Log] = e
 		}
@@ -144,8 +145,11 @@ func (p *part) closeBlock() {
 // Close makes the segment of what was gathered, and begins the next one. marks says
 // what the region had made of a log below an offset, where that is known.
 func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log, int64) (events.Mark, bool)) (*format.Segment, []byte, error) {
+	if now = now.UTC().Truncate(time.Millisecond); now.Before(b.closed) {
+		now = b.closed // another archiver's clock is ahead: times never go back along an archive
+	}
 	s := &format.Segment{
-		Format: format.SegmentVersion, Region: b.cfg.Region, Shard: b.cfg.Shard, Number: b.number, Created: now.UTC().Truncate(time.Millisecond),
+		Format: format.SegmentVersion, Region: b.cfg.Region, Shard: b.cfg.Shard, Number: b.number, Created: now,
 		Epoch: epoch, Software: b.cfg.Software, Ends: []format.LogEnd{}, Parts: []format.SegmentPart{},
 	}
 	for _, e := range b.ends {
@@ -183,7 +187,7 @@ func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log
 	if err != nil {
 		return nil, nil, fmt.Errorf("segment %d of shard %d: %w", s.Number, s.Shard, err)
 	}
-	b.number, b.bytes = b.number+1, 0
+	b.number, b.bytes, b.closed = b.number+1, 0, now
 	clear(b.parts)
 	return s, object, nil
 }

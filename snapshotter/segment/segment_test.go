@@ -464,3 +464,26 @@ func BenchmarkBuilder(b *testing.B) {
 		}
 	}
 }
+
+// Times never go back along an archive, whatever the clocks of its archivers say.
+func TestTimesNeverGoBack(t *testing.T) {
+	sealer, _ := newSealer(t)
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	var newest *format.Segment
+	for i, c := range []struct{ clock, want time.Duration }{{0, 0}, {-time.Hour, 0}, {time.Second, time.Second}, {0, time.Second}} {
+		b := newBuilder(t, sealer, newest)
+		if err := b.Add(logs[0], &kgo.Record{Offset: int64(i)}); err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := b.Close(now.Add(c.clock), 1, noMarks)
+		if err != nil || !s.Created.Equal(now.Add(c.want)) {
+			t.Errorf("segment %d was closed at %s, %v", i+1, s.Created, err)
+		}
+		if newest != nil {
+			if err := s.Follows(newest); err != nil {
+				t.Error(err)
+			}
+		}
+		newest = s
+	}
+}
