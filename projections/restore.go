@@ -29,8 +29,8 @@ func describe(s events.LogState) string {
 	if s.Log == (events.Log{}) {
 		return "nothing"
 	}
-	return fmt.Sprintf("%s at offset %d with digest %s (%d keys, %d bytes, %d events, %d parked)",
-		s.Log, s.Next, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
+	return fmt.Sprintf("%s at offset %d with chain %s and digest %s (%d keys, %d bytes, %d events, %d parked)",
+		s.Log, s.Next, s.Chain, s.Digest, s.Keys, s.Bytes, s.Events, s.Parked)
 }
 
 // Restore makes a new database at cfg.Dir out of sorted tables written by
@@ -68,7 +68,7 @@ func RestoreLayers(ctx context.Context, cfg Config, layers [][]string, want []ev
 	if err != nil {
 		return events.Errorf(events.KindInconsistent, "shard %d: %w", cfg.Partition, err)
 	}
-	return compareStates(cfg.Partition, want, found)
+	return CompareStates(cfg.Partition, want, found)
 }
 
 // ingest takes in the tables of a layer, above what is there.
@@ -156,8 +156,8 @@ func checkAround(ctx context.Context, r *sstable.Reader) error {
 	return nil
 }
 
-// compareStates joins a ProofError for each log whose states differ.
-func compareStates(partition int32, want, found []events.LogState) error {
+// CompareStates joins a ProofError for each log whose states differ.
+func CompareStates(partition int32, want, found []events.LogState) error {
 	byLog := map[events.Log]events.LogState{}
 	for _, s := range found {
 		byLog[s.Log] = s

@@ -221,8 +221,8 @@ func TestProofErrorNamesWhatDiffers(t *testing.T) {
 	tables, states := backup(t, fs, 0, w, 300)
 	states[0].Log.Stream = "session"
 	err := projections.Restore(t.Context(), config(fs), tables, states)
-	want := fmt.Sprintf("shard 0: restored state differs from the backup: want us/session/0 at offset 1 with digest %[1]s (1 keys, 15 bytes, 1 events, 0 parked), found nothing\n"+
-		"shard 0: restored state differs from the backup: want nothing, found us/config/0 at offset 1 with digest %[1]s (1 keys, 15 bytes, 1 events, 0 parked)", states[0].Digest)
+	want := fmt.Sprintf("shard 0: restored state differs from the backup: want us/session/0 at offset 1 with chain %[2]s and digest %[1]s (1 keys, 15 bytes, 1 events, 0 parked), found nothing\n"+
+		"shard 0: restored state differs from the backup: want nothing, found us/config/0 at offset 1 with chain %[2]s and digest %[1]s (1 keys, 15 bytes, 1 events, 0 parked)", states[0].Digest, states[0].Chain)
 	if err == nil || err.Error() != want {
 		t.Errorf("error\n%v, want\n%s", err, want)
 	}
