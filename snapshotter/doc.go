@@ -16,7 +16,8 @@
 //
 // The packages below: format says what is in a bucket, byte by byte; objstore
 // talks to buckets; seal encrypts; catalog finds, publishes and pins backups;
-// inventory takes stock of them; restore brings one back; verify checks them; prune
+// inventory takes stock of them; timeline says to which points a region can be brought
+// back, and how; restore brings one back; verify checks them; prune
 // deletes old ones. This package and those below know nothing of Pebble or of folds:
 // what is backed up comes in through Cut, what is restored goes out through
 // restore.Target.

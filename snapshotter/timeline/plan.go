@@ -1,0 +1,195 @@
+package timeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+)
+
+// Plan says how to bring a region to a vector.
+type Plan struct {
+	Region  events.Region   `json:"region"`
+	Target  string          `json:"target"`                // as it was asked for
+	Vector  events.Vector   `json:"vector"`                // to which the restore goes exactly
+	Streams []events.Stream `json:"streams,omitzero"`      // none: all
+	Base    string          `json:"base,omitzero"`         // the backup to begin with; empty: with nothing
+	Created time.Time       `json:"base_created,omitzero"` // of that backup
+	Shards  []ShardPlan     `json:"shards"`
+	Objects int64           `json:"objects"`
+	Bytes   int64           `json:"bytes"`   // of all objects
+	Records int64           `json:"records"` // to be folded, about
+	Seconds float64         `json:"expected_seconds"`
+	Rates   Rates           `json:"rates"` // from which that follows
+	Lacks   []string        `json:"lacks"` // what will not be there, as far as is known
+
+	Chain catalog.Chain `json:"-"` // of the base; empty: there is none
+}
+
+// ShardPlan says how to bring one shard there.
+type ShardPlan struct {
+	Span
+	Tables     int   `json:"tables"`
+	TableBytes int64 `json:"table_bytes"` // of the objects that hold them
+}
+
+// Rates are how fast a restore is taken to be.
+type Rates struct {
+	BytesPerS   float64 `json:"bytes_per_s"`
+	RecordsPerS float64 `json:"records_per_s"`
+}
+
+// DefaultRates are careful ones for a machine with two processors.
+func DefaultRates() Rates { return Rates{BytesPerS: 50 << 20, RecordsPerS: 50_000} }
+
+// basesTried is how many backups are looked at, newest first, if segments do not follow.
+const basesTried = 20
+
+// Plan finds the way to a target.
+func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	shards, err := t.shards(req)
+	if err != nil {
+		return nil, err
+	}
+	wanted := func(l events.Log) bool { return len(req.Streams) == 0 || slices.Contains(req.Streams, l.Stream) }
+	p, err := t.resolve(ctx, req, shards, wanted)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{
+		Region: t.region, Target: req.Target.String(), Vector: p.vector, Streams: req.Streams, Rates: DefaultRates(),
+		Lacks: append([]string{}, p.lacks...), Shards: []ShardPlan{},
+	}
+	m, spans, err := t.way(ctx, req, p, shards, wanted)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil {
+		if plan.Chain, err = catalog.LoadChain(ctx, t.bucket, m); err != nil {
+			return nil, err
+		}
+		plan.Base, plan.Created, plan.Objects = m.ID, m.Created, int64(len(plan.Chain))
+	}
+	for _, span := range spans {
+		plan.add(span)
+	}
+	plan.Seconds = float64(plan.Bytes)/plan.Rates.BytesPerS + float64(plan.Records)/plan.Rates.RecordsPerS
+	return plan, nil
+}
+
+func (p *Plan) add(span Span) {
+	s := ShardPlan{Span: span}
+	for _, m := range p.Chain {
+		if int(span.Shard) >= len(m.Shards) {
+			continue
+		}
+		for _, table := range m.Shards[span.Shard].Tables {
+			size, _ := table.Stored()
+			s.Tables, s.TableBytes = s.Tables+1, s.TableBytes+size
+		}
+	}
+	p.Shards = append(p.Shards, s)
+	p.Objects += int64(s.Tables) + s.Segments()
+	p.Bytes += s.TableBytes + s.Bytes
+	p.Records += s.Records
+}
+
+// shards are those that are asked for, in order.
+func (t *Timeline) shards(req Request) (shards []int32, err error) {
+	for p := range int32(len(t.archives)) {
+		if len(req.Shards) == 0 || slices.Contains(req.Shards, p) {
+			shards = append(shards, p)
+		}
+	}
+	for _, p := range req.Shards {
+		if !slices.Contains(shards, p) {
+			return nil, events.Errorf(events.KindInvalid, "restore: there is no shard %d; %s has %d", p, t.region, len(t.archives))
+		}
+	}
+	return shards, nil
+}
+
+// way finds the newest backup from which segments lead to a vector, or, if all of it is
+// archived, none.
+func (t *Timeline) way(ctx context.Context, req Request, p point, shards []int32, wanted func(events.Log) bool) (m *format.Manifest, spans []Span, err error) {
+	if id := req.Base; id != "" || p.base != "" {
+		if id == "" || p.base != "" && id == p.base {
+			id = p.base
+		}
+		if m, err = t.manifest(ctx, id); err != nil {
+			return nil, nil, err
+		}
+		if l, is := ahead(m, p.vector, shards, wanted); is {
+			return nil, nil, events.Errorf(events.KindRefused, "backup %s is ahead of the target: it has %s up to offset %d, wanted is %d",
+				m.ID, l, events.VectorOf(m.States())[l], p.vector[l])
+		}
+		spans, err = t.spans(ctx, m, p.vector, shards, wanted)
+		return m, spans, err
+	}
+	i, err := t.newestBackup(ctx, func(m *format.Manifest) bool { _, is := ahead(m, p.vector, shards, wanted); return !is })
+	if err != nil {
+		return nil, nil, err
+	}
+	var first error // the newest backup's tells most
+	for tried := 0; i >= 0 && tried < basesTried; i, tried = i-1, tried+1 {
+		if m, err = t.manifest(ctx, t.ids[i]); err != nil {
+			return nil, nil, err
+		}
+		if _, is := ahead(m, p.vector, shards, wanted); is {
+			continue
+		}
+		if spans, err = t.spans(ctx, m, p.vector, shards, wanted); err == nil {
+			return m, spans, nil
+		}
+		if first == nil {
+			first = fmt.Errorf("from backup %s: %w", m.ID, err)
+		}
+		if kind := events.KindOf(err); kind == events.KindFailed {
+			return nil, nil, err
+		}
+	}
+	if spans, err = t.spans(ctx, nil, p.vector, shards, wanted); err == nil {
+		return nil, spans, nil
+	}
+	if first == nil {
+		first = fmt.Errorf("no backup is at or before the target, and from the beginning: %w", err)
+	}
+	return nil, nil, t.instead(ctx, first, time.Time{})
+}
+
+// ahead finds a log of which a backup has more than a vector.
+func ahead(m *format.Manifest, vector events.Vector, shards []int32, wanted func(events.Log) bool) (l events.Log, is bool) {
+	for _, shard := range shards {
+		for _, st := range states(m, shard, wanted) {
+			if st.Next > vector[st.Log] {
+				return st.Log, true
+			}
+		}
+	}
+	return l, false
+}
+
+// spans finds the segments of all shards that lead from a backup to a vector.
+func (t *Timeline) spans(ctx context.Context, m *format.Manifest, vector events.Vector, shards []int32, wanted func(events.Log) bool) (spans []Span, err error) {
+	for _, shard := range shards {
+		span, err := t.archives[shard].span(ctx, states(m, shard, wanted), vector)
+		if err != nil {
+			return nil, err
+		}
+		spans = append(spans, span)
+	}
+	return spans, nil
+}
+
+// Span finds the segments that lead a shard from where it is to a vector. It may be asked
+// of several shards at once.
+func (t *Timeline) Span(ctx context.Context, shard int32, states []events.LogState, vector events.Vector) (Span, error) {
+	return t.archives[shard].span(ctx, states, vector)
+}
