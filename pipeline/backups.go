@@ -22,6 +22,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
 
@@ -134,7 +135,8 @@ func (b Backups) prove(ctx context.Context, m *format.Manifest) error {
 		return fmt.Errorf("scratch directory: %w", err)
 	}
 	_, err := Restore(ctx, RestoreJob{
-		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Backup: m.ID, Dir: scratch,
+		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Dir: scratch,
+		Request: timeline.Request{Target: timeline.Target{Backup: m.ID}}, Anew: true,
 	})
 	return errors.Join(err, fs.RemoveAll(scratch))
 }

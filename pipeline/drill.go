@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // trial is one restore that a drill makes.
@@ -93,7 +94,8 @@ func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) 
 		return err
 	}
 	report, err := Restore(ctx, RestoreJob{
-		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Backup: m.ID, Dir: scratch,
+		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Dir: scratch,
+		Request: timeline.Request{Target: timeline.Target{Backup: m.ID}},
 	})
 	if err != nil {
 		return err

@@ -1,11 +1,9 @@
 package pipeline
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -15,78 +13,93 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
-	"github.com/evenkeel/evenkeel/projections"
-	"github.com/evenkeel/evenkeel/projections/digest"
-	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
-	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // RestoreJob says what to restore to where.
 type RestoreJob struct {
-	Config *config.Config
-	Bucket objstore.Bucket
-	Opener *seal.Opener // nil: the identity that is configured
-	FS     vfs.FS       // nil: the real one
-	Log    *slog.Logger
-	Backup string // id; empty: the newest
-	Dir    string // state directory to make; must not exist or be empty
+	Config  *config.Config
+	Bucket  objstore.Bucket
+	Opener  *seal.Opener // nil: the identity that is configured
+	FS      vfs.FS       // nil: the real one
+	Log     *slog.Logger
+	Request timeline.Request
+	Dir     string // state directory to make; must not exist or be empty
 
-	Planned func(bytes int64) // told once how much will be fetched; may be nil
-	Fetched func(bytes int64) // told of every table that was fetched; may be nil
+	// Keep what is proved after an error, so that the same job can go on. It is kept
+	// in any case if the process is killed.
+	Keep bool
+	Anew bool // forget what a job that was broken off has done
+
+	Planned func(*timeline.Plan) // told once how it will be done; may be nil
+	Fetched func(bytes int64)    // told of every object that was fetched and verified; may be nil
 }
 
-// Restore restores a backup into a new state directory and proves it. The
-// state is assembled beside Dir and moved there once it is proved, so Dir holds
-// all of it or is not there. What an interrupted restore left is removed first.
-func Restore(ctx context.Context, job RestoreJob) (*restore.Report, error) {
+func (job *RestoreJob) setDefaults() {
 	if job.FS == nil {
 		job.FS = vfs.Default
 	}
-	m, err := findManifest(ctx, job.Bucket, job.Config.Region, job.Backup)
-	if err != nil {
-		return nil, err
+	if job.Planned == nil {
+		job.Planned = func(*timeline.Plan) {}
 	}
-	if err := job.check(m); err != nil {
-		return nil, err
+	if job.Fetched == nil {
+		job.Fetched = func(int64) {}
 	}
-	chain, err := catalog.LoadChain(ctx, job.Bucket, m)
-	if err != nil {
-		return nil, err
-	}
-	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
-	if err := t.clear(); err != nil {
-		return nil, err
-	}
-	if job.Planned != nil {
-		job.Planned(chain.Bytes())
-	}
-	src, err := newSource(job.Config, job.Bucket, job.Opener)
-	if err != nil {
-		return nil, err
-	}
-	report, err := restore.Run(ctx, src, chain, t, job.Fetched)
-	if err != nil {
-		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
-	}
-	if !report.Pinned {
-		job.Log.Warn("the bucket may only be read: a prune could have deleted the backup during the restore", "backup", m.ID)
-	}
-	return report, moveDir(t.fs, t.dir, job.Dir)
 }
 
-// check refuses what cannot end well before anything is fetched.
-func (job RestoreJob) check(m *format.Manifest) error {
-	if err := checkFits(job.Config, m); err != nil {
-		return err
+// Restore brings a region back to where it was, in a new state directory, and proves it.
+// The state is assembled beside Dir and moved there once it is proved, so Dir holds all
+// of it or is not there. A restore that was broken off is gone on with if it is asked
+// for the same, and else refused.
+func Restore(ctx context.Context, job RestoreJob) (*api.Restored, error) {
+	job.setDefaults()
+	r := &restoring{job: job, work: job.Dir + ".restoring"}
+	done, err := r.begin(ctx)
+	if err != nil || done != nil {
+		return done, err
 	}
-	names, err := job.FS.List(job.Dir)
-	if err == nil && len(names) > 0 {
-		return events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", job.Dir)
+	job.Planned(r.plan())
+	if err := r.all(ctx); err != nil {
+		if !job.Keep {
+			err = errors.Join(err, job.FS.RemoveAll(r.work))
+		}
+		return nil, err
 	}
-	return nil
+	return r.finish()
+}
+
+// PlanRestore says how a restore would be done, and does nothing.
+func PlanRestore(ctx context.Context, job RestoreJob) (*timeline.Plan, error) {
+	_, plan, err := job.find(ctx)
+	return plan, err
+}
+
+// find plans a restore, and refuses what cannot end well before anything is fetched.
+func (job *RestoreJob) find(ctx context.Context) (*timeline.Timeline, *timeline.Plan, error) {
+	src, err := newSource(job.Config, job.Bucket, job.Opener)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := timeline.Read(ctx, job.Bucket, src.Opener, job.Config.Region, job.Config.Partitions)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := t.Plan(ctx, job.Request)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(plan.Chain) > 0 {
+		err = checkFits(job.Config, plan.Chain.Newest())
+	}
+	for l := range plan.Vector {
+		if _, ok := job.Config.Streams[l.Stream]; !ok && err == nil {
+			err = events.Errorf(events.KindRefused, "the archive holds %s; the configuration has no stream %s", l, l.Stream)
+		}
+	}
+	return t, plan, err
 }
 
 // checkFits refuses a backup that the configuration has no place for.
@@ -103,69 +116,6 @@ func checkFits(cfg *config.Config, m *format.Manifest) error {
 	return nil
 }
 
-// stateTarget assembles shards below a directory.
-type stateTarget struct {
-	cfg     *config.Config
-	fs      vfs.FS
-	log     *slog.Logger
-	dir     string
-	lineage projections.Lineage
-}
-
-var _ restore.Target = (*stateTarget)(nil)
-
-// FS is the file system that is restored to.
-func (t *stateTarget) FS() vfs.FS { return t.fs }
-
-// clear makes the directory, without what an interrupted restore has left in it.
-func (t *stateTarget) clear() error {
-	if err := t.fs.RemoveAll(t.dir); err != nil {
-		return fmt.Errorf("left-over of an interrupted restore: %w", err)
-	}
-	if err := t.fs.MkdirAll(t.dir, 0o755); err != nil {
-		return fmt.Errorf("restore directory: %w", err)
-	}
-	return nil
-}
-
-func (t *stateTarget) tablePath(partition int32, n int) string {
-	return filepath.Join(t.dir, fmt.Sprintf("shard-%04d-%06d.sst", partition, n))
-}
-
-// Create implements restore.Target.
-func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
-	f, err := t.fs.Create(t.tablePath(partition, n), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return nil, err
-	}
-	return syncedFile{f}, nil
-}
-
-// syncedFile is on disk once it is closed.
-type syncedFile struct{ vfs.File }
-
-// Write keeps the promise of io.Writer to leave p as it is: a vfs.File may change
-// it, and the same bytes are hashed.
-func (f syncedFile) Write(p []byte) (int, error) { return f.File.Write(bytes.Clone(p)) }
-
-func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
-
-// Finish implements restore.Target.
-func (t *stateTarget) Finish(ctx context.Context, shard format.Shard, layers [][]int) error {
-	sc, err := shardConfig(t.cfg, t.fs, t.log, t.dir, shard.Partition)
-	if err != nil {
-		return err
-	}
-	sc.Lineage = t.lineage
-	paths := make([][]string, len(layers))
-	for i, tables := range layers {
-		for _, n := range tables {
-			paths[i] = append(paths[i], t.tablePath(shard.Partition, n))
-		}
-	}
-	return projections.RestoreLayers(ctx, sc, paths, shard.States)
-}
-
 // moveDir moves a directory to its place, which is empty or not there.
 func moveDir(fs vfs.FS, from, to string) error {
 	if err := fs.RemoveAll(to); err != nil {
@@ -177,6 +127,14 @@ func moveDir(fs vfs.FS, from, to string) error {
 	return syncDir(fs, filepath.Dir(to))
 }
 
+// PlanRestore implements api.Node.
+func (r *Region) PlanRestore(ctx context.Context, p api.PlanRestoreParams) (*timeline.Plan, error) {
+	if err := r.needBucket(); err != nil {
+		return nil, err
+	}
+	return PlanRestore(ctx, RestoreJob{Config: r.cfg, Bucket: r.parts.Bucket, Request: p.Request})
+}
+
 // Restore implements api.Node: it restores beside the running state.
 func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restored, error) {
 	if err := r.needBucket(); err != nil {
@@ -184,6 +142,12 @@ func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restore
 	}
 	if p.Name == "" || len(p.Name) > events.MaxNameBytes || strings.Trim(p.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
 		return nil, events.Errorf(events.KindInvalid, "restore: name %q: want letters, digits and dashes, 1 to %d bytes", p.Name, events.MaxNameBytes)
+	}
+	if p.Backup != "" {
+		if p.Request.Backup != "" {
+			return nil, events.Errorf(events.KindInvalid, "restore: a backup is named twice")
+		}
+		p.Request.Backup = p.Backup
 	}
 	if !r.restoring.TryLock() {
 		return nil, events.Errorf(events.KindRefused, "restore: another restore is under way")
@@ -193,20 +157,7 @@ func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restore
 	if err := r.parts.FS.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, fmt.Errorf("restore directory: %w", err)
 	}
-	report, err := Restore(ctx, RestoreJob{
-		Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log, Backup: p.Backup, Dir: dir,
+	return Restore(ctx, RestoreJob{
+		Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log, Request: p.Request, Dir: dir, Anew: p.Anew,
 	})
-	if err != nil {
-		return nil, err
-	}
-	restored := ToRestored(report, dir)
-	return &restored, nil
-}
-
-// ToRestored is a restore's report as the API tells it.
-func ToRestored(report *restore.Report, dir string) api.Restored {
-	return api.Restored{
-		Backup: report.Backup, Created: report.Created, Dir: dir, Tables: report.Tables, Bytes: report.Bytes,
-		Digest: digest.Total(report.States), States: report.States, Duration: report.Duration.Seconds(),
-	}
 }

@@ -192,6 +192,14 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "run", "--name", "../x"}, code: 2, stderr: []string{`"../x"`}},
 		{args: []string{"restore", "run", "--name", "one"}, stdout: []string{"proved", "DIGEST (RECOMPUTED)"}},
 		{args: []string{"restore", "run", "--name", "one"}, code: 4, stderr: []string{"not empty"}},
+		{args: []string{"restore", "plan"}, stdout: []string{"To the newest of us-east-1", "us-east-1/session/", "It begins with backup", "SEGMENTS", "records/s"}},
+		{args: []string{"restore", "plan", "--to-time", "1h", "-o", "json"}, code: 5, stderr: []string{"nothing", "--to-newest", "--backup ID"}},
+		{args: []string{"restore", "plan", "--to-offset", "us-east-1/session/0@99999999"}, code: 5, stderr: []string{"us-east-1/session/0", "99999998"}},
+		{args: []string{"restore", "plan", "--to-offset", "us-east-1/session/77@1"}, code: 2, stderr: []string{"us-east-1/session/77"}},
+		{args: []string{"restore", "plan", "--to-time", "yesterday"}, code: 2, stderr: []string{`"yesterday"`, "RFC 3339", "1d12h"}},
+		{args: []string{"restore", "plan", "--to-time", "2999-01-01T00:00:00Z"}, code: 2, stderr: []string{"not over yet"}},
+		{args: []string{"restore", "plan", "--to-time", "1h", "--to-newest"}, code: 2, stderr: []string{"to-time", "to-newest"}},
+		{args: []string{"restore", "plan", "--shards", "99"}, code: 2, stderr: []string{"no shard 99"}},
 		{args: []string{"delete", "session", "s-1"}, stdout: []string{"us-east-1/session/"}},
 	} {
 		s.run(t)
@@ -247,7 +255,12 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 		{args: []string{"restore", "run", "--config", config}, code: 5, stderr: []string{"no identity was given", "--identity"}},
 		{args: []string{"restore", "run", "--config", config, "--identity", made[0]}, code: 5, stderr: []string{"sealed for the keys"}},
 		{args: []string{"restore", "run", "--config", config, "--identity", config}, code: 2, stderr: []string{"no age identity"}},
+		{args: []string{"restore", "plan", "--config", config}, stdout: []string{ids[0]}},
+		{args: []string{"restore", "run", "--config", config, "--backup", ids[0]}, code: 4, stderr: []string{"broken off", "--anew"}},
 		{args: []string{"restore", "run", "--config", config, "--identity", recovery}, stdout: []string{"proved"}},
+		{args: []string{"restore", "proof", filepath.Join(scratch, "state")}, stdout: []string{"is what the report says", "us-east-1/session/"}},
+		{args: []string{"restore", "proof", filepath.Join(scratch, "state", "restore-report.json"), "-o", "json"}, stdout: []string{ids[0], `"lineage"`}},
+		{args: []string{"restore", "proof", scratch}, code: 5, stderr: []string{"restore-report.json"}},
 		{args: []string{"keys", "generate"}, code: 2, stderr: []string{"--out"}},
 		{args: []string{"keys", "show", config}, code: 2, stderr: []string{"no age identity"}},
 	} {

@@ -22,7 +22,7 @@ func root() *cobra.Command {
 		t.linksCommand(),
 		t.modelsCommand(),
 		t.backupCommand(), t.keysCommand(), t.drillCommand(),
-		cli.Group("restore", "Bring a backup back", t.restoreRunCommand()),
+		t.restoreCommand(),
 	)
 	c.Version = pipeline.Software
 	c.SetVersionTemplate("{{.Version}}\n")

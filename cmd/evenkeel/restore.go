@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
@@ -15,19 +17,94 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
-	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
+
+func (t *tool) restoreCommand() *cobra.Command {
+	c := cli.Group("restore", "Bring a region back to where it was, from its bucket", t.restorePlanCommand(), t.restoreRunCommand(), t.restoreProofCommand())
+	c.Long = c.Short + `.
+
+What to bring back is all that is archived, unless a flag says otherwise: a backup as it is, a vector,
+offsets of some logs, or a time. A time means, of each log, everything before the first record that came
+after it; a record came at its timestamp, or when it was archived, whichever is earlier.`
+	return c
+}
+
+func (t *tool) restorePlanCommand() *cobra.Command {
+	b := &backups{tool: t}
+	var target targetFlags
+	c := &cobra.Command{
+		Use:   "plan",
+		Short: "Say how a restore would be done: vector, objects, bytes, time; and what would not be there",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			req, err := target.request()
+			if err != nil {
+				return err
+			}
+			plan, err := ask(ctx, b, func(own pipeline.Backups) (*timeline.Plan, error) {
+				return pipeline.PlanRestore(ctx, pipeline.RestoreJob{Config: own.Config, Bucket: own.Bucket, Opener: own.Opener, Log: own.Log, Request: req})
+			}, func(client *api.Client) (*timeline.Plan, error) {
+				return client.PlanRestore(ctx, api.PlanRestoreParams{Request: req})
+			})
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), plan, func(w io.Writer) error { return restorePlanTable(w, plan) })
+		},
+	}
+	b.flags(c)
+	target.add(c)
+	c.Flags().StringVar(&b.identity, "identity", "", "with --config: file with the identity to open segments with (default the configured one)")
+	return c
+}
+
+func restorePlanTable(w io.Writer, p *timeline.Plan) error {
+	fmt.Fprintf(w, "To %s of %s, which is the vector\n  %s\n\n", p.Target, p.Region, p.Vector)
+	base := "nothing: all of it is archived"
+	if p.Base != "" {
+		base = fmt.Sprintf("backup %s, begun at %s", p.Base, p.Created.Format(time.RFC3339))
+	}
+	fmt.Fprintf(w, "It begins with %s.\n\n", base)
+	var rows [][]string
+	for _, s := range p.Shards {
+		segments := "none"
+		if s.First > 0 {
+			segments = fmt.Sprintf("%d to %d", s.First, s.Last)
+		}
+		rows = append(rows, []string{strconv.Itoa(int(s.Shard)), strconv.Itoa(s.Tables), term.Bytes(s.TableBytes), segments, term.Bytes(s.Bytes), term.Count(s.Records)})
+	}
+	if err := term.Table(w, []string{"SHARD", "TABLES", "SIZE", "SEGMENTS", "SIZE", "RECORDS"}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%s objects, %s, %s records; about %s at %s/s and %s records/s\n", term.Count(p.Objects), term.Bytes(p.Bytes), term.Count(p.Records),
+		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), term.Bytes(int64(p.Rates.BytesPerS)), term.Count(int64(p.Rates.RecordsPerS)))
+	return lacksLines(w, p.Lacks)
+}
+
+func lacksLines(w io.Writer, lacks []string) error {
+	for _, l := range lacks {
+		if _, err := fmt.Fprintf(w, "! %s\n", l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (t *tool) restoreRunCommand() *cobra.Command {
 	var f restoreFlags
 	c := &cobra.Command{
-		Use:   "run (--config FILE [--dir DIR] [--identity FILE] | --name NAME) [--backup ID]",
-		Short: "Restore a backup into an empty directory and prove it",
-		Long: `Restore a backup (the newest unless --backup names one) and prove it: every digest is computed
-anew from what was restored and compared with the backup's.
+		Use:   "run (--config FILE [--dir DIR] [--identity FILE] | --name NAME) [--to-time T | --to-vector V | --to-offset LOG@OFFSET | --backup ID]",
+		Short: "Restore into an empty directory and prove it",
+		Long: `Restore into an empty directory and prove it: every digest is computed anew from what was restored
+and compared with the backup's; where segments are replayed, the hash chain of the records and the
+digests that the region itself had are compared wherever a segment ends. Any difference: exit code 6.
+restore-report.json in the directory says what was done and proved.
 
 With --config no node is needed: the state goes to the node's data directory (or to --dir), which must
-hold no state; start the node afterwards and it replays the rest from its logs.
+hold no state; start the node afterwards and it replays the rest from its logs. A restore that is broken
+off, by whatever, goes on when the same command is given again.
 With --name the node at --server restores into restores/NAME in its data directory, beside its state.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -39,18 +116,27 @@ With --name the node at --server restores into restores/NAME in its data directo
 		},
 	}
 	configFlag(c, &f.path)
-	c.Flags().StringVar(&f.backup, "backup", "", "id of the backup (default the newest)")
+	f.target.add(c)
 	c.Flags().StringVar(&f.dir, "dir", "", "with --config: directory to restore into (default the node's state)")
 	c.Flags().StringVar(&f.name, "name", "", "have the running node restore beside its state, under this name")
 	c.Flags().StringVar(&f.copy, "copy", "", "with --config: restore from the copy with this name (backup.copies) instead of the bucket")
 	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
+	c.Flags().BoolVar(&f.anew, "anew", false, "forget what a restore into this directory has done that was broken off")
 	return c
 }
 
 // restoreFlags say what to restore to where.
-type restoreFlags struct{ path, backup, dir, name, copy, identity string }
+type restoreFlags struct {
+	target                          targetFlags
+	path, dir, name, copy, identity string
+	anew                            bool
+}
 
 func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) {
+	req, err := f.target.request()
+	if err != nil {
+		return nil, err
+	}
 	if f.name != "" {
 		if f.identity != "" {
 			return nil, events.Errorf(events.KindInvalid, "--identity needs --config: a node uses the identity that it is configured with")
@@ -59,7 +145,7 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 		if err != nil {
 			return nil, err
 		}
-		return client.Restore(c.Context(), api.RestoreParams{Backup: f.backup, Name: f.name})
+		return client.Restore(c.Context(), api.RestoreParams{Request: req, Name: f.name, Anew: f.anew})
 	}
 	if f.path == "" {
 		return nil, events.Errorf(events.KindInvalid, "say with --config which node's state to restore, or with --name to have a running node do it")
@@ -68,49 +154,75 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 	if err != nil {
 		return nil, err
 	}
-	return restoreOffline(c.Context(), c.ErrOrStderr(), cfg, f)
+	return restoreOffline(c.Context(), c.ErrOrStderr(), cfg, f, req)
 }
 
-func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Config, f restoreFlags) (*api.Restored, error) {
+func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Config, f restoreFlags, req timeline.Request) (*api.Restored, error) {
 	bucket, err := needBucket(ctx, cfg, f.copy)
 	if err != nil {
 		return nil, err
 	}
-	var opener *seal.Opener
+	job := pipeline.RestoreJob{Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: f.dir, Keep: true, Anew: f.anew}
 	if f.identity != "" {
-		if opener, err = config.ReadIdentity(f.identity); err != nil {
+		if job.Opener, err = config.ReadIdentity(f.identity); err != nil {
 			return nil, err
 		}
 	}
-	dir := f.dir
-	if dir == "" {
-		dir = pipeline.StateDir(cfg)
+	if job.Dir == "" {
+		job.Dir = pipeline.StateDir(cfg)
 	}
 	var progress *term.Progress
-	report, err := pipeline.Restore(ctx, pipeline.RestoreJob{
-		Config: cfg, Bucket: bucket, Opener: opener, Log: newLogger(cfg), Backup: f.backup, Dir: dir,
-		Planned: func(bytes int64) { progress = term.NewProgress(progressTo, "bytes", bytes, 0) },
-		Fetched: func(bytes int64) { progress.Add(bytes) },
-	})
+	job.Planned = func(p *timeline.Plan) {
+		fmt.Fprintf(progressTo, "to the vector %s\n", p.Vector)
+		progress = term.NewProgress(progressTo, "bytes", p.Bytes, 0)
+	}
+	job.Fetched = func(bytes int64) { progress.Add(bytes) }
+	restored, err := pipeline.Restore(ctx, job)
 	if progress != nil {
 		progress.End()
 	}
-	if err != nil {
-		return nil, err
-	}
-	restored := pipeline.ToRestored(report, dir)
-	return &restored, nil
+	return restored, err
 }
 
 func restoredTable(w io.Writer, r *api.Restored) error {
-	fmt.Fprintf(w, "Backup %s of %s is restored in %s and proved.\n\n", r.Backup, r.Created.Format(time.RFC3339), r.Dir)
-	var rows [][]string
-	for _, st := range r.States {
-		rows = append(rows, []string{st.Log.String(), term.Count(st.Next), term.Count(st.Keys), st.Digest.String()})
+	from := "Nothing but segments"
+	if r.Backup != "" {
+		from = fmt.Sprintf("Backup %s of %s", r.Backup, r.Created.Format(time.RFC3339))
 	}
-	if err := term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "DIGEST (RECOMPUTED)"}, rows); err != nil {
+	fmt.Fprintf(w, "%s of %s is restored in %s and proved.\n", from, r.Region, r.Dir)
+	fmt.Fprintf(w, "Replayed: %s records of %s segments, %s chains and %s attested digests compared.\n\n",
+		term.Count(r.Replayed.Records), term.Count(r.Replayed.Segments), term.Count(r.Replayed.Chains), term.Count(r.Replayed.Marks))
+	if err := statesTable(w, r.States); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%d tables, %s, in %.2f s\n", r.Tables, term.Bytes(r.Bytes), r.Duration)
-	return err
+	fmt.Fprintf(w, "\n%d tables, %s, in %.2f s\n", r.Tables, term.Bytes(r.Bytes), r.Duration)
+	return lacksLines(w, r.Lacks)
+}
+
+func statesTable(w io.Writer, states []events.LogState) error {
+	var rows [][]string
+	for _, st := range states {
+		rows = append(rows, []string{st.Log.String(), term.Count(st.Next), term.Count(st.Keys), st.Digest.String(), st.Chain.String()})
+	}
+	return term.Table(w, []string{"LOG", "NEXT OFFSET", "SLICES", "DIGEST (RECOMPUTED)", "CHAIN"}, rows)
+}
+
+func (t *tool) restoreProofCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "proof DIR|REPORT",
+		Short: "Compute the digests of a restored state anew and compare them with its report",
+		Long: `Compute the digests of a restored state anew, from what is at rest, and compare them with the report
+beside it. The state must not be in use, and have gone no further since. Exit code 6 if anything differs.`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			proof, err := pipeline.ProveRestored(vfs.Default, args[0])
+			if err != nil {
+				return err
+			}
+			return t.out.Show(c.OutOrStdout(), proof, func(w io.Writer) error {
+				fmt.Fprintf(w, "The state in %s is what the report says: %s of %s.\n\n", proof.Dir, proof.Target, proof.Region)
+				return statesTable(w, proof.States)
+			})
+		},
+	}
 }

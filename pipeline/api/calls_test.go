@@ -16,6 +16,8 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
 
@@ -245,10 +247,24 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
-			"restore.run", api.RestoreParams{Backup: "b", Name: "n"},
+			"restore.plan", api.PlanRestoreParams{Request: timeline.Request{Target: timeline.Target{Ago: 5}, Base: "b", Streams: []events.Stream{"session"}, Shards: []int32{3}}},
+			&timeline.Plan{
+				Region: "r", Target: "t", Vector: events.Vector{sampleLogState.Log: 7}, Streams: []events.Stream{"session"}, Base: "b", Created: sampleTime,
+				Shards:  []timeline.ShardPlan{{Span: timeline.Span{Shard: 3, First: 1, Last: 2, Records: 5, Bytes: 6}, Tables: 1, TableBytes: 2}},
+				Objects: 3, Bytes: 8, Records: 5, Seconds: 0.5, Rates: timeline.DefaultRates(), Lacks: []string{"x"},
+			},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.PlanRestore(ctx, p.(api.PlanRestoreParams))
+			},
+		},
+		{
+			"restore.run", api.RestoreParams{Backup: "b", Request: timeline.Request{Target: timeline.Target{Offsets: events.Vector{sampleLogState.Log: 7}}}, Name: "n", Anew: true},
 			&api.Restored{
-				Backup: "b", Created: sampleTime, Dir: "/d", Tables: 1, Bytes: 2, Digest: sampleDigest,
-				States: []events.LogState{sampleLogState}, Duration: 1.5,
+				Region: "r", Software: "s", Target: "t", Vector: events.Vector{sampleLogState.Log: 7}, Streams: []events.Stream{"session"}, Shards: []int32{3},
+				Merge: map[events.Stream]string{"session": "lww"}, Lineage: "l", Dir: "/d",
+				Backup: "b", Created: sampleTime, From: events.Vector{sampleLogState.Log: 5}, Pinned: true, Tables: 1, Bytes: 2,
+				Replayed: restore.Replayed{Segments: 4, Records: 3, Chains: 2, Marks: 1}, Resumed: true, Lacks: []string{"x"},
+				Digest: sampleDigest, States: []events.LogState{sampleLogState}, Began: sampleTime, Duration: 1.5,
 			},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.Restore(ctx, p.(api.RestoreParams))

@@ -109,11 +109,6 @@ func (c *Client) CreateBackup(ctx context.Context) (*Backup, error) {
 	return call[Backup](ctx, c, "backup.create", nil)
 }
 
-// Restore restores a backup beside the running state.
-func (c *Client) Restore(ctx context.Context, p RestoreParams) (*Restored, error) {
-	return call[Restored](ctx, c, "restore.run", p)
-}
-
 // call makes one call. The library's own client ends itself when a server
 // cannot be reached; this one can be asked again.
 func call[R any](ctx context.Context, c *Client, name string, params any) (*R, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
 
@@ -115,6 +116,10 @@ func (n *fakeNode) ListDrills(ctx context.Context, p api.ListDrillsParams) (*api
 
 func (n *fakeNode) ListBackups(ctx context.Context) (*api.BackupList, error) {
 	return ask[api.BackupList](ctx, n, "backup.list", nil)
+}
+
+func (n *fakeNode) PlanRestore(ctx context.Context, p api.PlanRestoreParams) (*timeline.Plan, error) {
+	return ask[timeline.Plan](ctx, n, "restore.plan", p)
 }
 
 func (n *fakeNode) Restore(ctx context.Context, p api.RestoreParams) (*api.Restored, error) {

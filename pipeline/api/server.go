@@ -43,6 +43,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"lag":               c.bounded(c.admin, plainMethod(node.Lag)),
 		"backup.create":     c.bounded(c.admin, plainMethod(node.CreateBackup)),
 		"backup.list":       c.bounded(c.admin, plainMethod(node.ListBackups)),
+		"restore.plan":      c.bounded(c.admin, method(node.PlanRestore)),
 		"restore.run":       c.bounded(c.admin, method(node.Restore)),
 		"links.list":        c.bounded(c.admin, plainMethod(node.ListLinks)),
 		"links.show":        c.bounded(c.admin, method(node.ShowLink)),

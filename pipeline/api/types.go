@@ -25,7 +25,7 @@ type Node interface {
 	Status(ctx context.Context) (*Status, error)
 	Lag(ctx context.Context) (*Lag, error)
 	CreateBackup(ctx context.Context) (*Backup, error)
-	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
+	RestoreNode
 	BackupsNode
 	DrillsNode
 	LinksNode
@@ -292,25 +292,6 @@ type LagRow struct {
 	Next    *int64     `json:"next"`    // next offset to be read
 	Records *int64     `json:"records"` // End - Next
 	Error   string     `json:"error,omitempty"`
-}
-
-// RestoreParams ask for a backup to be restored beside the running state, into
-// the node's data directory under restores/Name.
-type RestoreParams struct {
-	Backup string `json:"backup,omitempty"` // id; empty: the newest
-	Name   string `json:"name"`             // letters, digits, dashes
-}
-
-// Restored says what a restore did and proved.
-type Restored struct {
-	Backup   string            `json:"backup"`
-	Created  time.Time         `json:"created"`
-	Dir      string            `json:"dir"`
-	Tables   int               `json:"tables"`
-	Bytes    int64             `json:"bytes"`
-	Digest   events.Digest     `json:"digest"` // over all logs, recomputed from what was restored
-	States   []events.LogState `json:"states"`
-	Duration float64           `json:"duration_seconds"`
 }
 
 // Behind sums up the lag of everything in records: a number, or "unknown" if

@@ -153,7 +153,7 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 	tag := n.ShortTag()
 	switch {
 	case v.Type() == durationType:
-		t, err := parseDuration(n.Value)
+		t, err := ParseDuration(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil {
 			fail("a duration with its unit, such as 10s or 30d")
 			return
@@ -186,8 +186,8 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// parseDuration is time.ParseDuration, with days of 24 hours in front: 30d, 1d12h.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration is time.ParseDuration, with days of 24 hours in front: 30d, 1d12h.
+func ParseDuration(text string) (time.Duration, error) {
 	days, rest, found := strings.Cut(text, "d")
 	if !found {
 		return time.ParseDuration(text)

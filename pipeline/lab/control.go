@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
-	"github.com/evenkeel/evenkeel/pipeline"
 )
 
 // The control page: GET /regions lists addresses; POST /regions/NAME/stop,
@@ -37,11 +36,7 @@ func (l *Lab) controlHandler() http.Handler {
 	change("start", func(ctx context.Context, name events.Region) (any, error) { return "running", l.StartRegion(ctx, name) })
 	change("wipe", func(_ context.Context, name events.Region) (any, error) { return "wiped", l.WipeRegion(name) })
 	change("restore", func(ctx context.Context, name events.Region) (any, error) {
-		report, err := l.RestoreRegion(ctx, name, "")
-		if err != nil {
-			return nil, err
-		}
-		return pipeline.ToRestored(report, pipeline.StateDir(l.regions[name].cfgs[0])), nil
+		return l.RestoreRegion(ctx, name, "")
 	})
 	return mux
 }

@@ -17,10 +17,11 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
-	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // region is one region of the lab: a Kafka cluster and its nodes.
@@ -206,8 +207,8 @@ func (l *Lab) WipeRegion(name events.Region) error {
 }
 
 // RestoreRegion restores the state of a stopped region from its bucket: the
-// named backup, or the newest if the name is empty.
-func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup string) (report *restore.Report, err error) {
+// named backup, or all that is archived if the name is empty.
+func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup string) (restored *api.Restored, err error) {
 	r, err := l.change(name)
 	if err != nil {
 		return nil, err
@@ -219,8 +220,9 @@ func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup stri
 			return err
 		}
 		for _, cfg := range r.cfgs {
-			report, err = pipeline.Restore(ctx, pipeline.RestoreJob{
-				Config: cfg, Bucket: bucket, Log: r.log, Backup: backup, Dir: pipeline.StateDir(cfg),
+			restored, err = pipeline.Restore(ctx, pipeline.RestoreJob{
+				Config: cfg, Bucket: bucket, Log: r.log, Dir: pipeline.StateDir(cfg),
+				Request: timeline.Request{Target: timeline.Target{Backup: backup}},
 			})
 			if err != nil {
 				return err
@@ -228,7 +230,7 @@ func (l *Lab) RestoreRegion(ctx context.Context, name events.Region, backup stri
 		}
 		return nil
 	})
-	return report, err
+	return restored, err
 }
 
 // change finds a region for a change; the caller unlocks l.mu if there is no

@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // CheckBackups checks that what exists in the buckets, or some of it and the newest, is restored to
@@ -54,7 +55,8 @@ func (r *Region) checkBackup(m *format.Manifest, logs map[events.Log][]*kgo.Reco
 		return err
 	}
 	restored, err := pipeline.Restore(context.Background(), pipeline.RestoreJob{
-		Config: cfg, Bucket: r.Bucket, FS: fs, Log: slog.New(slog.DiscardHandler), Backup: m.ID, Dir: pipeline.StateDir(cfg),
+		Config: cfg, Bucket: r.Bucket, FS: fs, Log: slog.New(slog.DiscardHandler), Dir: pipeline.StateDir(cfg),
+		Request: timeline.Request{Target: timeline.Target{Backup: m.ID}},
 	})
 	if err != nil {
 		return err

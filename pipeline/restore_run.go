@@ -1,0 +1,272 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
+)
+
+// restoreShards is how many shards are restored at once.
+const restoreShards = 2
+
+// restoring is a restore under way. What it has done is noted in files below work, each
+// written once it is on disk: restore.json says what is restored and how, shard-NNNN.json
+// how far a shard is, and state becomes the state directory.
+type restoring struct {
+	job     RestoreJob
+	work    string
+	note    restoreNote
+	resumed bool
+	base    catalog.Chain // empty: it begins with nothing
+	times   *timeline.Timeline
+	target  *stateTarget
+	src     restore.Source
+	pinned  bool
+}
+
+// restoreNote is what restore.json holds.
+type restoreNote struct {
+	Request timeline.Request    `json:"request"`
+	Plan    timeline.Plan       `json:"plan"`
+	Lineage projections.Lineage `json:"lineage"`
+	Began   time.Time           `json:"began"`
+}
+
+// shardNote is what shard-NNNN.json holds.
+type shardNote struct {
+	Done     bool              `json:"done"` // false: the base is there and proved
+	States   []events.LogState `json:"states"`
+	Replayed restore.Replayed  `json:"replayed"`
+}
+
+const restoreNoteFile = "restore.json"
+
+func (r *restoring) plan() *timeline.Plan { return &r.note.Plan }
+
+func (r *restoring) path(name string) string { return filepath.Join(r.work, name) }
+
+func shardNoteFile(partition int32) string { return fmt.Sprintf(shardName+".json", partition) }
+
+// begin finds out what is to be done. If all of it was done already, and only that was
+// not told, it returns what was.
+func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
+	fs := r.job.FS
+	there, err := readNote(fs, r.path(restoreNoteFile), &r.note)
+	if err == nil && !there { // it is of a restore that had not begun, or was over
+		err = fs.RemoveAll(r.work)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("left-over of an interrupted restore: %w", err)
+	}
+	r.resumed = there && !r.job.Anew
+	if r.resumed && !sameRequest(r.note.Request, r.job.Request) {
+		return nil, events.Errorf(events.KindRefused, "directory %s has what a restore of %s has done that was broken off; ask for the same to go on with it, or for a restore --anew to forget it",
+			r.work, r.note.Request.Target)
+	}
+	if r.resumed {
+		if done, err := r.finished(); done != nil || err != nil {
+			return done, err
+		}
+	}
+	if names, err := fs.List(r.job.Dir); err == nil && len(names) > 0 {
+		return nil, events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", r.job.Dir)
+	}
+	if r.src, err = newSource(r.job.Config, r.job.Bucket, r.job.Opener); err != nil {
+		return nil, err
+	}
+	if r.resumed {
+		err = r.resume(ctx)
+	} else {
+		err = r.start(ctx)
+	}
+	return nil, err
+}
+
+// start plans a new restore, and notes what it is.
+func (r *restoring) start(ctx context.Context) (err error) {
+	var plan *timeline.Plan
+	if r.times, plan, err = r.job.find(ctx); err != nil {
+		return err
+	}
+	r.base = plan.Chain
+	r.note = restoreNote{Request: r.job.Request, Plan: *plan, Lineage: newLineage(plan.Base), Began: time.Now().UTC()}
+	r.setTarget()
+	fs := r.job.FS
+	if err := errors.Join(fs.RemoveAll(r.work), makeDirs(fs, r.work), r.target.clear(), syncDir(fs, r.work)); err != nil {
+		return fmt.Errorf("restore directory: %w", err)
+	}
+	return writeNote(fs, r.path(restoreNoteFile), r.note)
+}
+
+// resume goes on with a restore that was broken off.
+func (r *restoring) resume(ctx context.Context) (err error) {
+	cfg := r.job.Config
+	r.job.Log.Info("a restore that was broken off goes on", "directory", r.work, "target", r.note.Plan.Target)
+	if r.note.Plan.Base != "" {
+		m, err := catalog.Load(ctx, r.job.Bucket, cfg.Region, r.note.Plan.Base)
+		if err == nil {
+			err = checkFits(cfg, m)
+		}
+		if err != nil {
+			return err
+		}
+		if r.base, err = catalog.LoadChain(ctx, r.job.Bucket, m); err != nil {
+			return err
+		}
+	}
+	r.setTarget()
+	r.times, err = timeline.Read(ctx, r.job.Bucket, r.src.Opener, cfg.Region, cfg.Partitions)
+	return err
+}
+
+func (r *restoring) setTarget() {
+	r.target = &stateTarget{cfg: r.job.Config, fs: r.job.FS, log: r.job.Log, dir: r.path("state"), lineage: r.note.Lineage}
+}
+
+// all restores all shards. The backup that is begun with is pinned meanwhile, and with
+// it the segments that follow.
+func (r *restoring) all(ctx context.Context) (err error) {
+	do := func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(restoreShards)
+		for _, shard := range r.plan().Shards {
+			g.Go(func() error { return r.shard(ctx, shard.Span) })
+		}
+		return g.Wait()
+	}
+	if len(r.base) == 0 {
+		return do()
+	}
+	r.pinned, err = r.src.Pinned(ctx, r.base.Newest(), do)
+	if err == nil && !r.pinned {
+		r.job.Log.Warn("the bucket may only be read: a prune could have deleted the backup during the restore", "backup", r.plan().Base)
+	}
+	return err
+}
+
+// shard restores a shard, except for what is done already.
+func (r *restoring) shard(ctx context.Context, span timeline.Span) error {
+	var note shardNote
+	path := r.path(shardNoteFile(span.Shard))
+	based, err := readNote(r.job.FS, path, &note)
+	if err != nil || note.Done {
+		return err
+	}
+	if based {
+		note.States, note.Replayed, err = r.replay(ctx, span, true)
+	}
+	if !based || errors.Is(err, errSpoilt) {
+		if err := r.begun(ctx, span.Shard); err != nil {
+			return err
+		}
+		note.States, note.Replayed, err = r.replay(ctx, span, false)
+	}
+	if err != nil {
+		return err
+	}
+	note.Done = true
+	return writeNote(r.job.FS, path, note)
+}
+
+// begun brings a shard to where the backup has it, and notes that.
+func (r *restoring) begun(ctx context.Context, partition int32) error {
+	path := r.path(shardNoteFile(partition))
+	if err := errors.Join(r.job.FS.RemoveAll(path), syncDir(r.job.FS, r.work), r.job.FS.RemoveAll(shardDir(r.target.dir, partition))); err != nil {
+		return err
+	}
+	if len(r.base) > 0 {
+		if err := restore.Shard(ctx, r.src, r.base, partition, r.target, r.job.Fetched); err != nil {
+			return err
+		}
+		if err := r.target.reduce(partition, r.plan().Streams); err != nil {
+			return err
+		}
+	}
+	return writeNote(r.job.FS, path, shardNote{States: []events.LogState{}})
+}
+
+// errSpoilt says that what an earlier run has left of a shard cannot be gone on with.
+var errSpoilt = errors.New("the shard was left in pieces")
+
+// open opens a shard to be brought further.
+func (r *restoring) open(partition int32, again bool) (*projections.Shard, error) {
+	sc, err := r.target.config(partition)
+	if err != nil {
+		return nil, err
+	}
+	shard, err := openState(sc)
+	if !again || events.KindOf(err) == events.KindRefused {
+		return shard, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errSpoilt, err)
+	}
+	var from events.Vector
+	if len(r.base) > 0 {
+		from = vectorOf(r.plan().Vector, partition)
+		for l := range from {
+			from[l] = vectorOfShard(r.base.Newest(), partition)[l]
+		}
+	}
+	if lacks(events.VectorOf(shard.Logs()), from) {
+		return nil, errors.Join(errSpoilt, shard.Close())
+	}
+	return shard, nil
+}
+
+// replay folds what the segments have, and proves what is at rest then. Where it goes on
+// with what an earlier run has done it begins one segment before, so that no comparison
+// is left out.
+func (r *restoring) replay(ctx context.Context, span timeline.Span, again bool) (states []events.LogState, done restore.Replayed, err error) {
+	shard, err := r.open(span.Shard, again)
+	if err != nil {
+		return nil, done, err
+	}
+	defer func() { err = errors.Join(err, shard.Close()) }()
+	if again && span.First > 0 {
+		left, err := r.times.Span(ctx, span.Shard, shard.Logs(), r.plan().Vector)
+		if err != nil {
+			return nil, done, err
+		}
+		if left.First == 0 {
+			left.First = span.Last + 1
+		}
+		span.First = max(span.First, left.First-1)
+	}
+	replay := restore.Replay{
+		Region: r.job.Config.Region, Shard: span.Shard, First: span.First, Last: span.Last, To: vectorOf(r.plan().Vector, span.Shard), Chain: newChain(),
+		Done: func(bytes, _ int64) { r.job.Fetched(bytes) },
+	}
+	if done, err = replay.Run(ctx, r.src, &foldedShard{Shard: shard}); err != nil {
+		return nil, done, err
+	}
+	if span.First == 0 && len(r.plan().Streams) == 0 { // proved when it was taken in
+		return shard.Logs(), done, nil
+	}
+	if states, err = shard.Verify(); err != nil {
+		return nil, done, events.Errorf(events.KindInconsistent, "shard %d: %w", span.Shard, err)
+	}
+	return states, done, nil
+}
+
+// vectorOf is a vector's part of a shard.
+func vectorOf(v events.Vector, partition int32) events.Vector {
+	part := events.Vector{}
+	for l, next := range v {
+		if l.Partition == partition {
+			part[l] = next
+		}
+	}
+	return part
+}
