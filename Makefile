@@ -4,6 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 KAFKA := deploy/kafka/kafka.sh
 T ?= 30s
 N ?= 200
+DAYS ?= 40
 SEED ?=
 ARGS ?=
 
@@ -32,6 +33,9 @@ race: ## all tests under the race detector
 
 sim: ## simulated regions under faults: SEED= one seed, N= so many seeds
 	go test ./pipeline/sim -run Sim -count=1 -sim.seed=$(SEED) -sim.n=$(N)
+
+soak: ## a delta each minute for DAYS= simulated days (40), with fulls and prunes: about ten minutes on an idle machine
+	go test ./snapshotter/prune -run TestEveryMinute -count=1 -v -timeout 2h -days $(DAYS)
 
 fuzz: ## every fuzz target for T= each
 	deploy/scripts/fuzz.sh $(T)
@@ -65,4 +69,4 @@ kafka-down: ## stop them
 test-kafka: build ## the flow and its checks on real Kafka, with kcat as an independent client
 	deploy/kafka/test.sh
 
-.PHONY: help build demo check test race sim fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka
+.PHONY: help build demo check test race sim soak fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka

@@ -1,6 +1,8 @@
 package snapshotter_test
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -98,5 +100,78 @@ func testDeltaThatDoesNotFit(t *testing.T) {
 	}
 	if n := len(names(t, bucket, format.ManifestPrefix(region))); n != 1 {
 		t.Errorf("%d manifests", n)
+	}
+}
+
+// Whichever object of a chain is damaged, missing, or another's: the restore is refused
+// and names it.
+func TestDamagedChainIsRefused(t *testing.T) { synctest.Test(t, testDamagedChain) }
+
+func testDamagedChain(t *testing.T) {
+	bucket := objstore.NewMemory("backups")
+	m, err := snapshotter.Full(t.Context(), bucket, cutsOf([]string{"a table", "a second"}, []string{"a third"}), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cuts := range [][]snapshotter.Cut{
+		cutsOf([]string{"a table", "a second", "and more"}, []string{"a third", "x"}), cutsOf([]string{"1", "2", "3", "4"}, []string{"a third", "y"}),
+	} {
+		if m, err = upon(t, bucket, m, cuts, config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restored := func() error {
+		loaded, err := catalog.Load(t.Context(), bucket, region, m.ID)
+		if err != nil {
+			return err
+		}
+		chain, err := catalog.LoadChain(t.Context(), bucket, loaded)
+		if err != nil {
+			return err
+		}
+		_, err = restore.Run(t.Context(), restore.Source{Bucket: bucket, Opener: recovery}, chain, newTarget(), nil)
+		return err
+	}
+	if err := restored(); err != nil {
+		t.Fatal(err)
+	}
+	objects := append(names(t, bucket, format.ManifestPrefix(region)), names(t, bucket, format.TablePrefix(region))...)
+	for i, name := range objects {
+		other, err := objstore.ReadAll(t.Context(), bucket, objects[(i+1)%len(objects)], 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var whole []byte
+		for how, harm := range map[string]func(b []byte) []byte{
+			"flipped":   func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+			"truncated": func(b []byte) []byte { return b[:len(b)-1] },
+			"emptied":   func([]byte) []byte { return nil },
+			"another's": func([]byte) []byte { return other },
+		} {
+			if err := bucket.Damage(name, func(b []byte) []byte { whole = bytes.Clone(b); return harm(b) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := restored(); events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s is %s: %v", name, how, err)
+			}
+			if err := bucket.Damage(name, func([]byte) []byte { return whole }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := restored(); err != nil {
+		t.Errorf("whole again: %v", err)
+	}
+	// From the last to the first, since names are not used again.
+	for _, name := range slices.Backward(objects) {
+		if name == format.ManifestName(region, m.ID) {
+			continue // without it there is no such backup
+		}
+		if err := bucket.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if err := restored(); events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), "missing") {
+			t.Errorf("%s is missing: %v", name, err)
+		}
 	}
 }

@@ -99,13 +99,8 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		schedule += ", deltas every " + seconds(s.DeltaEvery)
 	}
 	fmt.Fprintf(w, "%d backups, made %s; encryption: %s, keys: %s\n", s.Backups, schedule, s.Encryption, keysText(s.Keys))
-	if s.Last != nil {
-		result := fmt.Sprintf("%s, %s", s.Last.Backup, term.Bytes(s.Last.Bytes))
-		if s.Last.Error != "" {
-			result = "FAILED: " + s.Last.Error
-		}
-		fmt.Fprintf(w, "the node's last, %s ago, took %s: %s\n", ago(s.Last.Began), seconds(s.Last.Duration), result)
-	}
+	runLine(w, "full backup", s.Last)
+	runLine(w, "delta", s.LastDelta)
 	fmt.Fprintln(w, drillText(s))
 	if len(s.Copies) > 0 {
 		fmt.Fprintln(w)
@@ -147,6 +142,18 @@ func drillText(s *api.BackupStatus) string {
 		return fmt.Sprintf("restore drills %s; the last, %s ago, proved the state of %s", schedule, ago(d.Created), d.Proved.Format(time.RFC3339))
 	}
 	return "restore drills " + schedule + "; none of the last has proved anything"
+}
+
+// runLine says how the node's last backup of a kind went, if there was one.
+func runLine(w io.Writer, kind string, run *api.BackupRun) {
+	if run == nil {
+		return
+	}
+	result := fmt.Sprintf("%s, %s", run.Backup, term.Bytes(run.Bytes))
+	if run.Error != "" {
+		result = "FAILED: " + run.Error
+	}
+	fmt.Fprintf(w, "the node's last %s, %s ago, took %s: %s\n", kind, ago(run.Began), seconds(run.Duration), result)
 }
 
 // backupPoints is what a node's status says of backups; nothing if there are none.
