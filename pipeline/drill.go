@@ -16,19 +16,20 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // trial is one restore that a drill makes.
 type trial struct {
-	aim    string
-	backup string // id
+	aim    string // for people
+	target timeline.Target
 }
 
-// Drill restores the newest backup and one that is drawn from those before it to a
-// scratch place below the data directory, proves them, deletes them again, and puts a
-// report into the bucket. That a restore failed is in the report (format.Drill.Err) and
-// no error: errors mean that there is no report.
+// Drill restores all that there is, and a time that is drawn, to a scratch place below
+// the data directory, proves them, deletes them again, and puts a report into the
+// bucket. That a restore failed is in the report (format.Drill.Err) and no error: errors
+// mean that there is no report.
 func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
 	if err != nil {
@@ -39,7 +40,7 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 		Format: 1, Region: b.Config.Region, ID: id, Created: now, Software: Software,
 		Owner: fmt.Sprintf("%s, region %s", Software, b.Config.Region), Trials: []format.Trial{},
 	}
-	for _, t := range draw(ids) {
+	for _, t := range b.draw(ctx, ids, now) {
 		result := b.try(ctx, t)
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("restore drill: %w", err) // which says nothing of the backups
@@ -49,60 +50,100 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 	return d, catalog.PublishDrill(ctx, b.Bucket, d)
 }
 
-// draw chooses what to restore.
-func draw(ids []string) []trial {
+// draw chooses what to restore: the newest, and a time between one of the backups and
+// the one after it. What was written then may not be archived any more; then it is that
+// backup.
+func (b Backups) draw(ctx context.Context, ids []string, now time.Time) []trial {
+	trials := []trial{{aim: "newest"}}
 	if len(ids) == 0 {
-		return []trial{{aim: "newest"}} // which fails, and that is told
+		return trials
 	}
-	trials := []trial{{aim: "newest", backup: ids[len(ids)-1]}}
-	if older := ids[:len(ids)-1]; len(older) > 0 {
-		trials = append(trials, trial{aim: "random", backup: older[rand.IntN(len(older))]})
+	n := rand.IntN(len(ids))
+	from, err := format.IDTime(ids[n])
+	to := now
+	if err == nil && n+1 < len(ids) {
+		to, err = format.IDTime(ids[n+1])
 	}
-	return trials
+	if err == nil && to.After(from) {
+		at := from.Add(rand.N(to.Sub(from))).UTC().Truncate(time.Millisecond)
+		target := timeline.Target{Time: at}
+		if _, err := PlanRestore(ctx, b.job(target, "")); err == nil {
+			return append(trials, trial{aim: "time " + at.Format(time.RFC3339Nano), target: target})
+		}
+	}
+	return append(trials, trial{aim: "backup " + ids[n], target: timeline.Target{Backup: ids[n]}})
+}
+
+func (b Backups) job(target timeline.Target, dir string) RestoreJob {
+	return RestoreJob{
+		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: b.files(), Log: b.Log, Request: timeline.Request{Target: target}, Dir: dir,
+	}
 }
 
 // try makes one restore and says how it went.
 func (b Backups) try(ctx context.Context, t trial) format.Trial {
 	begun := time.Now()
-	result := format.Trial{Aim: t.aim, Backup: t.backup, States: []events.LogState{}}
+	result := format.Trial{Aim: t.aim, States: []events.LogState{}}
 	err := b.tryRestore(ctx, t, &result)
 	result.TookSeconds = time.Since(begun).Seconds()
 	if err != nil {
 		result.States, result.Error = []events.LogState{}, err.Error()
-		b.Log.Error("restore drill failed", "aim", t.aim, "backup", t.backup, "error", err)
+		b.Log.Error("restore drill failed", "aim", t.aim, "error", err)
 	}
 	return result
 }
 
 func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) (err error) {
-	if t.backup == "" {
-		_, err := catalog.Newest(ctx, b.Bucket, b.Config.Region)
-		return err
-	}
-	m, err := catalog.Load(ctx, b.Bucket, b.Config.Region, t.backup)
-	if err != nil {
-		return err
-	}
-	result.StateTime = m.Created
 	fs := b.files()
 	scratch := filepath.Join(b.Config.DataDir, "scratch", "drill")
 	if err := errors.Join(fs.RemoveAll(scratch), fs.RemoveAll(scratch+".restoring"), fs.MkdirAll(filepath.Dir(scratch), 0o755)); err != nil {
 		return fmt.Errorf("scratch directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, fs.RemoveAll(scratch)) }()
-	if err := roomFor(fs, filepath.Dir(scratch), m.Bytes()); err != nil {
-		return err
-	}
-	report, err := Restore(ctx, RestoreJob{
-		Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, FS: fs, Log: b.Log, Dir: scratch,
-		Request: timeline.Request{Target: timeline.Target{Backup: m.ID}},
-	})
+	job := b.job(t.target, scratch)
+	plan, err := PlanRestore(ctx, job)
 	if err != nil {
 		return err
 	}
-	result.Bytes = report.Bytes
-	result.States = slices.SortedFunc(slices.Values(report.States), func(x, y events.LogState) int { return x.Log.Compare(y.Log) })
+	result.Backup, result.Bytes = plan.Base, plan.Bytes
+	if result.StateTime, err = b.stateTime(ctx, t.target, plan); err != nil {
+		return err
+	}
+	if err := roomFor(fs, filepath.Dir(scratch), plan.Bytes); err != nil {
+		return err
+	}
+	job.Request.Vector, job.Request.Time, job.Request.Backup = plan.Vector, time.Time{}, "" // what was planned, whatever comes meanwhile
+	restored, err := Restore(ctx, job)
+	if err != nil {
+		return err
+	}
+	result.States = slices.SortedFunc(slices.Values(restored.States), func(x, y events.LogState) int { return x.Log.Compare(y.Log) })
 	return nil
+}
+
+// stateTime is when what a plan leads to was the state of the region: the time that was
+// asked for, or when the last that it needs was made.
+func (b Backups) stateTime(ctx context.Context, target timeline.Target, plan *timeline.Plan) (time.Time, error) {
+	at := plan.Created
+	if !target.Time.IsZero() {
+		return target.Time, nil
+	}
+	for _, shard := range plan.Shards {
+		if shard.Last == 0 {
+			continue
+		}
+		s, err := segment.Header(ctx, b.Bucket, b.Config.Region, shard.Shard, shard.Last)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if s.Created.After(at) {
+			at = s.Created
+		}
+	}
+	if at.IsZero() {
+		return at, events.Errorf(events.KindNotFound, "the bucket holds nothing of %s; make a backup with: evenkeel backup create", b.Config.Region)
+	}
+	return at, nil
 }
 
 // drillReserve is how much of the disk a drill leaves free for what the node is for, in

@@ -26,10 +26,10 @@ func (t *tool) drillRestoreCommand() *cobra.Command {
 	b := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "restore",
-		Short: "Restore the newest backup and an older one to a scratch place, prove them, delete them again, and report",
-		Long: `Restore the newest backup and one that is drawn from those before it to a scratch place below the
-data directory, prove them by computing every digest anew, and delete them again. The report is kept in the
-bucket. Exit code 6 if a restore failed.`,
+		Short: "Restore the newest state and one of a random time to a scratch place, prove them, delete them again, and report",
+		Long: `Restore all that is in the bucket, and the state of a random time, to a scratch place below the data
+directory, prove them as every restore is proved, and delete them again. The report is kept in the bucket.
+Exit code 6 if a restore failed.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -128,7 +128,7 @@ func drillTable(w io.Writer, d *format.Drill) error {
 		}
 		rows = append(rows, []string{t.Aim, t.Backup, at, term.Bytes(t.Bytes), fmt.Sprintf("%.2f s", t.TookSeconds), result})
 	}
-	if err := term.Table(w, []string{"RESTORED", "BACKUP", "STATE OF", "FETCHED", "TOOK", "RESULT"}, rows); err != nil {
+	if err := term.Table(w, []string{"RESTORED", "BEGUN WITH", "STATE OF", "FETCHED", "TOOK", "RESULT"}, rows); err != nil {
 		return err
 	}
 	for _, t := range d.Trials {

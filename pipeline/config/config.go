@@ -272,8 +272,8 @@ type Schedule struct {
 	// 60s, at least 30s. 0s: never.
 	Delta time.Duration `yaml:"delta"`
 
-	// Drill is how often backups are restored to a scratch place below the data
-	// directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
+	// Drill is how often the newest state, and that of a random time, are restored to a
+	// scratch place below the data directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
 	// demand. A node that cannot open backups drills none.
 	Drill time.Duration `yaml:"drill"`
 

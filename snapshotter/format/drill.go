@@ -32,7 +32,7 @@ type Drill struct {
 // Trial is one restore of a drill.
 type Trial struct {
 	Aim         string            `json:"aim"`             // what was to be restored, for people: "newest"
-	Backup      string            `json:"backup,omitzero"` // id; empty: none was found
+	Backup      string            `json:"backup,omitzero"` // id, of the one that it began with; empty: with none
 	StateTime   time.Time         `json:"state_time"`      // when the restored state was that of the region, UTC; zero: unknown
 	Bytes       int64             `json:"bytes"`           // fetched
 	TookSeconds float64           `json:"took_seconds"`
@@ -117,7 +117,7 @@ func (d *Drill) validate() error {
 		switch _, offset := t.StateTime.Zone(); {
 		case !aimForm.MatchString(t.Aim) || t.Bytes < 0 || t.TookSeconds < 0 || t.States == nil || offset != 0:
 			return fmt.Errorf("trial %d is malformed", i)
-		case t.Error == "" && (!ValidID(t.Backup) || t.StateTime.IsZero()):
+		case t.Error == "" && t.StateTime.IsZero() || t.Backup != "" && !ValidID(t.Backup):
 			return fmt.Errorf("trial %d: proved, and nothing is said of what", i)
 		case t.Error != "" && len(t.States) > 0:
 			return fmt.Errorf("trial %d: failed, and yet something is proved", i)

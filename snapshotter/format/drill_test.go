@@ -74,7 +74,7 @@ func TestDrillRefuses(t *testing.T) {
 		"no aim":                  func(d *Drill) { d.Trials[0].Aim = "" },
 		"aim of several lines":    func(d *Drill) { d.Trials[0].Aim = "a\nb" },
 		"states are null":         func(d *Drill) { d.Trials[0].States = nil },
-		"proved nothing named":    func(d *Drill) { d.Trials[0].Backup = "" },
+		"no id of a backup":       func(d *Drill) { d.Trials[0].Backup = "x" },
 		"proved at no time":       func(d *Drill) { d.Trials[0].StateTime = time.Time{} },
 		"failed and proved":       func(d *Drill) { d.Trials[0].Error = "x" },
 		"negative":                func(d *Drill) { d.Trials[0].Bytes = -1 },
