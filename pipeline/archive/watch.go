@@ -18,7 +18,7 @@ import (
 
 const (
 	sampleInterval = time.Second      // between looks at where logs end
-	readInterval   = 15 * time.Second // between looks at where the archive does
+	readInterval   = 30 * time.Second // between looks at where the archive does: each is a request or two for a shard
 	watchTimeout   = 10 * time.Second
 	samplesMost    = 512 // of a shard
 
@@ -44,7 +44,8 @@ type reading struct {
 	newest  *format.Segment  // as it was read from the bucket
 	next    map[string]int64 // where the topics go on behind it
 	closed  map[events.Stream]time.Time
-	err     error // why it could not be read since, or at all
+	at      time.Time // when that was
+	err     error     // why it could not be read since, or at all
 	samples []sample
 }
 
@@ -116,9 +117,10 @@ func (a *Archiver) readEnds(ctx context.Context) {
 			return
 		}
 		short, cancel := context.WithTimeout(ctx, watchTimeout)
+		begun := time.Now()
 		newest, next, err := s.readEnd(short)
 		cancel()
-		s.ended(newest, next, err)
+		s.ended(begun, newest, next, err)
 	}
 }
 
@@ -141,12 +143,16 @@ func (s *shard) readEnd(ctx context.Context) (newest *format.Segment, next map[s
 	return newest, next, nil
 }
 
-func (s *shard) ended(newest *format.Segment, next map[string]int64, err error) {
+func (s *shard) ended(at time.Time, newest *format.Segment, next map[string]int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.reading
 	r.err = err
-	if err != nil || newest == nil {
+	if err != nil {
+		return
+	}
+	r.at = at
+	if newest == nil {
 		return
 	}
 	if r.closed == nil {
@@ -210,22 +216,37 @@ func (s *shard) lacks(name string, now time.Time) (lack, error) {
 	case len(r.samples) == 0:
 		return lack{}, fmt.Errorf("shard %d: it is not known yet where its logs end", s.number)
 	}
-	// The samples in which the log went no further than the archive does, and those in
-	// which it did.
+	// As long as the bucket can be read, what was true then counts.
+	samples := r.samples
+	if r.err == nil {
+		seen := slices.IndexFunc(samples, func(x sample) bool { return x.at.After(r.at) })
+		if seen >= 0 {
+			samples = samples[:max(1, seen)]
+		}
+		now = later(r.at, samples[len(samples)-1].at)
+	}
+	// In some of them the log went no further than the archive does, in the others it did.
 	next := r.next[name]
-	i, _ := slices.BinarySearchFunc(r.samples, next, func(x sample, next int64) int { return cmp.Compare(t.end(x.ends[name]), next+1) })
-	if i == len(r.samples) {
+	i, _ := slices.BinarySearchFunc(samples, next, func(x sample, next int64) int { return cmp.Compare(t.end(x.ends[name]), next+1) })
+	if i == len(samples) {
 		return lack{}, nil
 	}
-	from := r.samples[0].at
+	from := samples[0].at
 	switch {
 	case i > 0:
-		from = r.samples[i-1].at
+		from = samples[i-1].at
 	case r.newest != nil && r.newest.Created.Before(from):
 		from = r.newest.Created
 	}
-	end := t.end(r.samples[len(r.samples)-1].ends[name])
-	return lack{records: end - next, least: now.Sub(r.samples[i].at), most: now.Sub(from)}, nil
+	end := t.end(samples[len(samples)-1].ends[name])
+	return lack{records: end - next, least: now.Sub(samples[i].at), most: now.Sub(from)}, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // end is where the records of a log end that ends at an offset.

@@ -45,19 +45,38 @@ func Numbers(ctx context.Context, bucket objstore.Reader, r events.Region, shard
 // NumbersBehind is Numbers of the segments behind a number, without listing those before.
 func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) ([]int64, error) {
 	var numbers []int64
+	for at, err := range Behind(ctx, bucket, r, shard, number) {
+		if err != nil {
+			return nil, err
+		}
+		numbers = append(numbers, at.Number)
+	}
+	return numbers, nil
+}
+
+// Listed is a segment in a listing.
+type Listed struct {
+	Number int64
+	Size   int64 // of the object
+}
+
+// Behind lists the segments behind a number, ascending.
+func Behind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) iter.Seq2[Listed, error] {
 	last := ""
 	if number > 0 {
 		last = format.SegmentName(r, shard, number)
 	}
-	for info, err := range bucket.ListAfter(ctx, format.ShardSegmentPrefix(r, shard), last) {
-		if err != nil {
-			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
-		}
-		if n, ok := format.ParseSegmentName(r, shard, info.Name); ok {
-			numbers = append(numbers, n)
+	return func(yield func(Listed, error) bool) {
+		for info, err := range bucket.ListAfter(ctx, format.ShardSegmentPrefix(r, shard), last) {
+			if err != nil {
+				yield(Listed{}, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err))
+				return
+			}
+			if n, ok := format.ParseSegmentName(r, shard, info.Name); ok && !yield(Listed{n, info.Size}, nil) {
+				return
+			}
 		}
 	}
-	return numbers, nil
 }
 
 // Shards lists the shards that have segments, ascending.
@@ -87,11 +106,17 @@ func NewestBehind(ctx context.Context, bucket objstore.Reader, r events.Region, 
 	if known != nil {
 		number = known.Number
 	}
-	numbers, err := NumbersBehind(ctx, bucket, r, shard, number)
-	if err != nil || len(numbers) == 0 {
-		return known, err
+	var newest Listed
+	for at, err := range Behind(ctx, bucket, r, shard, number) {
+		if err != nil {
+			return nil, err
+		}
+		newest = at
 	}
-	return Header(ctx, bucket, r, shard, numbers[len(numbers)-1])
+	if newest.Number == 0 {
+		return known, nil
+	}
+	return header(ctx, bucket, r, shard, newest)
 }
 
 // firstRead is what is read of a segment for its header: nearly always all of it.
@@ -105,17 +130,22 @@ func Header(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 	if err != nil {
 		return nil, readError(name, err)
 	}
+	return header(ctx, bucket, r, shard, Listed{number, info.Size})
+}
+
+func header(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {
+	name := format.SegmentName(r, shard, at.Number)
 	for size := int64(firstRead); ; size *= 8 {
-		size = min(size, info.Size, format.MaxSegmentHeaderBytes)
+		size = min(size, at.Size, format.MaxSegmentHeaderBytes)
 		b, err := readRange(ctx, bucket, name, size)
 		if err != nil {
 			return nil, readError(name, err)
 		}
-		s, _, complete, err := decode(b, r, shard, number)
+		s, _, complete, err := decode(b, r, shard, at.Number)
 		if complete || err != nil {
 			return s, err
 		}
-		if size == info.Size || size == format.MaxSegmentHeaderBytes {
+		if size == at.Size || size == format.MaxSegmentHeaderBytes {
 			return nil, events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
 		}
 	}

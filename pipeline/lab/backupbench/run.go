@@ -34,6 +34,7 @@ type section struct {
 var sections = []section{
 	{"full", fulls},
 	{"delta", deltas},
+	{"segments", segments},
 }
 
 // env is what a section works with.

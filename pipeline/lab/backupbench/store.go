@@ -38,11 +38,12 @@ type store struct {
 	bucket objstore.Bucket
 	sealer *seal.Sealer
 	opener *seal.Opener
+
+	recipients []string // of the keys
 }
 
 func (e *env) newStore(ctx context.Context) (*store, error) {
 	var s store
-	var recipients []string
 	for range seal.MinRecipients {
 		identity, recipient, err := seal.Generate(false, time.Now())
 		if err != nil {
@@ -51,10 +52,10 @@ func (e *env) newStore(ctx context.Context) (*store, error) {
 		if s.opener, err = seal.NewOpener("the benchmark's key", identity); err != nil {
 			return nil, err
 		}
-		recipients = append(recipients, recipient)
+		s.recipients = append(s.recipients, recipient)
 	}
 	var err error
-	if s.sealer, err = seal.NewSealer(recipients); err != nil {
+	if s.sealer, err = seal.NewSealer(s.recipients); err != nil {
 		return nil, err
 	}
 	s.server, err = s3server.Start(s3server.Config{
