@@ -179,7 +179,7 @@ func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Re
 	cfg := prune.Config{Region: b.Config.Region, Software: Software}
 	if c := b.Config.Backup; c != nil {
 		cfg.Policy = prune.Policy{
-			Full: c.Keep.Full, Last: c.KeepLast,
+			Full: c.Keep.Full, Last: c.KeepLast, Segment: c.Keep.Segment,
 			Deltas: prune.Deltas{Finest: c.Keep.Delta60s, TenMinutes: c.Keep.Delta10m, Hours: c.Keep.Delta},
 		}
 	}

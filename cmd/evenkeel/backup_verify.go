@@ -94,7 +94,8 @@ func (t *tool) backupPruneCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune [--yes]",
 		Short: "Delete old backups by backup.keep and backup.keep_last; without --yes only say which",
-		Long: `Delete backups that backup.keep and backup.keep_last do not keep, and tables that no backup refers to.
+		Long: `Delete backups that backup.keep and backup.keep_last do not keep, tables that no backup refers to, and
+segments that no point in time of backup.keep.segment needs.
 Without --yes it says what would go, and why the rest stays. What it does is planned and stored first:
 if it is interrupted, the next prune finishes it. The newest backup that can be restored is never
 deleted, nor is one that is being restored. Exit code 3 if the store does not let something go.`,
@@ -125,6 +126,21 @@ deleted, nor is one that is being restored. Exit code 3 if the store does not le
 	return c
 }
 
+// pruneSegmentsTable shows what becomes of the archive; nothing if there is none.
+func pruneSegmentsTable(w io.Writer, segments []prune.Segments) error {
+	var rows [][]string
+	for _, s := range segments {
+		rows = append(rows, []string{
+			strconv.Itoa(int(s.Shard)), strconv.Itoa(s.Delete), term.Bytes(s.Bytes), strconv.Itoa(s.Keep), strconv.FormatInt(s.From, 10), s.Why,
+		})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return term.Table(w, []string{"SHARD", "SEGMENTS TO DELETE", "SIZE", "TO KEEP", "FROM NUMBER", "WHY"}, rows)
+}
+
 func pruneTable(w io.Writer, r *prune.Report) error {
 	does := map[bool]string{false: "delete", true: "keep"}
 	var rows [][]string
@@ -146,6 +162,9 @@ func pruneTable(w io.Writer, r *prune.Report) error {
 		if err := term.Table(w, []string{"LEFT OVER OF", "OBJECTS", "SIZE", "", "WHY"}, rows); err != nil {
 			return err
 		}
+	}
+	if err := pruneSegmentsTable(w, r.Segments); err != nil {
+		return err
 	}
 	for _, l := range r.Left {
 		fmt.Fprintf(w, "\n! not deleted: %s: %s", l.Object, l.Error)

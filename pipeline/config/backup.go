@@ -72,12 +72,13 @@ func (b *Backup) setDefaults(string) {
 	b.Encryption = encryptions[0]
 	b.Keep.Full = 30 * 24 * time.Hour
 	b.Keep.Delta, b.Keep.Delta10m, b.Keep.Delta60s = 7*24*time.Hour, 2*24*time.Hour, 24*time.Hour
+	b.Keep.Segment = 24 * time.Hour
 	b.KeepLast = 3
 	b.MaxChain = 48
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour
-	b.Schedule.Segment = 4 * time.Second
+	b.Schedule.Segment = 3 * time.Second
 	b.Schedule.Copy = 5 * time.Minute
 }
 
@@ -131,6 +132,9 @@ func (b Backup) checkTimes(p *problems) {
 			p.add("backup.schedule.delta", "want 0s, or a continuous backup (backup.schedule.segment): it tells what has changed")
 		}
 		between(p, "backup.max_chain", int64(b.MaxChain), minChain, format.MaxParents, "")
+	}
+	if b.Keep.Segment < 0 {
+		p.add("backup.keep.segment", "want 0s or more, got %s", b.Keep.Segment)
 	}
 	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
 	if t := b.Schedule.Full; t != 0 && t < minSchedule {

@@ -261,6 +261,11 @@ type Keep struct {
 	Delta    time.Duration `yaml:"delta"`
 	Delta10m time.Duration `yaml:"delta_10m"`
 	Delta60s time.Duration `yaml:"delta_60s"`
+
+	// Segment is for how long points in time can be restored, counted back from the
+	// newest backup: default 1d. Segments go that are older than the full backup which
+	// the oldest of these points is restored from. 0s: only points since the newest.
+	Segment time.Duration `yaml:"segment"`
 }
 
 // Schedule says how often each kind of backup is made.
@@ -279,7 +284,8 @@ type Schedule struct {
 
 	// Segment is the continuous backup: how long an event waits at most, once it was
 	// read, until the segment that it is in is closed and goes to the bucket. Default
-	// 4s, so that it is there within 5s; at least 200ms. 0s: no continuous backup.
+	// 3s, so that it is there within 5s, on a busy machine too; at least 200ms. 0s: no
+	// continuous backup.
 	Segment time.Duration `yaml:"segment"`
 
 	// Copy is how often Copies are brought up to date: default 5m, at least 1m. 0s:

@@ -222,8 +222,8 @@ func (s *settings) nodeConfig(dir string, region regionSettings, keys keys, name
 		Bucket: bucketName(region.Name), Endpoint: "http://" + loopback(s.S3),
 		Region: region.Name.String(), PathStyle: true,
 		Encryption: "age", Recipients: keys.recipients, IdentityFile: keys.operating,
-		Keep: config.Keep{Full: 30 * 24 * time.Hour}, KeepLast: 3, // backups on demand only: a lab has no nights
-		Schedule: config.Schedule{Segment: 4 * time.Second},
+		Keep: config.Keep{Full: 30 * 24 * time.Hour, Segment: 24 * time.Hour}, KeepLast: 3, // backups on demand only: a lab has no nights
+		Schedule: config.Schedule{Segment: 3 * time.Second},
 	}
 	return &c
 }

@@ -18,6 +18,8 @@ type Policy struct {
 	Full   time.Duration // keep full backups that are younger
 	Last   int           // keep so many of the newest full ones that can be restored
 	Deltas Deltas
+
+	Segment time.Duration // keep the segments for points in time that are younger
 }
 
 // Deltas says how long deltas are kept, by their tier (catalog.Tier).

@@ -31,9 +31,10 @@ type Report struct {
 	Floor     string              `json:"floor,omitzero"` // nothing with this id or a lower one is published any more
 	Backups   []Verdict           `json:"backups"`
 	Leftovers []Leftover          `json:"leftovers"`
-	Late      []string            `json:"late"`    // ids of manifests that make no backup exist: they go too
-	Deleted   []string            `json:"deleted"` // objects, in order
-	Left      []inventory.Problem `json:"left"`    // objects that could not be deleted
+	Segments  []Segments          `json:"segments"` // of the archive, by shard
+	Late      []string            `json:"late"`     // ids of manifests that make no backup exist: they go too
+	Deleted   []string            `json:"deleted"`  // objects, in order
+	Left      []inventory.Problem `json:"left"`     // objects that could not be deleted
 }
 
 // Plan says what Run would do, and changes nothing.
@@ -48,12 +49,17 @@ func Plan(ctx context.Context, bucket objstore.Reader, cfg Config) (*Report, err
 	}
 	report := cfg.report(inv, d)
 	report.DryRun = true
+	gone := d.deletes()
+	report.Segments, err = judgeSegments(ctx, bucket, inv, cfg.Policy.Segment, func(id string) bool { return !slices.Contains(gone, id) }, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	return report, nil
 }
 
 func (cfg Config) report(inv *inventory.Inventory, d *decision) *Report {
 	return &Report{
-		Region: cfg.Region, Backups: d.backups, Leftovers: d.leftovers, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{},
+		Region: cfg.Region, Backups: d.backups, Leftovers: d.leftovers, Segments: []Segments{}, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{},
 	}
 }
 
@@ -80,7 +86,7 @@ func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, erro
 	p.report = cfg.report(inv, d)
 	unplanned := floor != nil && (plan == nil || plan.Number < floor.Number)
 	if !unplanned && d.below == "" {
-		return p.report, p.execute(ctx, plan) // the rest of it, if there is any
+		return p.report, p.finish(ctx, plan) // the rest of it, if there is any
 	}
 	if !unplanned {
 		if floor, err = p.raise(ctx, floor, d.below); err != nil {
@@ -90,7 +96,15 @@ func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, erro
 	if plan, err = p.plan(ctx, floor); err != nil {
 		return nil, err
 	}
-	return p.report, p.execute(ctx, plan)
+	return p.report, p.finish(ctx, plan)
+}
+
+// finish carries out a plan, and then looks what nobody needs of the archive any more.
+func (p *pruner) finish(ctx context.Context, plan *format.Plan) error {
+	if err := p.execute(ctx, plan); err != nil {
+		return err
+	}
+	return p.deleteSegments(ctx)
 }
 
 // pruner is one prune under way.

@@ -1,0 +1,167 @@
+package prune
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+// Segments says what becomes of the archive of a shard.
+type Segments struct {
+	Shard  int32  `json:"shard"`
+	Delete int    `json:"delete"` // so many, the oldest
+	Bytes  int64  `json:"bytes"`  // that these have in the bucket
+	Keep   int    `json:"keep"`   // so many
+	From   int64  `json:"from"`   // number of the first that is kept
+	Why    string `json:"why"`    // the others are
+
+	numbers []int64 // of those that go, ascending
+}
+
+// judgeSegments decides about the archive. It goes by nothing but what backups and
+// segments say: from the oldest backup that a restore to a point in time may have to start from,
+// or that is pinned, everything is kept.
+func judgeSegments(ctx context.Context, bucket objstore.Reader, inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) ([]Segments, error) {
+	base, why := pointsFrom(inv, keep, kept, now)
+	if base == nil {
+		return []Segments{}, nil
+	}
+	list := []Segments{}
+	for shard := range base.Shards {
+		needed := events.VectorOf(base.Shards[shard].States)
+		for _, b := range inv.Backups {
+			if inv.Pinned(b.ID, now) == nil || b.Manifest == nil || shard >= len(b.Manifest.Shards) {
+				continue
+			}
+			if lowered := lower(needed, events.VectorOf(b.Manifest.Shards[shard].States)); lowered {
+				why = pinned(inv, b.ID, now)
+			}
+		}
+		s, err := cutArchive(ctx, bucket, inv.Region, int32(shard), needed)
+		if err != nil {
+			return nil, err
+		}
+		if s.Why == "" {
+			s.Why = why
+		}
+		if s.Delete+s.Keep > 0 {
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+// pointsFrom is the backup from which the oldest point in time is restored that is to be
+// possible, and why it is that one; nil: nothing can be restored.
+func pointsFrom(inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) (*format.Manifest, string) {
+	newest := inv.Newest()
+	if newest == nil {
+		return nil, ""
+	}
+	oldest := newest.Manifest.Created
+	if now.Before(oldest) {
+		oldest = now
+	}
+	oldest = oldest.Add(-keep)
+	var base *format.Manifest
+	for _, b := range slices.Backward(inv.Backups) {
+		if !b.Restorable() || b.Kind() != format.Full || !kept(b.ID) {
+			continue
+		}
+		if base = b.Manifest; !base.Created.After(oldest) {
+			break
+		}
+	}
+	if base == nil {
+		return nil, ""
+	}
+	return base, fmt.Sprintf("points in time of the last %s are restored from backup %s", days(keep), base.ID)
+}
+
+// lower lowers a vector to another, and reports whether that was needed.
+func lower(v, to events.Vector) (lowered bool) {
+	for l, next := range v {
+		if to[l] < next {
+			lowered = true
+			if v[l] = to[l]; to[l] == 0 {
+				delete(v, l)
+			}
+		}
+	}
+	return lowered
+}
+
+// cutArchive finds the segments of a shard that hold nothing behind a vector. The ends of
+// logs only grow from one segment to the next, so that a few headers tell.
+func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, needed events.Vector) (Segments, error) {
+	s := Segments{Shard: shard}
+	var all []segment.Listed
+	for at, err := range segment.Behind(ctx, bucket, r, shard, 0) {
+		if err != nil {
+			return s, err
+		}
+		all = append(all, at)
+	}
+	if len(all) == 0 {
+		return s, nil
+	}
+	// The newest always stays: an archiver begins behind it.
+	var failed error
+	goes := sort.Search(len(all)-1, func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		header, err := segment.Header(ctx, bucket, r, shard, all[i].Number)
+		failed = err
+		return err != nil || slices.ContainsFunc(header.Ends, func(e format.LogEnd) bool { return e.Next > needed[e.Log] })
+	})
+	switch kind := events.KindOf(failed); {
+	case kind == events.KindInconsistent || kind == events.KindRefused || kind == events.KindNotFound:
+		goes, s.Why = 0, failed.Error() // nobody knows what may go
+	case failed != nil:
+		return s, failed
+	}
+	for _, at := range all[:goes] {
+		s.numbers = append(s.numbers, at.Number)
+		s.Bytes += at.Size
+	}
+	s.Delete, s.Keep, s.From = goes, len(all)-goes, all[goes].Number
+	return s, nil
+}
+
+// deleteSegments deletes what no kept backup needs of the archive, oldest first: what is left has
+// no hole, wherever it is broken off.
+func (p *pruner) deleteSegments(ctx context.Context) error {
+	// Only now: what was to be deleted of the backups is, and a restore that has pinned its
+	// backup is seen.
+	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	if err != nil {
+		return err
+	}
+	for _, b := range inv.Backups {
+		if b.Manifest == nil {
+			return events.Errorf(events.KindRefused, "no segment is deleted while manifest %s cannot be read: %s", b.Problems[0].Object, b.Problems[0].Error)
+		}
+	}
+	now := time.Now()
+	p.report.Segments, err = judgeSegments(ctx, p.bucket, inv, p.cfg.Policy.Segment, func(string) bool { return true }, now)
+	if err != nil {
+		return err
+	}
+	for _, s := range p.report.Segments {
+		for _, number := range s.numbers {
+			if err := p.delete(ctx, format.SegmentName(p.cfg.Region, s.Shard, number)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

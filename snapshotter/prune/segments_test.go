@@ -1,0 +1,315 @@
+package prune_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+// archive appends to the archives of two shards; at is the next offset of each of
+// their logs.
+type archive struct {
+	t        *testing.T
+	bucket   objstore.Bucket
+	builders map[int32]*segment.Builder
+	at       map[int32]int64
+}
+
+func newArchive(t *testing.T, bucket objstore.Bucket) *archive {
+	a := &archive{t: t, bucket: bucket, builders: map[int32]*segment.Builder{}, at: map[int32]int64{}}
+	for p := range int32(2) {
+		a.builders[p] = segment.NewBuilder(segment.Config{
+			Region: region, Shard: p, Software: "test", Sealer: seal.None(),
+			Chain: func(before events.Digest, r *kgo.Record) events.Digest { before[0] = byte(r.Offset) + 1; return before },
+		}, nil)
+		if err := a.builders[p].Begin(format.LogEnd{Log: cut{partition: p}.log()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+// append adds a segment with so many records to a shard.
+func (a *archive) append(p int32, records int) {
+	a.t.Helper()
+	for range records {
+		r := &kgo.Record{Offset: a.at[p], Timestamp: time.Now(), Value: []byte("v")}
+		if err := a.builders[p].Add(cut{partition: p}.log(), r); err != nil {
+			a.t.Fatal(err)
+		}
+		a.at[p]++
+	}
+	s, object, err := a.builders[p].Close(time.Now(), 1, func(events.Log, int64) (events.Mark, bool) { return events.Mark{}, false })
+	if err == nil {
+		err = segment.Append(a.t.Context(), a.bucket, s, object)
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// backup makes a full backup of where the logs are.
+func (a *archive) backup() string {
+	a.t.Helper()
+	var cuts []snapshotter.Cut
+	for p := range int32(2) {
+		cuts = append(cuts, at{cut{partition: p, tables: 1}, a.at[p]})
+	}
+	m, err := snapshotter.Full(a.t.Context(), a.bucket, cuts, backupConfig())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return m.ID
+}
+
+// at is a cut at an offset.
+type at struct {
+	cut
+	next int64
+}
+
+func (c at) States() []events.LogState { return []events.LogState{{Log: c.log(), Next: c.next}} }
+
+func numbers(t *testing.T, bucket objstore.Reader, p int32) []int64 {
+	t.Helper()
+	n, err := segment.Numbers(t.Context(), bucket, region, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// pruned prunes, and makes sure that a dry run had said the same.
+func pruned(t *testing.T, bucket objstore.Bucket, policy prune.Policy) *prune.Report {
+	t.Helper()
+	cfg := prune.Config{Region: region, Policy: policy, Software: "test"}
+	plan, err := prune.Plan(t.Context(), bucket, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := prune.Run(t.Context(), bucket, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprintf("%+v", short(plan)) != fmt.Sprintf("%+v", short(report)) {
+		t.Errorf("planned %+v, did %+v", short(plan), short(report))
+	}
+	return report
+}
+
+func short(r *prune.Report) (all []string) {
+	for _, s := range r.Segments {
+		all = append(all, fmt.Sprint(s.Shard, s.Delete, s.Bytes, s.Keep, s.From, s.Why))
+	}
+	return all
+}
+
+// What no point in time needs goes, the oldest first; the rest stays, and the newest
+// in any case.
+func TestSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		policy := prune.Policy{Full: 30 * day, Last: 1, Segment: day}
+		for range 3 {
+			a.append(0, 2)
+		}
+		if r := pruned(t, bucket, policy); len(r.Segments) > 0 || len(r.Deleted) > 0 {
+			t.Errorf("without a backup: %+v", r)
+		}
+		first := a.backup()
+		for range 3 {
+			a.append(0, 1)
+			a.append(1, 1)
+		}
+		// Points since the only backup are restored from it: what is before it goes.
+		r := pruned(t, bucket, policy)
+		if got := numbers(t, bucket, 0); !slices.Equal(got, []int64{4, 5, 6}) {
+			t.Errorf("shard 0 has %d; %+v", got, r.Segments)
+		}
+		if got := numbers(t, bucket, 1); !slices.Equal(got, []int64{1, 2, 3}) {
+			t.Errorf("shard 1 has %d", got)
+		}
+		if !strings.Contains(r.Segments[0].Why, first) || r.Segments[0].Delete != 3 || r.Segments[0].From != 4 {
+			t.Errorf("%+v", r.Segments)
+		}
+		time.Sleep(day)
+		second := a.backup()
+		a.append(0, 5)
+		time.Sleep(day - time.Hour)
+		a.backup() // a day after the second, nearly: points in between may be wanted
+		a.append(0, 5)
+		pruned(t, bucket, policy)
+		if got := numbers(t, bucket, 0); !slices.Equal(got, []int64{4, 5, 6, 7, 8}) {
+			t.Errorf("shard 0 has %d", got)
+		}
+		time.Sleep(2 * time.Hour)
+		a.backup()
+		unpin, err := catalog.Pin(t.Context(), bucket, manifestOf(t, bucket, first), "a restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := pruned(t, bucket, policy); len(numbers(t, bucket, 0)) != 5 || !strings.Contains(r.Segments[0].Why, "a restore") {
+			t.Errorf("in spite of a pin: %d; %+v", numbers(t, bucket, 0), r.Segments)
+		}
+		unpin()
+		r = pruned(t, bucket, policy)
+		if got := numbers(t, bucket, 0); !slices.Equal(got, []int64{7, 8}) || !strings.Contains(r.Segments[0].Why, second) {
+			t.Errorf("shard 0 has %d; %+v", got, r.Segments)
+		}
+		// Nothing has come to shard 1: its newest stays, though nobody needs it.
+		if got := numbers(t, bucket, 1); !slices.Equal(got, []int64{3}) {
+			t.Errorf("shard 1 has %d", got)
+		}
+		a.append(1, 1)
+		policy.Segment = 0
+		pruned(t, bucket, policy)
+		if got := numbers(t, bucket, 0); !slices.Equal(got, []int64{8}) {
+			t.Errorf("shard 0 has %d", got)
+		}
+	})
+}
+
+func manifestOf(t *testing.T, bucket objstore.Bucket, id string) *format.Manifest {
+	t.Helper()
+	m, err := catalog.Load(t.Context(), bucket, region, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Each delete fails, once before and once after it is done: what is left never has a
+// hole, and the next prune finishes.
+func TestSegmentsCrashMatrix(t *testing.T) {
+	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter} {
+		for nth := 1; nth <= 6; nth++ {
+			t.Run(fmt.Sprint(effect, nth), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					memory := objstore.NewMemory("b")
+					bucket := objstore.Faulty(memory)
+					a := newArchive(t, bucket)
+					for range 4 {
+						a.append(0, 2)
+						a.append(1, 2)
+					}
+					a.backup()
+					a.append(0, 2)
+					a.append(1, 2)
+					bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpDelete}, Nth: nth, Effect: effect})
+					cfg := prune.Config{Region: region, Policy: prune.Policy{Last: 1, Segment: day}, Software: "test"}
+					if _, err := prune.Run(t.Context(), bucket, cfg); err == nil {
+						t.Error("it says that all went well")
+					}
+					for p := range int32(2) {
+						left := numbers(t, memory, p)
+						for i, n := range left {
+							if n != left[0]+int64(i) || left[len(left)-1] != 5 {
+								t.Errorf("shard %d has %d", p, left)
+							}
+						}
+					}
+					if _, err := prune.Run(t.Context(), bucket, cfg); err != nil {
+						t.Error(err)
+					}
+					for p := range int32(2) {
+						if got := numbers(t, memory, p); !slices.Equal(got, []int64{5}) {
+							t.Errorf("shard %d has %d", p, got)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A header that cannot be read keeps what is in its shard, and not in others.
+func TestUnreadableSegment(t *testing.T) {
+	bucket := objstore.NewMemory("b")
+	a := newArchive(t, bucket)
+	for range 3 {
+		a.append(0, 2)
+		a.append(1, 2)
+	}
+	a.backup()
+	a.append(0, 1)
+	a.append(1, 1)
+	for n := int64(1); n <= 4; n++ {
+		if err := bucket.Damage(format.SegmentName(region, 0, n), func(b []byte) []byte { b[10]++; return b }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := pruned(t, bucket, prune.Policy{Last: 1, Segment: day})
+	if got := numbers(t, bucket, 0); len(got) != 4 || !strings.Contains(r.Segments[0].Why, "shard-0000") {
+		t.Errorf("%d; %+v", got, r.Segments)
+	}
+	if got := numbers(t, bucket, 1); !slices.Equal(got, []int64{4}) {
+		t.Errorf("%d", got)
+	}
+}
+
+// An archiver stalls, its segment is created by another one and deleted, and it
+// creates it anew: nobody who goes by the newest segments sees it, and it goes.
+func TestStalledArchiver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// A memory that has forgotten: what was deleted is left out of its making.
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		for range 4 {
+			a.append(0, 2)
+		}
+		stray := objectOf(t, bucket, 2)
+		a.backup()
+		a.append(0, 2)
+		policy := prune.Policy{Last: 1, Segment: day}
+		pruned(t, bucket, policy)
+		forgot := objstore.NewMemory("b")
+		for info, err := range bucket.List(t.Context(), "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := objstore.ReadAll(t.Context(), bucket, info.Name, 1<<30)
+			if err == nil {
+				err = forgot.Create(t.Context(), info.Name, body)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := forgot.Create(t.Context(), format.SegmentName(region, 0, 2), stray); err != nil {
+			t.Fatal(err)
+		}
+		s, err := segment.Newest(t.Context(), forgot, region, 0)
+		if err != nil || s.Number != 5 {
+			t.Errorf("the newest is %+v, %v", s, err)
+		}
+		pruned(t, forgot, policy)
+		if got := numbers(t, forgot, 0); !slices.Equal(got, []int64{5}) {
+			t.Errorf("shard 0 has %d", got)
+		}
+	})
+}
+
+func objectOf(t *testing.T, bucket objstore.Reader, number int64) []byte {
+	t.Helper()
+	body, err := objstore.ReadAll(context.WithoutCancel(t.Context()), bucket, format.SegmentName(region, 0, number), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
