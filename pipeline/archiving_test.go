@@ -142,6 +142,14 @@ func TestArchive(t *testing.T) {
 			}
 		}
 		for _, r := range []*region{a, b, c} {
+			list, err := r.ListBackups(w.Context())
+			if err != nil || len(list.Archive) != partitions || list.Archive[0].From != 1 || len(list.Archive[0].Ends) != 6 {
+				t.Errorf("%s: archive %+v, %v", r.cfg.Region, list, err)
+			}
+			v, err := r.VerifyBackups(w.Context(), api.VerifyBackupsParams{All: true, Level: "decode"})
+			if err != nil || v.Err() != nil || len(v.Archive) != partitions || len(v.Archive[0].Gaps) > 0 {
+				t.Errorf("%s: %+v, %v", r.cfg.Region, v, err)
+			}
 			for _, p := range r.status().Problems {
 				if strings.Contains(p, "archive") {
 					t.Errorf("%s: %s", r.cfg.Region, p)

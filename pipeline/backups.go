@@ -22,6 +22,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
 )
@@ -55,11 +56,50 @@ func (b Backups) List(ctx context.Context) (*api.BackupList, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := &api.BackupList{Backups: []api.Backup{}}
+	list := &api.BackupList{Backups: []api.Backup{}, Archive: []api.ArchiveRange{}}
 	for _, m := range all {
 		list.Backups = append(list.Backups, toBackup(m))
 	}
+	if list.Archive, err = b.archive(ctx); err != nil {
+		return nil, err
+	}
 	return list, nil
+}
+
+// archive says what there is of the archive: of each shard a listing, and two headers.
+func (b Backups) archive(ctx context.Context) ([]api.ArchiveRange, error) {
+	ranges := []api.ArchiveRange{}
+	shards, err := segment.Shards(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	for _, shard := range shards {
+		a := api.ArchiveRange{Shard: shard}
+		for at, err := range segment.Behind(ctx, b.Bucket, b.Config.Region, shard, 0) {
+			if err != nil {
+				return nil, err
+			}
+			if a.Segments == 0 || at.Number != a.To+1 { // what comes before a hole is left over
+				a = api.ArchiveRange{Shard: shard, From: at.Number}
+			}
+			a.To, a.Segments, a.Bytes = at.Number, a.Segments+1, a.Bytes+at.Size
+		}
+		if a.Segments == 0 {
+			continue
+		}
+		for _, number := range []int64{a.From, a.To} {
+			s, err := segment.Header(ctx, b.Bucket, b.Config.Region, shard, number)
+			if err != nil {
+				return nil, err
+			}
+			if number == a.From {
+				a.Oldest = s.Created
+			}
+			a.Newest, a.Ends = s.Created, s.Ends
+		}
+		ranges = append(ranges, a)
+	}
+	return ranges, nil
 }
 
 // Show reads a backup's manifest.
@@ -103,7 +143,7 @@ func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, progress
 		}
 		ids = []string{p.Backup}
 	}
-	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove}
+	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove, NewChain: newChain}
 	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, progress)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -127,7 +128,7 @@ func (t *tool) backupListCommand() *cobra.Command {
 	b := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the backups in the region's bucket, oldest first",
+		Short: "List the backups in the region's bucket, oldest first, and what there is of the archive",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -136,11 +137,25 @@ func (t *tool) backupListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return backupsTable(w, list.Backups) })
+			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return backupListTable(w, list) })
 		},
 	}
 	b.flags(c)
 	return c
+}
+
+func backupListTable(w io.Writer, list *api.BackupList) error {
+	if err := backupsTable(w, list.Backups); err != nil || len(list.Archive) == 0 {
+		return err
+	}
+	var rows [][]string
+	for _, a := range list.Archive {
+		rows = append(rows, []string{
+			strconv.Itoa(int(a.Shard)), fmt.Sprintf("%d to %d", a.From, a.To), term.Bytes(a.Bytes), a.Oldest.Format(time.RFC3339), a.Newest.Format(time.RFC3339),
+		})
+	}
+	fmt.Fprintln(w)
+	return term.Table(w, []string{"SHARD", "SEGMENTS", "SIZE", "FROM", "TO"}, rows)
 }
 
 func backupsTable(w io.Writer, backups []api.Backup) error {

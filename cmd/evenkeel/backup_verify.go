@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	verification "github.com/evenkeel/evenkeel/snapshotter/verify"
 )
@@ -31,6 +32,9 @@ which includes those before:
   hashes     every object has its SHA-256; needs no key
   decode     every table can be opened and is one; needs a key
   restore    the backup is restored below the data directory, proved, and deleted again
+
+With --all the archive is verified too: that the headers of its segments follow each other; their hashes; and
+that every record can be decoded and the chains are what the headers say. Gaps are shown.
 
 Exit code 6 if anything is damaged; its objects are named.`,
 		Args: cli.Args(cobra.MaximumNArgs(1)),
@@ -59,7 +63,7 @@ Exit code 6 if anything is damaged; its objects are named.`,
 		},
 	}
 	b.flags(c)
-	c.Flags().BoolVar(&p.All, "all", false, "all backups that exist")
+	c.Flags().BoolVar(&p.All, "all", false, "all backups that exist, and the archive")
 	c.Flags().StringVar(&p.Level, "level", pipeline.DefaultVerifyLevel, "how deep: "+strings.Join(verification.Levels, ", "))
 	c.Flags().StringVar(&b.identity, "identity", "", "with --config: file with the identity to open tables with (default the configured one)")
 	return c
@@ -77,15 +81,47 @@ func verifiedTable(w io.Writer, r *verification.Report) error {
 	if err := term.Table(w, []string{"BACKUP", "OBJECTS", "SIZE", "VERIFIED TO", "RESULT"}, rows); err != nil {
 		return err
 	}
+	damaged, err := verifiedArchive(w, r)
+	if err != nil {
+		return err
+	}
 	for _, b := range r.Backups {
-		for _, d := range b.Damaged {
-			fmt.Fprintf(w, "\n! %s: %s", d.Object, d.Error)
-		}
+		damaged = append(damaged, b.Damaged...)
+	}
+	for _, d := range damaged {
+		fmt.Fprintf(w, "\n! %s: %s", d.Object, d.Error)
 	}
 	if len(r.Damaged()) > 0 {
 		fmt.Fprintln(w)
 	}
 	return nil
+}
+
+// verifiedArchive shows what was found of the archive; nothing if there is none.
+func verifiedArchive(w io.Writer, r *verification.Report) (damaged []inventory.Problem, err error) {
+	if len(r.Archive) == 0 {
+		return nil, nil
+	}
+	var rows [][]string
+	for _, a := range r.Archive {
+		result := "ok"
+		if n := len(a.Damaged); n > 0 {
+			result = fmt.Sprintf("%d DAMAGED", n)
+		}
+		rows = append(rows, []string{
+			strconv.Itoa(int(a.Shard)), fmt.Sprintf("%d to %d", a.From, a.To), a.Oldest.Format(time.RFC3339), a.Newest.Format(time.RFC3339),
+			term.Bytes(a.Bytes), strconv.Itoa(len(a.Gaps)), r.Level, result,
+		})
+		damaged = append(damaged, a.Damaged...)
+	}
+	fmt.Fprintln(w)
+	err = term.Table(w, []string{"SHARD", "SEGMENTS", "FROM", "TO", "SIZE", "GAPS", "VERIFIED TO", "RESULT"}, rows)
+	for _, a := range r.Archive {
+		for _, g := range a.Gaps {
+			fmt.Fprintf(w, "\n! %s: offsets %d to %d are not archived: %s", g.Log, g.From, g.To-1, g.Reason)
+		}
+	}
+	return damaged, err
 }
 
 func (t *tool) backupPruneCommand() *cobra.Command {

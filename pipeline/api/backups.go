@@ -89,9 +89,23 @@ type Backup struct {
 	States  []events.LogState `json:"states"`
 }
 
-// BackupList lists backups, oldest first.
+// BackupList lists backups, oldest first, and what there is of the archive, by shard.
 type BackupList struct {
-	Backups []Backup `json:"backups"`
+	Backups []Backup       `json:"backups"`
+	Archive []ArchiveRange `json:"archive"`
+}
+
+// ArchiveRange is what the bucket has of the archive of a shard: the run of segments that
+// ends with the newest.
+type ArchiveRange struct {
+	Shard    int32           `json:"shard"`
+	From     int64           `json:"from"` // numbers of segments
+	To       int64           `json:"to"`
+	Segments int             `json:"segments"`
+	Bytes    int64           `json:"bytes"`  // in the bucket
+	Oldest   time.Time       `json:"oldest"` // when the first was closed, and the last
+	Newest   time.Time       `json:"newest"`
+	Ends     []format.LogEnd `json:"ends"` // how far the logs are archived
 }
 
 // ShowBackupParams name a backup.

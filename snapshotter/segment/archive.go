@@ -280,3 +280,22 @@ func (s *Segment) Records(l events.Log, from int64) iter.Seq2[*kgo.Record, error
 		}
 	}
 }
+
+// Check decodes every record, and computes the chains anew, where the segment says what
+// they begin with.
+func (s *Segment) Check(chain func(events.Digest, *kgo.Record) events.Digest) error {
+	for _, p := range s.Parts {
+		sum, from := p.Before, format.LogEnd{Log: p.Log, Next: p.From, Chain: p.Before}
+		for r, err := range s.Records(p.Log, p.From) {
+			if err != nil {
+				return err
+			}
+			sum = chain(sum, r)
+		}
+		if end, _ := s.End(p.Log); from.IsChained() && sum != end.Chain {
+			return events.Errorf(events.KindInconsistent, "object %s, %s: the chain of its records is %s, the header says %s",
+				format.SegmentName(s.Region, s.Shard, s.Number), p.Log, sum, end.Chain)
+		}
+	}
+	return nil
+}

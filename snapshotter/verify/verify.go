@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -42,6 +43,10 @@ const (
 type Checks struct {
 	Decode  func(ctx context.Context, table []byte) error              // that it is a table; damage is events.KindInconsistent
 	Restore func(ctx context.Context, manifest *format.Manifest) error // somewhere, and prove it
+
+	// NewChain makes a function as segment.Config.Chain is. If there is one, all backups are
+	// verified, then so is the archive.
+	NewChain func() func(events.Digest, *kgo.Record) events.Digest
 }
 
 // Progress is told how far a verification is. Its functions may be nil; Looked may be
@@ -56,6 +61,7 @@ type Report struct {
 	Region   events.Region `json:"region"`
 	Level    string        `json:"level"`
 	Backups  []Backup      `json:"backups"`
+	Archive  []Archive     `json:"archive"` // by shard; empty if it was not looked at
 	Duration float64       `json:"duration_seconds"`
 }
 
@@ -72,6 +78,11 @@ type Backup struct {
 func (r *Report) Damaged() (objects []string) {
 	for _, b := range r.Backups {
 		for _, d := range b.Damaged {
+			objects = append(objects, d.Object)
+		}
+	}
+	for _, a := range r.Archive {
+		for _, d := range a.Damaged {
 			objects = append(objects, d.Object)
 		}
 	}
@@ -101,7 +112,7 @@ func Run(ctx context.Context, src restore.Source, r events.Region, ids []string,
 		return nil, events.Errorf(events.KindInvalid, "level %q: want one of %s", level, strings.Join(Levels, ", "))
 	}
 	begun := time.Now()
-	report := &Report{Region: r, Level: level, Backups: []Backup{}}
+	report := &Report{Region: r, Level: level, Backups: []Backup{}, Archive: []Archive{}}
 	inv, err := inventory.Read(ctx, src.Bucket, r)
 	if err != nil {
 		return nil, err
@@ -121,6 +132,11 @@ func Run(ctx context.Context, src restore.Source, r events.Region, ids []string,
 			return nil, err
 		}
 		report.Backups = append(report.Backups, *found)
+	}
+	if len(ids) == 0 && checks.NewChain != nil {
+		if report.Archive, err = archives(ctx, src, r, depth, checks); err != nil {
+			return nil, err
+		}
 	}
 	report.Duration = time.Since(begun).Seconds()
 	return report, nil
