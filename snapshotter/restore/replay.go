@@ -95,7 +95,7 @@ func describeMark(m events.Mark) string {
 // difference is of kind events.KindInconsistent, and names log, offset and object.
 func (r Replay) Run(ctx context.Context, src Source, state State) (Replayed, error) {
 	f := &folding{Replay: r, state: state, reached: events.Vector{}}
-	for s, err := range r.ahead(ctx, src) {
+	for s, err := range src.Segments(ctx, r.Region, r.Shard, r.First, r.Last) {
 		if err != nil {
 			return f.done, err
 		}
@@ -122,10 +122,11 @@ type opened struct {
 	err     error
 }
 
-// ahead opens the segments, some of them ahead, and yields them in order.
-func (r Replay) ahead(ctx context.Context, src Source) iter.Seq2[*segment.Segment, error] {
+// Segments opens segments of a shard by their numbers, some of them ahead, and yields them
+// in order.
+func (src Source) Segments(ctx context.Context, region events.Region, shard int32, first, last int64) iter.Seq2[*segment.Segment, error] {
 	return func(yield func(*segment.Segment, error) bool) {
-		if r.First == 0 {
+		if first == 0 {
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -133,13 +134,13 @@ func (r Replay) ahead(ctx context.Context, src Source) iter.Seq2[*segment.Segmen
 		defer fetches.Wait()
 		defer cancel()
 		var coming []chan opened
-		next := r.First
-		for n := r.First; n <= r.Last; n++ {
-			for ; next <= r.Last && next < n+segmentsAhead; next++ {
+		next := first
+		for n := first; n <= last; n++ {
+			for ; next <= last && next < n+segmentsAhead; next++ {
 				fetched, number := make(chan opened, 1), next
 				coming = append(coming, fetched)
 				fetches.Go(func() {
-					s, err := src.Segment(ctx, r.Region, r.Shard, number)
+					s, err := src.Segment(ctx, region, shard, number)
 					fetched <- opened{s, err}
 				})
 			}
