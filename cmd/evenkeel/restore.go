@@ -21,7 +21,7 @@ import (
 )
 
 func (t *tool) restoreCommand() *cobra.Command {
-	c := cli.Group("restore", "Bring a region back to where it was, from its bucket", t.restorePlanCommand(), t.restoreRunCommand(), t.restoreProofCommand())
+	c := cli.Group("restore", "Bring a region back to where it was, from its bucket", t.restorePlanCommand(), t.restoreRunCommand(), t.restoreProofCommand(), t.restoreKafkaCommand())
 	c.Long = c.Short + `.
 
 What to bring back is all that is archived, unless a flag says otherwise: a backup as it is, a vector,

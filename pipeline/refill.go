@@ -1,0 +1,246 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
+)
+
+// RefillJob says which archived records to write back into a region's Kafka.
+type RefillJob struct {
+	Config    *config.Config
+	Bucket    objstore.Bucket
+	Opener    *seal.Opener // nil: the identity that is configured
+	FS        vfs.FS       // of the data directory; nil: the real one
+	Log       *slog.Logger
+	KafkaOpts []kgo.Opt // further options of clients; may be nil
+	Request   timeline.Request
+
+	Planned func(bytes int64) // told once how much will be fetched; may be nil
+	Fetched func(bytes int64) // told of every segment that was written; may be nil
+}
+
+// RefillReport is the file in the data directory that says what Refill did. While it is
+// not done, refillNoteFile beside it says what it does.
+const (
+	RefillReport   = "restore-kafka-report.json"
+	refillNoteFile = "restore-kafka.json"
+)
+
+// refillNote is what refillNoteFile holds: what is written back, and how topics were
+// configured before their retention was held off.
+type refillNote struct {
+	Request timeline.Request              `json:"request"`
+	Target  string                        `json:"target"`
+	Vector  events.Vector                 `json:"vector"`
+	Spans   []timeline.Span               `json:"spans"`
+	Configs map[string]map[string]*string `json:"configs"` // topic → name → value of its own; nil: it had none
+	Began   time.Time                     `json:"began"`
+}
+
+// refilling is a Refill under way.
+type refilling struct {
+	job     RefillJob
+	note    refillNote
+	resumed bool
+	src     restore.Source
+	client  *kgo.Client // writes
+	opts    []kgo.Opt
+	admin   *kadm.Client
+	topics  map[string]events.Stream // of the region's own logs that are wanted
+	logs    map[events.Log]*refilledLog
+}
+
+// Refill writes the archived records of a region's own logs back into its Kafka, which
+// must have lost them all: topics are made as they are configured, and must be empty. Key,
+// value, headers and timestamps stay as they are, and so do offsets where the archive has
+// every one from 0 on; else the report maps them. Records are not deleted by age or size
+// while that goes on. At the end every topic is read back and its hash chain compared.
+//
+// No node of the region may run. If it is broken off the same is asked for again: what is in
+// the topics is compared with the archive, and the rest follows.
+func Refill(ctx context.Context, job RefillJob) (_ *api.Refilled, err error) {
+	if job.FS == nil {
+		job.FS = vfs.Default
+	}
+	if err := makeDirs(job.FS, job.Config.DataDir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(job.FS, job.Config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	r := &refilling{job: job, logs: map[events.Log]*refilledLog{}}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	defer r.client.Close()
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.all(ctx); err != nil {
+		return nil, err
+	}
+	return r.finish(ctx)
+}
+
+func (r *refilling) path(name string) string { return filepath.Join(r.job.Config.DataDir, name) }
+
+// open makes the clients.
+func (r *refilling) open() (err error) {
+	cfg := r.job.Config
+	if r.src, err = newSource(cfg, r.job.Bucket, r.job.Opener); err != nil {
+		return err
+	}
+	if r.opts, err = cfg.Own().Kafka.ClientOpts(); err != nil {
+		return fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
+	}
+	r.opts = append(append(r.opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge)), r.job.KafkaOpts...)
+	r.client, err = kgo.NewClient(append(slices.Clone(r.opts), producerOpts(cfg)...)...)
+	if err != nil {
+		return fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
+	}
+	r.admin = kadm.NewClient(r.client)
+	return nil
+}
+
+// wanted says whether a log is one of the region's own that is asked for.
+func (r *refilling) wanted(l events.Log) bool {
+	_, known := r.job.Config.Streams[l.Stream]
+	return known && l.Origin == r.job.Config.Origin(r.job.Config.Region) && (len(r.job.Request.Streams) == 0 || slices.Contains(r.job.Request.Streams, l.Stream))
+}
+
+// begin finds out what is to be done, and has the topics ready for it.
+func (r *refilling) begin(ctx context.Context) (err error) {
+	r.resumed, err = readNote(r.job.FS, r.path(refillNoteFile), &r.note)
+	if err != nil {
+		return err
+	}
+	if r.resumed && !sameRequest(r.note.Request, r.job.Request) {
+		return events.Errorf(events.KindRefused, "%s: topics of %s were being filled up to %s, and that was broken off; ask for the same to go on", r.path(refillNoteFile), r.job.Config.Region, r.note.Target)
+	}
+	if !r.resumed {
+		if err := r.plan(ctx); err != nil {
+			return err
+		}
+	}
+	r.topics = map[string]events.Stream{}
+	for l := range r.note.Vector {
+		r.topics[topicOf(r.job.Config, l)] = l.Stream
+	}
+	if err := r.makeTopics(ctx); err != nil {
+		return err
+	}
+	had, err := r.ends(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range slices.SortedFunc(maps.Keys(r.note.Vector), events.Log.Compare) {
+		topic := topicOf(r.job.Config, l)
+		if had[l] > 0 && !r.resumed {
+			return events.Errorf(events.KindRefused, "topic %s of %s, partition %d holds records up to offset %d; records are written back only into empty topics", topic, r.job.Config.Region, l.Partition, had[l]-1)
+		}
+		r.logs[l] = &refilledLog{log: l, topic: topic, had: had[l], to: r.note.Vector[l], chainOf: newChain()}
+	}
+	if !r.resumed {
+		if r.note.Configs, err = r.configs(ctx); err != nil {
+			return err
+		}
+		if err := writeNote(r.job.FS, r.path(refillNoteFile), r.note); err != nil {
+			return err
+		}
+	}
+	return r.hold(ctx)
+}
+
+// plan turns the target into a vector.
+func (r *refilling) plan(ctx context.Context) error {
+	cfg := r.job.Config
+	t, err := timeline.Read(ctx, r.job.Bucket, r.src.Opener, cfg.Region, cfg.Partitions)
+	if err != nil {
+		return err
+	}
+	vector, spans, err := t.Archived(ctx, r.job.Request, r.wanted)
+	if err == nil && len(vector) == 0 {
+		err = events.Errorf(events.KindNotFound, "nothing is archived of the logs of %s", cfg.Origin(cfg.Region))
+	}
+	r.note = refillNote{Request: r.job.Request, Target: r.job.Request.Target.String(), Vector: vector, Spans: spans, Began: time.Now().UTC()}
+	return err
+}
+
+// all writes the records of all shards, one shard after another.
+func (r *refilling) all(ctx context.Context) error {
+	if r.job.Planned != nil {
+		bytes := int64(0)
+		for _, s := range r.note.Spans {
+			bytes += s.Bytes
+		}
+		r.job.Planned(bytes)
+	}
+	for _, span := range r.note.Spans {
+		for s, err := range r.src.Segments(ctx, r.job.Config.Region, span.Shard, span.First, span.Last) {
+			if err != nil {
+				return err
+			}
+			if err := r.segment(ctx, s); err != nil {
+				return err
+			}
+			if r.job.Fetched != nil {
+				r.job.Fetched(s.StoredSize)
+			}
+		}
+	}
+	for _, l := range r.logs {
+		if l.count < l.had {
+			return events.Errorf(events.KindInconsistent, "topic %s, partition %d holds %d records, and only %d are archived up to the target: somebody else has written there", l.topic, l.log.Partition, l.had, l.count)
+		}
+	}
+	return nil
+}
+
+// finish proves what is in the topics, and lets retention go on.
+func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
+	cfg := r.job.Config
+	done := &api.Refilled{
+		Region: cfg.Region, Software: Software, Target: r.note.Target, Vector: r.note.Vector, Logs: []api.RefilledLog{}, Resumed: r.resumed, Began: r.note.Began,
+	}
+	for _, l := range slices.SortedFunc(maps.Keys(r.logs), events.Log.Compare) {
+		log := r.logs[l]
+		chain, err := r.readBack(ctx, log, log.count)
+		if err != nil {
+			return nil, err
+		}
+		if chain != log.chain {
+			return nil, events.Errorf(events.KindInconsistent, "topic %s, partition %d: its %d records have the chain %s, those of %s in the archive %s", log.topic, l.Partition, log.count, chain, l, log.chain)
+		}
+		done.Logs = append(done.Logs, api.RefilledLog{
+			Log: l, Topic: log.topic, Records: log.count, Next: log.to, Chain: chain, Same: log.same(), Runs: log.runs,
+		})
+	}
+	if err := r.release(ctx); err != nil {
+		return nil, err
+	}
+	done.Duration = time.Since(r.note.Began).Seconds()
+	if err := writeNote(r.job.FS, r.path(RefillReport), done); err != nil {
+		return nil, err
+	}
+	return done, r.job.FS.RemoveAll(r.path(refillNoteFile))
+}
