@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 const (
@@ -96,7 +97,55 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time)
 			return beginning{}, err
 		}
 	}
+	if lacks(own.vector, starts) {
+		if from, err := b.fromArchive(ctx, partition, starts); from != "" || err != nil {
+			return beginning{from: from}, err
+		}
+	}
 	return beginning{from: describeOwn(own), epoch: own.epoch}, nil
+}
+
+// fromArchive brings the directory of a shard, whose logs do not have what follows it or
+// any backup, to the end of what is archived, if they have what follows that. from is
+// empty if not.
+func (b *beginnings) fromArchive(ctx context.Context, partition int32, starts events.Vector) (from string, err error) {
+	if b.bucket == nil {
+		return "", nil
+	}
+	aside := filepath.Join(b.cfg.DataDir, "moving", fmt.Sprintf("archived-"+shardName, partition))
+	job := RestoreJob{
+		Config: b.cfg, Bucket: b.bucket, FS: b.fs, Log: b.log, Request: timeline.Request{Shards: []int32{partition}}, Dir: aside, Anew: true,
+		Planned: func(p *timeline.Plan) {
+			b.log.Info("shard is restored from what is archived", "shard", partition, "backup", p.Base, "records", p.Records)
+		},
+	}
+	_, plan, err := job.find(ctx)
+	if err == nil && lacks(plan.Vector, starts) {
+		return "", nil
+	}
+	if err == nil {
+		_, err = Restore(ctx, job)
+	}
+	switch events.KindOf(err) {
+	case 0:
+		return "what is archived", b.take(partition, aside)
+	case events.KindNotFound, events.KindInconsistent, events.KindRefused:
+		b.log.Error("what is archived cannot be used", "shard", partition, "error", err)
+		return "", b.fs.RemoveAll(aside)
+	}
+	return "", err
+}
+
+// take puts a shard that was restored aside in the place of its directory.
+func (b *beginnings) take(partition int32, aside string) error {
+	dir := shardDir(StateDir(b.cfg), partition)
+	if err := b.fs.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := moveDir(b.fs, shardDir(aside, partition), dir); err != nil {
+		return err
+	}
+	return b.fs.RemoveAll(aside)
 }
 
 func describeOwn(own held) string {
@@ -239,15 +288,8 @@ func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition 
 	if err := restore.Shard(ctx, src, chain, partition, t, nil); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(aside))
 	}
-	dir := shardDir(StateDir(b.cfg), partition)
-	if err := b.fs.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	if err := moveDir(b.fs, shardDir(aside, partition), dir); err != nil {
-		return err
-	}
 	b.log.Info("shard is restored and proved", "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
-	return b.fs.RemoveAll(aside)
+	return b.take(partition, aside)
 }
 
 // clean removes what restores that were broken off have left.
