@@ -35,6 +35,7 @@ var sections = []section{
 	{"full", fulls},
 	{"delta", deltas},
 	{"segments", segments},
+	{"replay", replays},
 }
 
 // env is what a section works with.
