@@ -7,6 +7,8 @@
 // recovery key, which is kept where no node is. An Opener holds identities, the
 // secret halves; any one that fits opens. A Sealer holds no secret.
 //
+// Open reads from the beginning; OpenAt reads at any place, a chunk at the least.
+//
 // Keys are told apart by their ids (KeyID), which are safe to show. No error holds
 // any part of an identity.
 //

@@ -1,0 +1,202 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"filippo.io/age"
+)
+
+// ReadRange fills p with the bytes of one object from an offset on, or fails. It is
+// called from several goroutines.
+type ReadRange func(ctx context.Context, p []byte, offset int64) error
+
+// ReaderAt reads what was sealed at any place. It asks for as few bytes as age's
+// chunks allow, with one ReadRange for each reading, and keeps a bounded number of
+// them (keptBytes). It is safe for concurrent use.
+type ReaderAt struct {
+	read    ReadRange
+	stored  int64       // bytes of the object
+	size    int64       // bytes of what was sealed
+	payload int64       // where in the object the first chunk begins
+	opened  io.ReaderAt // age's, over windows; nil: it was not sealed
+	windows windows
+}
+
+const (
+	chunkBytes       = 64 << 10
+	storedChunkBytes = chunkBytes + 16 // with its tag
+
+	// The head holds age's header: some hundred bytes for each key, 1,600 for one that
+	// withstands quantum computers. What is not found in it is looked for in a larger one.
+	headBytesLeast = 8 << 10
+	headBytesMost  = 1 << 20
+
+	// tailBytes has all of the last chunk, which age wants to see first, and what
+	// readers of files with their index at the end want to see next.
+	tailBytes = 2 * storedChunkBytes
+
+	// keptBytes bounds what a ReaderAt keeps of what it has read.
+	keptBytes = tailBytes
+)
+
+// OpenAt opens an object of the given size that was sealed for the keys with these
+// ids; no ids: it was not sealed. It reads the object's beginning and end. Errors are
+// as those of Open; an object of another size than was sealed is ErrDamaged.
+func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, keys []string) (*ReaderAt, error) {
+	r := &ReaderAt{read: read, stored: storedBytes, size: storedBytes}
+	if len(keys) == 0 {
+		return r, nil
+	}
+	if err := o.Fits(keys); err != nil {
+		return nil, err
+	}
+	tail, err := r.fetch(ctx, max(0, storedBytes-tailBytes), storedBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer r.windows.use(tail)()
+	for head := min(headBytesLeast, storedBytes); ; head = min(2*head, storedBytes) {
+		err := r.open(ctx, o.identities, head)
+		if err == nil {
+			r.windows.keep(tail)
+			return r, nil
+		}
+		if !errors.Is(err, errNotLoaded) || head == storedBytes || head >= headBytesMost {
+			return nil, err
+		}
+	}
+}
+
+// open reads age's header out of the object's first bytes.
+func (r *ReaderAt) open(ctx context.Context, identities []age.Identity, headBytes int64) error {
+	if tail := r.stored - tailBytes; headBytes > tail && tail > 0 {
+		headBytes = tail // the rest is there
+	}
+	if r.stored > tailBytes {
+		head, err := r.fetch(ctx, 0, headBytes)
+		if err != nil {
+			return err
+		}
+		defer r.windows.use(head)()
+	}
+	var err error
+	if r.opened, r.size, err = age.DecryptReaderAt(&r.windows, r.stored, identities...); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	chunks := max(1, (r.size+chunkBytes-1)/chunkBytes)
+	r.payload = r.stored - r.size - chunks*(storedChunkBytes-chunkBytes)
+	return nil
+}
+
+// Size is the number of bytes that were sealed.
+func (r *ReaderAt) Size() int64 { return r.size }
+
+// ReadAt fills p with what was sealed from an offset on, or fails: with ErrDamaged
+// where the bytes are not those that were sealed, and with the error of ReadRange.
+func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
+	end := offset + int64(len(p))
+	if offset < 0 || end > r.size {
+		return fmt.Errorf("%d bytes from offset %d are not inside the %d bytes that there are", len(p), offset, r.size)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	if r.opened == nil {
+		return r.read(ctx, p, offset)
+	}
+	from := r.payload + offset/chunkBytes*storedChunkBytes
+	to := min(r.payload+(end+chunkBytes-1)/chunkBytes*storedChunkBytes, r.stored)
+	w := r.windows.holding(from, to)
+	if w == nil {
+		var err error
+		if w, err = r.fetch(ctx, from, to); err != nil {
+			return err
+		}
+	}
+	defer r.windows.use(w)()
+	if _, err := r.opened.ReadAt(p, offset); err != nil && !errors.Is(err, io.EOF) {
+		r.windows.keep(nil)
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if len(w.data) <= keptBytes {
+		r.windows.keep(w)
+	}
+	return nil
+}
+
+// fetch reads the object's bytes in [from, to).
+func (r *ReaderAt) fetch(ctx context.Context, from, to int64) (*window, error) {
+	w := &window{offset: from, data: make([]byte, to-from)}
+	return w, r.read(ctx, w.data, from)
+}
+
+// window is a stretch of an object.
+type window struct {
+	offset int64
+	data   []byte
+}
+
+func (w *window) end() int64 { return w.offset + int64(len(w.data)) }
+
+// windows are the stretches of an object that are there at present: those that
+// readings are using, and one that is kept. age, which knows of no contexts, reads out of them
+// and never waits.
+type windows struct {
+	mu   sync.Mutex
+	used []*window
+	kept *window
+}
+
+var _ io.ReaderAt = (*windows)(nil)
+
+var errNotLoaded = errors.New("these bytes are not there")
+
+// use has a window read from until done is called.
+func (w *windows) use(one *window) (done func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.used = append(w.used, one)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		i := slices.Index(w.used, one)
+		w.used = slices.Delete(w.used, i, i+1)
+	}
+}
+
+// keep keeps one window, instead of the one before.
+func (w *windows) keep(one *window) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept = one
+}
+
+// holding is the window that is kept, if it has all of [from, to).
+func (w *windows) holding(from, to int64) *window {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.kept != nil && w.kept.offset <= from && to <= w.kept.end() {
+		return w.kept
+	}
+	return nil
+}
+
+// ReadAt implements io.ReaderAt out of what is there.
+func (w *windows) ReadAt(p []byte, offset int64) (n int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for n < len(p) {
+		at := offset + int64(n)
+		i := slices.IndexFunc(w.used, func(one *window) bool { return one.offset <= at && at < one.end() })
+		if i < 0 {
+			return n, errNotLoaded
+		}
+		n += copy(p[n:], w.used[i].data[at-w.used[i].offset:])
+	}
+	return n, nil
+}
