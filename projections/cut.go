@@ -54,8 +54,9 @@ func (c *Cut) Vector() events.Vector { return events.VectorOf(c.states) }
 
 // WriteTables writes the cut as sorted tables in Pebble's format, in order and
 // disjoint, each of about tableBytes (before compression, rounded up to a whole
-// entry). For each table it calls create once and closes the writer that it got.
-func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) (err error) {
+// entry). For each table it calls create once, with the table's first key, which is valid
+// during the call, and closes the writer that it got.
+func (c *Cut) WriteTables(ctx context.Context, tableBytes int64, create func(first []byte) (io.WriteCloser, error)) (err error) {
 	it, err := c.snapshot.NewIter(nil)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func writeTables(t tb, fs vfs.FS, cut *projections.Cut, to string, tableBytes in
 	if err := fs.MkdirAll(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := cut.WriteTables(t.Context(), tableBytes, func() (io.WriteCloser, error) {
+	err := cut.WriteTables(t.Context(), tableBytes, func([]byte) (io.WriteCloser, error) {
 		paths = append(paths, fs.PathJoin(to, fmt.Sprintf("%06d.sst", len(paths))))
 		f, err := fs.Create(paths[len(paths)-1], vfs.WriteCategoryUnspecified)
 		return syncedFile{f}, err
@@ -218,7 +218,7 @@ func TestWriteTablesFails(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var writers []*tally
-			err := cut.WriteTables(ctx, c.tableBytes, func() (io.WriteCloser, error) {
+			err := cut.WriteTables(ctx, c.tableBytes, func([]byte) (io.WriteCloser, error) {
 				writers = append(writers, &tally{})
 				if len(writers) == c.at+1 {
 					if c.create != nil {

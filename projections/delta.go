@@ -22,7 +22,7 @@ import (
 //
 // RestoreLayers makes the cut's state out of that at the earlier vector and a
 // delta, whichever database either was written from.
-func (c *Cut) WriteDelta(ctx context.Context, since events.Vector, touched map[events.Log][]string, tableBytes int64, create func() (io.WriteCloser, error)) error {
+func (c *Cut) WriteDelta(ctx context.Context, since events.Vector, touched map[events.Log][]string, tableBytes int64, create func(first []byte) (io.WriteCloser, error)) error {
 	d := delta{cut: c}
 	for _, st := range c.states {
 		switch from := since[st.Log]; {

@@ -29,7 +29,7 @@ func writeDelta(t tb, fs vfs.FS, cut *projections.Cut, since events.Vector, keys
 	if err := fs.MkdirAll(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := cut.WriteDelta(t.Context(), since, keys, tableBytes, func() (io.WriteCloser, error) {
+	err := cut.WriteDelta(t.Context(), since, keys, tableBytes, func([]byte) (io.WriteCloser, error) {
 		paths = append(paths, fs.PathJoin(to, fmt.Sprintf("%06d.sst", len(paths))))
 		f, err := fs.Create(paths[len(paths)-1], vfs.WriteCategoryUnspecified)
 		return syncedFile{f}, err
@@ -97,6 +97,29 @@ func (d *deltas) check(t *rapid.T, p point) {
 	s := restoreLayers(t, d.fs, p)
 	defer closeShard(t, s)
 	checkShard(t, s, d.world, p.at)
+	there := layersInPlace(t, d.fs, p)
+	defer closeShard(t, there)
+	checkShard(t, there, d.world, p.at)
+	if err := there.Hydrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkShard(t, there, d.world, p.at)
+}
+
+// layersInPlace opens a point's tables where they are.
+func layersInPlace(t tb, fs vfs.FS, p point) *projections.Shard {
+	t.Helper()
+	e := newElsewhere()
+	var layers []projections.Layer
+	for i, paths := range p.layers {
+		layers = append(layers, e.putTables(t, fs, fmt.Sprintf("backup-%d", i), paths))
+	}
+	cfg := config(vfs.NewMem())
+	cfg.Outside = e
+	if err := projections.RestoreInPlace(t.Context(), cfg, "backup", layers, p.states); err != nil {
+		t.Fatalf("%d layers in place: %v", len(layers), err)
+	}
+	return open(t, cfg)
 }
 
 func (d *deltas) write(t *rapid.T) {
@@ -272,7 +295,7 @@ func TestDeltaIsSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := &tally{}
-		if err := cut.WriteDelta(t.Context(), since, keys, 1<<20, func() (io.WriteCloser, error) { return out, nil }); err != nil {
+		if err := cut.WriteDelta(t.Context(), since, keys, 1<<20, func([]byte) (io.WriteCloser, error) { return out, nil }); err != nil {
 			t.Error(err)
 		}
 		if err := cut.Close(); err != nil {
@@ -307,7 +330,7 @@ func TestDeltaRefuses(t *testing.T) {
 		"the cut is behind":     {ahead, events.KindRefused},
 		"a log is not there":    {foreign, events.KindRefused},
 	} {
-		err := cut.WriteDelta(t.Context(), c.since, nil, 1, func() (io.WriteCloser, error) {
+		err := cut.WriteDelta(t.Context(), c.since, nil, 1, func([]byte) (io.WriteCloser, error) {
 			t.Errorf("%s: a table is written", name)
 			return &tally{}, nil
 		})
@@ -336,14 +359,14 @@ func TestDeltaFails(t *testing.T) {
 	}
 	for name, first := range map[string]tally{"write": {failWrite: true}, "close": {failClose: true}} {
 		out := first
-		err := cut.WriteDelta(t.Context(), nil, all, 1<<20, func() (io.WriteCloser, error) { return &out, nil })
+		err := cut.WriteDelta(t.Context(), nil, all, 1<<20, func([]byte) (io.WriteCloser, error) { return &out, nil })
 		if err == nil || out.closed != 1 {
 			t.Errorf("%s: %v, closed %d times", name, err, out.closed)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := cut.WriteDelta(ctx, nil, all, 1, func() (io.WriteCloser, error) { return &tally{}, nil }); err == nil {
+	if err := cut.WriteDelta(ctx, nil, all, 1, func([]byte) (io.WriteCloser, error) { return &tally{}, nil }); err == nil {
 		t.Error("nobody wants it, and it is written")
 	}
 }

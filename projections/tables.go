@@ -11,10 +11,10 @@ import (
 
 // tables writes sorted tables in Pebble's format, in order and disjoint, each of about
 // bytes (before compression, rounded up to a whole entry). For each table it calls
-// create once and closes the writer that it got.
+// create once, with the table's first key, and closes the writer that it got.
 type tables struct {
 	bytes  int64
-	create func() (io.WriteCloser, error)
+	create func(first []byte) (io.WriteCloser, error)
 
 	table   *sstable.Writer // nil: the next entry begins one
 	written int64           // into it
@@ -22,20 +22,20 @@ type tables struct {
 
 // set adds a key with its value; keys ascend.
 func (t *tables) set(ctx context.Context, key, value []byte) error {
-	return t.add(ctx, len(key)+len(value), func() error { return t.table.Set(key, value) })
+	return t.add(ctx, key, len(value), func() error { return t.table.Set(key, value) })
 }
 
 // remove adds that a key is not there any more.
 func (t *tables) remove(ctx context.Context, key []byte) error {
-	return t.add(ctx, len(key), func() error { return t.table.Delete(key) })
+	return t.add(ctx, key, 0, func() error { return t.table.Delete(key) })
 }
 
-func (t *tables) add(ctx context.Context, bytes int, write func() error) error {
+func (t *tables) add(ctx context.Context, key []byte, valueBytes int, write func() error) error {
 	if t.table == nil {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		out, err := t.create()
+		out, err := t.create(key)
 		if err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (t *tables) add(ctx context.Context, bytes int, write func() error) error {
 	if err := write(); err != nil {
 		return errors.Join(err, t.close())
 	}
-	t.written += int64(bytes)
+	t.written += int64(len(key) + valueBytes)
 	if t.written >= t.bytes {
 		return t.close()
 	}

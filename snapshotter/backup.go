@@ -33,8 +33,8 @@ type Cut interface {
 
 	// WriteTables writes the cut, or for a delta what has changed since its parent,
 	// as disjoint sorted tables in order, each of about tableBytes. For each it calls
-	// create and closes the writer.
-	WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) error
+	// create, with the table's first key, and closes the writer.
+	WriteTables(ctx context.Context, tableBytes int64, create func(first []byte) (io.WriteCloser, error)) error
 }
 
 // Config is what a backup says of itself.
@@ -175,15 +175,33 @@ type uploader struct {
 
 // tables uploads the tables of a cut and adds them to its shard.
 func (u *uploader) tables(ctx context.Context, cut Cut, shard *format.Shard) error {
-	opened := 0
-	err := cut.WriteTables(ctx, tableBytes, func() (io.WriteCloser, error) {
-		opened++
+	var firsts [][]byte
+	err := cut.WriteTables(ctx, tableBytes, func(first []byte) (io.WriteCloser, error) {
+		firsts = append(firsts, bytes.Clone(first))
 		return u.newTable(ctx, shard)
 	})
-	if err == nil && len(shard.Tables) != opened {
-		err = fmt.Errorf("%d of %d tables are not in the bucket", opened-len(shard.Tables), opened)
+	switch {
+	case err != nil:
+		return err
+	case len(shard.Tables) != len(firsts):
+		return fmt.Errorf("%d of %d tables are not in the bucket", len(firsts)-len(shard.Tables), len(firsts))
+	case len(firsts) == 0:
+		return nil
 	}
+	shard.Firsts, err = u.sealFirsts(firsts)
 	return err
+}
+
+// sealFirsts seals the first keys of a shard's tables, as the tables are sealed.
+func (u *uploader) sealFirsts(firsts [][]byte) ([]byte, error) {
+	var stored bytes.Buffer
+	w, err := u.sealer.Writer(&stored)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(format.EncodeFirsts(firsts))
+	err = errors.Join(err, w.Close())
+	return stored.Bytes(), err
 }
 
 // table collects one table in memory, sealed, and uploads it on Close.

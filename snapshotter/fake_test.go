@@ -78,7 +78,10 @@ func (c *cut) States() (states []events.LogState) {
 	return append(states, events.LogState{Log: log, Next: int64(len(c.tables)), Keys: int64(len(c.tables)), Bytes: int64(len(strings.Join(c.tables, "")))})
 }
 
-func (c *cut) WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) error {
+// firstKey is that of the nth table of a fake cut.
+func firstKey(n int) []byte { return fmt.Appendf(nil, "key %06d", n) }
+
+func (c *cut) WriteTables(ctx context.Context, tableBytes int64, create func(first []byte) (io.WriteCloser, error)) error {
 	if tableBytes <= 0 {
 		return fmt.Errorf("tables of %d bytes", tableBytes)
 	}
@@ -89,7 +92,7 @@ func (c *cut) WriteTables(ctx context.Context, tableBytes int64, create func() (
 		if n+1 == c.breaksAt {
 			return errBroken
 		}
-		w, err := create()
+		w, err := create(firstKey(n))
 		if err != nil {
 			return err
 		}

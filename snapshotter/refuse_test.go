@@ -73,10 +73,10 @@ func TestArgumentsStayTheCallers(t *testing.T) {
 // rawCut writes its tables as it likes and takes no notice of the context.
 type rawCut struct {
 	cut
-	write func(create func() (io.WriteCloser, error)) error
+	write func(create func(first []byte) (io.WriteCloser, error)) error
 }
 
-func (c *rawCut) WriteTables(_ context.Context, _ int64, create func() (io.WriteCloser, error)) error {
+func (c *rawCut) WriteTables(_ context.Context, _ int64, create func(first []byte) (io.WriteCloser, error)) error {
 	return c.write(create)
 }
 
@@ -89,8 +89,8 @@ func TestClosedTableTakesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bucket := objstore.NewMemory("backups")
-			c := &rawCut{write: func(create func() (io.WriteCloser, error)) error {
-				w, err := create()
+			c := &rawCut{write: func(create func(first []byte) (io.WriteCloser, error)) error {
+				w, err := create(firstKey(0))
 				if err != nil {
 					return err
 				}
@@ -127,7 +127,7 @@ func TestCancelAfterEachTable(t *testing.T) {
 		var heedless []snapshotter.Cut
 		for _, c := range someCuts() {
 			c := c.(*cut)
-			heedless = append(heedless, &rawCut{cut: *c, write: func(create func() (io.WriteCloser, error)) error {
+			heedless = append(heedless, &rawCut{cut: *c, write: func(create func(first []byte) (io.WriteCloser, error)) error {
 				return c.WriteTables(context.Background(), 1, create)
 			}})
 		}

@@ -39,8 +39,8 @@ func (c cut) LineageID() string         { return "lineage" }
 func (c cut) Epoch() events.Epoch       { return 0 }
 func (c cut) States() []events.LogState { return nil }
 
-func (c cut) WriteTables(_ context.Context, _ int64, create func() (io.WriteCloser, error)) error {
-	w, err := create()
+func (c cut) WriteTables(_ context.Context, _ int64, create func(first []byte) (io.WriteCloser, error)) error {
+	w, err := create([]byte("key"))
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ func sample() *Manifest {
 	}
 	m.addTable(1, "first table", "00112233445566aa", "8899aabbccddeeff")
 	m.addTable(1, "second table")
+	m.Shards[1].Firsts = []byte("sealed keys")
 	return m
 }
 
@@ -74,7 +75,7 @@ func sampleFull() *Manifest {
 // sample2 is what format 2 can say of the sample.
 func sample2() *Manifest {
 	m := sampleFull()
-	m.Format = 2
+	m.Format, m.Shards[1].Firsts = 2, nil
 	return m
 }
 
@@ -127,6 +128,9 @@ func drawManifest(t *rapid.T) *Manifest {
 				keys = rapid.SliceOfNDistinct(rapid.StringMatching(`[0-9a-f]{16}`), 0, 3, rapid.ID).Draw(t, "keys")
 			}
 			m.addTable(p, rapid.StringN(1, 30, -1).Draw(t, "table"), keys...)
+		}
+		if m.Format > 2 && len(m.Shards[p].Tables) > 0 && rapid.Bool().Draw(t, "with first keys") {
+			m.Shards[p].Firsts = rapid.SliceOfN(rapid.Byte(), 1, 30).Draw(t, "first keys")
 		}
 	}
 	return m

@@ -54,6 +54,10 @@ type Shard struct {
 	Epoch     events.Epoch      `json:"epoch,omitzero"` // under which it was copied; since format 2
 	States    []events.LogState `json:"states"`         // what a restore must come to
 	Tables    []Table           `json:"tables"`         // in order, disjoint
+
+	// Firsts are the first keys of the tables (EncodeFirsts), sealed as the first table
+	// is; none: they stand in the tables only. Since format 3.
+	Firsts []byte `json:"firsts,omitzero"`
 }
 
 // Table is one object with a sorted table in Pebble's format, sealed or as it is.
@@ -296,6 +300,12 @@ func (m *Manifest) validateShard(s Shard) error {
 	}
 	if m.Format == 1 && s.Epoch != 0 {
 		return errors.New("epoch: unknown in format 1")
+	}
+	if m.Format < 3 && s.Firsts != nil {
+		return fmt.Errorf("firsts: unknown in format %d", m.Format)
+	}
+	if s.Firsts != nil && (len(s.Firsts) == 0 || len(s.Tables) == 0) {
+		return errors.New("firsts: empty, or those of no table")
 	}
 	for i, st := range s.States {
 		if err := st.Log.Validate(); err != nil {

@@ -112,9 +112,9 @@ func (f *frozen) LineageID() string         { return "lineage" }
 func (f *frozen) Epoch() events.Epoch       { return 0 }
 func (f *frozen) States() []events.LogState { return f.states }
 
-func (f *frozen) WriteTables(_ context.Context, _ int64, create func() (io.WriteCloser, error)) error {
+func (f *frozen) WriteTables(_ context.Context, _ int64, create func(first []byte) (io.WriteCloser, error)) error {
 	for half := range slices.Chunk(f.lines, max(1, (len(f.lines)+1)/2)) {
-		w, err := create()
+		w, err := create([]byte(half[0]))
 		if err != nil {
 			return err
 		}

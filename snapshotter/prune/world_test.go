@@ -40,9 +40,9 @@ func (c cut) log() events.Log {
 	return events.Log{Origin: events.FirstOrigin(region), Stream: "session", Partition: c.partition}
 }
 
-func (c cut) WriteTables(ctx context.Context, _ int64, create func() (io.WriteCloser, error)) error {
+func (c cut) WriteTables(ctx context.Context, _ int64, create func(first []byte) (io.WriteCloser, error)) error {
 	for n := range c.tables {
-		w, err := create()
+		w, err := create(fmt.Appendf(nil, "key %06d", n))
 		if err != nil {
 			return err
 		}

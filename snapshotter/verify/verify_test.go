@@ -32,9 +32,9 @@ func (c cut) LineageID() string         { return "lineage" }
 func (c cut) Epoch() events.Epoch       { return 3 }
 func (c cut) States() []events.LogState { return nil }
 
-func (c cut) WriteTables(_ context.Context, _ int64, create func() (io.WriteCloser, error)) error {
+func (c cut) WriteTables(_ context.Context, _ int64, create func(first []byte) (io.WriteCloser, error)) error {
 	for n := range 2 {
-		w, err := create()
+		w, err := create(fmt.Appendf(nil, "key %d", n))
 		if err == nil {
 			_, err = fmt.Fprintf(w, "table %d/%d", c.partition, n)
 		}
