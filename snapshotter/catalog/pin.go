@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -51,6 +52,44 @@ func Pin(ctx context.Context, bucket objstore.Bucket, m *format.Manifest, owner 
 		return nil, err
 	}
 	return unpin, nil
+}
+
+// Hold keeps a backup from being deleted for PinFor from now on, for an owner that
+// may end and come back: it takes the place of what the owner held before. Its
+// errors are those of Pin.
+func Hold(ctx context.Context, bucket objstore.Bucket, m *format.Manifest, owner string) error {
+	before, err := held(ctx, bucket, m.Region, m.ID, owner)
+	if err != nil {
+		return err
+	}
+	if _, err := Pin(ctx, bucket, m, owner); err != nil {
+		return err
+	}
+	_ = remove(ctx, bucket, before) // they end by themselves
+	return nil
+}
+
+// Release ends what Hold did. What cannot be removed ends by itself, later.
+func Release(ctx context.Context, bucket objstore.Bucket, r events.Region, id, owner string) error {
+	pins, err := held(ctx, bucket, r, id, owner)
+	if err != nil {
+		return err
+	}
+	return remove(ctx, bucket, pins)
+}
+
+func held(ctx context.Context, bucket objstore.Reader, r events.Region, id, owner string) ([]PinStatus, error) {
+	pins, err := Pins(ctx, bucket, r)
+	return slices.DeleteFunc(pins, func(p PinStatus) bool { return p.Backup != id || p.Owner != owner }), err
+}
+
+func remove(ctx context.Context, bucket objstore.Deleter, pins []PinStatus) error {
+	for _, p := range pins {
+		if err := bucket.Delete(ctx, p.Object); err != nil {
+			return fmt.Errorf("pin of backup %s: %w", p.Backup, err)
+		}
+	}
+	return nil
 }
 
 // PinStatus is a pin that is there.

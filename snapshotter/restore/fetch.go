@@ -55,10 +55,15 @@ func (src Source) Hash(ctx context.Context, t format.Table) error {
 // pass: damage may be that of one reading. Damage that stays is of kind
 // events.KindInconsistent.
 func Retry(ctx context.Context, do func() error) error {
+	return retryIf(ctx, objstore.IsTemporary, do)
+}
+
+// retryIf is Retry, where errors that are no damage may pass if passes says so.
+func retryIf(ctx context.Context, passes func(error) bool, do func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := do()
 		damaged := errors.Is(err, objstore.ErrCorrupt)
-		if attempt < fetchAttempts && (damaged || objstore.IsTemporary(err)) {
+		if attempt < fetchAttempts && (damaged || passes(err)) {
 			if stopped := pause(ctx); stopped != nil { // one reading proves no damage
 				return fmt.Errorf("%w after attempt %d: %w", stopped, attempt, err)
 			}

@@ -2,6 +2,9 @@
 // those that it builds on, verifies it against its manifest, and hands it to a Target that assembles the
 // state and proves it. Nothing is taken on trust: a table whose size or hash
 // differs, sealed or opened, is refused and named.
+//
+// A table can also be read where it is, at any place (OpenAt): for state that is
+// served before it is here, and for what is looked up in a backup.
 package restore
 
 import (
