@@ -35,6 +35,9 @@
 //   - What is at rest can be checked against what the applies left behind
 //     (Verify, and at the end of every Restore), tombstones and parked records
 //     included. A corrupt file is an error to whoever reads it.
+//   - A shard can be made of tables that stay where they are (RestoreInPlace), and does
+//     everything at once; Hydrate brings them here while it goes on, and proves it. What
+//     is out of reach meanwhile is an error to whoever needs it, and nothing else.
 //   - Whoever waits for a cut (Wait) is woken by the step that reaches it. A Feed
 //     gives every key that has changed since a cut, or says that it cannot: a
 //     shard remembers its last steps only, and its fold waits for nobody.

@@ -113,8 +113,8 @@ func rest(ctx context.Context, d time.Duration) {
 }
 
 func (s *Shard) buildStep() (more bool, err error) {
-	if !s.models.Building() {
-		return false, nil
+	if !s.models.Building() || s.InPlace() != nil {
+		return false, nil // to read everything out of the bucket would be in Hydrate's way
 	}
 	if err := s.checkWritable(); err != nil {
 		return true, err
@@ -208,11 +208,19 @@ func (s *Shard) RebuildModel(name string, fromNow bool) error {
 	if err := s.models.Rebuild(name, fromNow, s.vector); err != nil {
 		return err
 	}
+	s.wakeBuilder()
+	return nil
+}
+
+// wakeBuilder has the builder of read models look again whether there is something to do.
+func (s *Shard) wakeBuilder() {
+	if s.builder == nil {
+		return
+	}
 	select {
 	case s.builder.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // QueryModel reads the entries of a read model whose keys begin with prefix, in

@@ -27,6 +27,7 @@ type Config struct {
 	Rules     map[events.Stream]merge.Rule // the streams that the shard folds
 	Lineage   Lineage                      // given to a database that is made; ignored if there is one
 	Models    []derived.Model              // read models to be kept; entries of others are removed
+	Outside   Outside                      // where tables are that are not in Dir, see RestoreInPlace; nil: nowhere
 	Log       *slog.Logger                 // nil: silent
 
 	// Epoch is the term under which the shard is opened. It is kept in the
@@ -73,6 +74,9 @@ type Shard struct {
 	blocked map[events.Log]error
 	fence   error // why nothing is applied any more; nil if it is
 	recent  recent
+	inPlace *InPlace // nil: all tables are here
+
+	reading reading // of tables that lie outside
 }
 
 const (
@@ -86,12 +90,17 @@ func Open(cfg Config) (*Shard, error) {
 	s := &Shard{cfg: cfg, blocked: map[events.Log]error{}}
 	opts := cfg.PebbleOptions()
 	s.effort.watch(opts.EventListener)
+	if err := s.openOutside(opts); err != nil {
+		return nil, fmt.Errorf("state in %s: %w", cfg.Dir, err)
+	}
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
+		s.reading.end()
 		return nil, fmt.Errorf("state in %s cannot be opened: %w", cfg.Dir, err)
 	}
 	s.db = db
 	if err := s.load(); err != nil {
+		s.reading.end()
 		return nil, errors.Join(fmt.Errorf("state in %s: %w", cfg.Dir, err), db.Close())
 	}
 	return s, nil
@@ -204,6 +213,7 @@ func readLogs(r pebble.Reader, partition int32) (logs map[events.Log]*logEntry, 
 // first: Pebble's flush panics where its Close has an error to return.
 func (s *Shard) Close() error {
 	s.closeModels()
+	s.reading.end()
 	return s.db.Close()
 }
 

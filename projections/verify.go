@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -36,20 +37,23 @@ func (e *DriftError) Error() string {
 
 // Verify recomputes what the database says of each log from what is at rest
 // and reports the logs that differ. It reads one snapshot and disturbs nobody.
-func (s *Shard) Verify() ([]events.LogState, error) {
+func (s *Shard) Verify() ([]events.LogState, error) { return s.verifyWhile(context.Background()) }
+
+// verifyWhile is Verify, until the context ends.
+func (s *Shard) verifyWhile(ctx context.Context) ([]events.LogState, error) {
 	snapshot := s.db.NewSnapshot()
-	states, err := verify(snapshot, s.cfg.Rules, s.cfg.Partition)
+	states, err := verify(ctx, snapshot, s.cfg.Rules, s.cfg.Partition)
 	return states, errors.Join(err, snapshot.Close())
 }
 
 // verify recomputes digests and counts and compares them with those recorded.
 // It returns the recorded states; the error joins a DriftError per log.
-func verify(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) ([]events.LogState, error) {
+func verify(ctx context.Context, r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) ([]events.LogState, error) {
 	stored, err := readLogs(r, partition)
 	if err != nil {
 		return nil, err
 	}
-	found, err := recount(r, rules, partition)
+	found, err := recount(ctx, r, rules, partition)
 	if err != nil {
 		return nil, err
 	}
@@ -87,19 +91,19 @@ type recounted struct {
 }
 
 // recount reads everything.
-func recount(r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) (found *recounter, err error) {
+func recount(ctx context.Context, r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) (found *recounter, err error) {
 	it, err := r.NewIter(nil)
 	if err != nil {
 		return nil, err
 	}
 	defer closeIter(it, &err)
 	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*recounted{}}
-	for it.First(); atState(it); it.Next() {
+	for it.First(); atState(it) && ctx.Err() == nil; it.Next() {
 		if err := found.take(it.Key(), it.Value()); err != nil {
 			return nil, err
 		}
 	}
-	return found, it.Error()
+	return found, errors.Join(ctx.Err(), it.Error())
 }
 
 func (c *recounter) of(l events.Log) *recounted {
