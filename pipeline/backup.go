@@ -133,6 +133,10 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 	defer release()
 	var cuts []snapshotter.Cut
 	for i, shard := range shards {
+		if at := shard.InPlace(); at != nil {
+			return nil, events.Errorf(events.KindNotReady, "shard %d is not proved yet: %d of %d bytes are still in backup %s, out of which it is restored; try again when it is here",
+				p.Shards[i], at.Left, at.Bytes, at.Backup)
+		}
 		cut, freezeErr := shard.Freeze()
 		if freezeErr != nil {
 			return nil, freezeErr

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -42,6 +43,9 @@ type beginnings struct {
 	bucket objstore.Bucket // nil: no backups
 	admin  *kadm.Client
 	log    *slog.Logger
+
+	node    string         // which one this is
+	outside *outsideTables // the tables of backups, where they are; nil: no backups
 }
 
 // beginning is where a shard begins.
@@ -58,9 +62,20 @@ type held struct {
 }
 
 // find brings the directory of a shard to where it begins. Since says for how long
-// that has been tried.
-func (b *beginnings) find(ctx context.Context, partition int32, since time.Time) (beginning, error) {
+// that has been tried. Damaged says that the directory refers to a backup that is
+// damaged: nothing is left there any more.
+func (b *beginnings) find(ctx context.Context, partition int32, since time.Time, damaged bool) (beginning, error) {
+	if damaged && isInPlace(b.fs, StateDir(b.cfg), partition) {
+		if err := b.forget(partition); err != nil {
+			return beginning{}, err
+		}
+	}
 	own, err := b.look(partition)
+	var outside *projections.OutsideError
+	if errors.As(err, &outside) && outside.Lasts() {
+		b.log.Error("shard refers to a backup that is damaged or gone, and is restored again", "shard", partition, "error", err)
+		own, err = held{}, b.forget(partition)
+	}
 	if err != nil {
 		return beginning{}, err
 	}
@@ -82,7 +97,8 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time)
 		m, err := b.usable(ctx, id)
 		backups = others(backups, m)
 		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
-			if err = b.restore(ctx, m, partition); err == nil {
+			inPlace := !damaged && worthInPlace(b.cfg, m.Shards[partition])
+			if err = b.restore(ctx, m, partition, inPlace); err == nil {
 				return beginning{from: "backup " + m.ID}, nil // which has no epoch
 			}
 		}
@@ -193,6 +209,7 @@ func (b *beginnings) look(partition int32) (h held, err error) {
 		return held{}, err
 	}
 	sc.Lineage = newLineage("") // if it is broken off before it has one
+	b.readOutside(&sc)
 	shard, err := openState(sc)
 	if err != nil {
 		return held{}, err
@@ -206,7 +223,12 @@ func (b *beginnings) look(partition int32) (h held, err error) {
 // when the node starts.
 func (b *beginnings) lookAtAll() error {
 	for p := range b.cfg.Partitions {
-		if _, err := b.look(p); err != nil {
+		_, err := b.look(p)
+		var outside *projections.OutsideError
+		if errors.As(err, &outside) {
+			continue // it may pass, and another backup may do as well
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -267,16 +289,30 @@ func (b *beginnings) usable(ctx context.Context, id string) (*format.Manifest, e
 	return m, checkFits(b.cfg, m)
 }
 
-// restore replaces the directory of a shard by one from a backup, once that is
-// proved. What was there before is deleted.
-func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition int32) error {
+// restore replaces the directory of a shard by one from a backup: once that is
+// proved, or, in place, by one that refers to the backup's tables. What was there before
+// is deleted.
+func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition int32, inPlace bool) error {
 	begun := time.Now()
-	b.log.Info("shard is restored", "shard", partition, "backup", m.ID)
+	b.log.Info("shard is restored", "shard", partition, "backup", m.ID, "in_place", inPlace)
 	aside := filepath.Join(b.cfg.DataDir, "moving", fmt.Sprintf(shardName, partition))
 	t := &stateTarget{cfg: b.cfg, fs: b.fs, log: b.log, dir: aside, lineage: newLineage(m.ID)}
 	if err := t.clear(); err != nil {
 		return err
 	}
+	bring := b.copyShard
+	if inPlace {
+		bring = b.referTo
+	}
+	if err := bring(ctx, m, partition, t); err != nil {
+		return errors.Join(err, b.fs.RemoveAll(aside))
+	}
+	b.log.Info("shard is restored", "shard", partition, "backup", m.ID, "proved", !inPlace, "took", time.Since(begun).String())
+	return b.take(partition, aside)
+}
+
+// copyShard fetches the tables of a shard and proves what they make.
+func (b *beginnings) copyShard(ctx context.Context, m *format.Manifest, partition int32, t *stateTarget) error {
 	src, err := newSource(b.cfg, b.bucket, nil)
 	if err != nil {
 		return err
@@ -285,11 +321,15 @@ func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition 
 	if err != nil {
 		return err
 	}
-	if err := restore.Shard(ctx, src, chain, partition, t, nil); err != nil {
-		return errors.Join(err, b.fs.RemoveAll(aside))
+	return restore.Shard(ctx, src, chain, partition, t, nil)
+}
+
+// referTo leaves the tables of a shard where they are, and the backup held.
+func (b *beginnings) referTo(ctx context.Context, m *format.Manifest, partition int32, t *stateTarget) error {
+	if err := b.hold(ctx, m, partition); err != nil {
+		return err
 	}
-	b.log.Info("shard is restored and proved", "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
-	return b.take(partition, aside)
+	return t.restoreInPlace(ctx, b.outside, m, partition)
 }
 
 // clean removes what restores that were broken off have left.

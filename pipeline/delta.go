@@ -51,7 +51,7 @@ type deltaCut struct {
 var _ snapshotter.Cut = deltaCut{}
 
 // WriteTables implements snapshotter.Cut.
-func (c deltaCut) WriteTables(ctx context.Context, tableBytes int64, create func() (io.WriteCloser, error)) error {
+func (c deltaCut) WriteTables(ctx context.Context, tableBytes int64, create func(first []byte) (io.WriteCloser, error)) error {
 	return c.WriteDelta(ctx, c.since, c.keys, tableBytes, create)
 }
 

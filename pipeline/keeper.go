@@ -40,12 +40,14 @@ type keeper struct {
 	worker *worker
 	log    *slog.Logger
 
-	wake  chan struct{}
-	slots chan struct{} // bounds how many shards are opened at a time
-	tasks sync.WaitGroup
+	wake       chan struct{}
+	slots      chan struct{} // bounds how many shards are opened at a time
+	hydrations chan struct{} // and how many are brought here out of backups
+	tasks      sync.WaitGroup
 
-	mu     sync.Mutex
-	places []place
+	mu      sync.Mutex
+	places  []place
+	damaged map[int32]bool // shards that referred to a backup that is damaged
 }
 
 // place is what the keeper knows of one shard.
@@ -70,7 +72,8 @@ const (
 func newKeeper(cfg *config.Config, begin *beginnings, shards *shardSet, log *slog.Logger) *keeper {
 	k := &keeper{
 		cfg: cfg, begin: begin, shards: shards, log: log, wake: make(chan struct{}, 1),
-		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), places: make([]place, cfg.Partitions),
+		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), hydrations: make(chan struct{}, parallelHydrations),
+		places: make([]place, cfg.Partitions), damaged: map[int32]bool{},
 	}
 	for p := range k.places {
 		k.places[p].state = shardClosed
@@ -149,14 +152,17 @@ func (k *keeper) look(ctx context.Context, p int32) {
 			since := at.since
 			k.tasks.Go(func() {
 				defer cancel()
-				k.open(task, p, since)
+				if shard := k.open(task, p, since); shard != nil && shard.InPlace() != nil {
+					k.startHydrating(ctx, p, shard)
+				}
 			})
 		}
 	}
 }
 
-// open brings a shard to where it begins, claims it, opens it and has it read.
-func (k *keeper) open(ctx context.Context, p int32, since time.Time) {
+// open brings a shard to where it begins, claims it, opens it and has it read. It is
+// nil if that was not possible.
+func (k *keeper) open(ctx context.Context, p int32, since time.Time) (opened *openShard) {
 	select {
 	case k.slots <- struct{}{}:
 		defer func() { <-k.slots }()
@@ -170,15 +176,17 @@ func (k *keeper) open(ctx context.Context, p int32, since time.Time) {
 		}
 	}
 	if err == nil {
-		k.shards.put(p, &openShard{Shard: shard})
+		opened = &openShard{Shard: shard}
+		k.shards.put(p, opened)
 		if c, _ := k.claims.of(shardKey(p)); c.epoch > shard.Epoch() {
-			k.shards.get(p).fence(superseded(c)) // and the next look closes it
+			opened.fence(superseded(c)) // and the next look closes it
 		}
 		k.worker.add(places)
 		k.log.Info("shard is open", "shard", p, "epoch", uint64(shard.Epoch()), "began", began, "took", time.Since(since).String())
 	}
 	k.opened(ctx, p, began, err)
 	k.nudge()
+	return opened
 }
 
 func (k *keeper) opened(ctx context.Context, p int32, began string, err error) {
@@ -204,7 +212,10 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	began, err := k.begin.find(ctx, p, since)
+	k.mu.Lock()
+	damaged := k.damaged[p]
+	k.mu.Unlock()
+	began, err := k.begin.find(ctx, p, since, damaged)
 	if err != nil {
 		return nil, "", err
 	}
@@ -217,6 +228,7 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 		return nil, "", err
 	}
 	sc.Cache, sc.Epoch, sc.Lineage = k.shards.cache, epoch, newLineage("")
+	k.begin.readOutside(&sc)
 	shard, err := openState(sc)
 	return shard, began.from, err
 }

@@ -166,9 +166,9 @@ func (r *Region) takeDir() (err error) {
 }
 
 func (r *Region) beginnings() *beginnings {
-	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log}
+	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log, node: r.name}
 	if r.parts.Bucket != nil {
-		b.bucket = r.parts.Bucket
+		b.bucket, b.outside = r.parts.Bucket, newOutsideTables(r.cfg, r.parts.Bucket, nil)
 	}
 	return b
 }
@@ -214,9 +214,9 @@ func (r *Region) run() error {
 	if r.archiver != nil {
 		r.parts.Registry.MustRegister(archive.NewGauges(r.archiver))
 	}
-	r.worker.claims = r.claims
+	r.worker.claims, r.worker.damaged = r.claims, r.keeper.giveUp
 	r.links.claims, r.links.member = r.claims, r.member
-	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links.all))
+	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links.all), newInPlaceGauges(r.shards))
 	if r.backups != nil {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
 		r.running.Go(func() { r.backups.run(ctx) })

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -33,6 +34,9 @@ type openShard struct {
 	mu      sync.Mutex
 	users   sync.WaitGroup
 	closing bool
+
+	stopHydrating context.CancelFunc // nil: nothing to stop
+	hydrateErr    error              // why the shard is not brought here at present
 }
 
 // use keeps the shard open until done is called; not ok if it is being closed.
@@ -48,10 +52,37 @@ func (s *openShard) use() (ok bool) {
 
 func (s *openShard) done() { s.users.Done() }
 
+// hydrateUntil uses the shard for bringing it here; closing it calls stop first.
+func (s *openShard) hydrateUntil(stop context.CancelFunc) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.users.Add(1)
+	s.stopHydrating = stop
+	return true
+}
+
+func (s *openShard) setHydrating(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hydrateErr = err
+}
+
+func (s *openShard) hydrating() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hydrateErr
+}
+
 // fence ends all applies; what was read can still be.
 func (s *openShard) fence(reason error) {
 	s.mu.Lock()
 	s.closing = true
+	if s.stopHydrating != nil {
+		s.stopHydrating()
+	}
 	s.mu.Unlock()
 	s.Fence(reason)
 }

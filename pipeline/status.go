@@ -60,7 +60,7 @@ func (r *Region) addShard(s *api.Status, p int32) error {
 	shard := shards[0]
 	logs := shard.Logs()
 	row := shardStatus(p, shard.Shard, logs)
-	row.Load = r.load(p, shard.Shard)
+	row.Load, row.InPlace = r.load(p, shard.Shard), inPlaceStatus(shard)
 	row.Node, row.Epoch, row.State, row.Began = r.name, shard.Epoch(), shardOpen, at.began
 	s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
 	left := shownParked - len(s.Examples)
@@ -113,6 +113,7 @@ func (r *Region) problems() []string {
 			parked += st.Parked
 		}
 	}
+	problems = append(problems, r.shards.inPlaceProblems()...)
 	problems = append(problems, r.modelProblems()...)
 	problems = append(problems, r.divergences()...)
 	for _, l := range r.links.all() {

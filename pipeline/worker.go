@@ -45,7 +45,8 @@ type worker struct {
 	mirrors *mirrors
 	log     *slog.Logger
 
-	orders *orders.Queue // between a fold and the next poll
+	orders  *orders.Queue                                         // between a fold and the next poll
+	damaged func(partition int32, shard *openShard, reason error) // has a shard closed and restored again
 
 	mu        sync.Mutex
 	paused    map[events.Log]bool
@@ -223,7 +224,8 @@ func (w *worker) isSure(ctx context.Context) bool {
 	return false
 }
 
-// foldShard applies runs to one shard; while the disk is full it waits.
+// foldShard applies runs to one shard; it waits while the disk is full, or the shard's
+// backup is out of reach and what it has of the shard is not here yet.
 func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs []projections.Run) error {
 	for {
 		done, err := w.pace.apply(p, shard.Shard, runs)
@@ -237,11 +239,21 @@ func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs 
 		case shard.isClosing():
 			w.setWaiting(nil)
 			return nil
-		case !errors.As(err, &full):
-			return err
+		case errors.As(err, &full):
+			w.setWaiting(full)
+			pause(ctx, diskFullPause)
+		default:
+			outside := shard.InPlaceError(err)
+			if outside == nil {
+				return err
+			}
+			if events.KindOf(outside) == events.KindInconsistent {
+				w.damaged(p, shard, outside)
+			}
+			w.setWaiting(outside)
+			pause(ctx, errorPause)
 		}
-		w.setWaiting(full)
-		if pause(ctx, diskFullPause); ended(ctx) {
+		if ended(ctx) {
 			return nil
 		}
 	}

@@ -78,7 +78,7 @@ func RestoreInPlace(ctx context.Context, cfg Config, backup string, layers []Lay
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	return compareStates(cfg.Partition, want, s.Logs())
+	return CompareStates(cfg.Partition, want, s.Logs())
 }
 
 // ingestInPlace makes a database that refers to the tables.

@@ -162,6 +162,18 @@ func (t *tool) shardsCommand() *cobra.Command {
 	}
 }
 
+// inPlaceText says how far a shard is here that is restored while it serves.
+func inPlaceText(at *api.InPlace) string {
+	text := fmt.Sprintf("%d %% are here, %s are still in backup %s", 100*(at.Bytes-at.Left)/max(at.Bytes, 1), term.Bytes(at.Left), at.Backup)
+	switch {
+	case at.Error != "":
+		text += "; they are not brought here at present: " + at.Error
+	case at.Left == 0:
+		text = fmt.Sprintf("all of it is here out of backup %s, and is being proved", at.Backup)
+	}
+	return text
+}
+
 func shardsTable(w io.Writer, s *api.Status) error {
 	var rows [][]string
 	var notes notes
@@ -171,6 +183,9 @@ func shardsTable(w io.Writer, s *api.Status) error {
 			countOrUnknown(sh.Parked), strconv.Itoa(len(sh.Blocked)), cmp.Or(sh.Load.Pace, "unknown"), digestOrUnknown(sh.Digest), sh.Lineage, sh.Began,
 		})
 		notes.add(fmt.Sprintf("shard %d", sh.Partition), sh.Error)
+		if at := sh.InPlace; at != nil {
+			notes.add(fmt.Sprintf("shard %d", sh.Partition), inPlaceText(at))
+		}
 	}
 	err := term.Table(w, []string{"SHARD", "NODE", "EPOCH", "STATE", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "PACE", "DIGEST", "LINEAGE", "BEGAN WITH"}, rows)
 	if err != nil {

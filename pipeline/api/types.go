@@ -245,7 +245,17 @@ type ShardStatus struct {
 	Parked    *int64         `json:"parked"`
 	Digest    *events.Digest `json:"digest"`
 	Blocked   []string       `json:"blocked,omitempty"`
+	InPlace   *InPlace       `json:"in_place,omitempty"` // nil: all of it is here
 	Load      ShardLoad      `json:"load"`
+}
+
+// InPlace says that tables of a shard still lie in a backup, where they are read until they
+// are here. Until then the shard's state is not proved.
+type InPlace struct {
+	Backup string `json:"backup"`
+	Bytes  int64  `json:"bytes"`          // of all tables that were there at first
+	Left   int64  `json:"left"`           // of those that are still; 0: the proof is under way
+	Error  string `json:"error,omitzero"` // why they are not brought here at present
 }
 
 // What holds a shard up, in one word.

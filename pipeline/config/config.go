@@ -57,6 +57,9 @@ type Config struct {
 	// them answers "not configured".
 	Backup *Backup `yaml:"backup"`
 
+	// Restore says how a node takes shards out of backups.
+	Restore Restore `yaml:"restore"`
+
 	// Links are what the links from the other regions mirror into this one.
 	Links Links `yaml:"links"`
 
@@ -293,6 +296,18 @@ type Schedule struct {
 	Copy time.Duration `yaml:"copy"`
 }
 
+// Restore is how a node takes shards out of backups.
+type Restore struct {
+	// Instant has a node serve and fold a shard at once, reading the tables where they
+	// are in the bucket, while it brings them here and then proves them. Default true.
+	// False: a shard is served once all of it is here and proved.
+	Instant bool `yaml:"instant"`
+
+	// InstantFromBytes is how large the tables of a shard are at least for that, 0 or
+	// more, default 64 MiB: what is smaller is here and proved as soon.
+	InstantFromBytes int64 `yaml:"instant_from_bytes"`
+}
+
 // Tombstones are what deletes leave behind, so that older writes of other regions do
 // not bring the deleted back.
 type Tombstones struct {
@@ -356,6 +371,7 @@ func Default() Config {
 		API:           API{Listen: "127.0.0.1:7400", MaxBodyBytes: 8 << 20},
 		Streams:       defaultStreams(),
 		Models:        []string{"event-counts"},
+		Restore:       Restore{Instant: true, InstantFromBytes: 64 << 20},
 		Links:         Links{WindowBytes: defaultWindowBytes},
 		Tombstones:    Tombstones{Keep: 24 * time.Hour},
 		Log:           Log{Level: "info", Format: "text"},

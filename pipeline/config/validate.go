@@ -145,6 +145,9 @@ func (c *Config) checkLimits(p *problems) {
 	if t := c.Limits.MaxClockSkew; t < minClockSkew || t > events.MaxFoldSkew {
 		p.add("limits.max_clock_skew", "want 1s to 5m, got %s; what is further ahead of its record is parked in every region", t)
 	}
+	if n := c.Restore.InstantFromBytes; n < 0 {
+		p.add("restore.instant_from_bytes", "want 0 or more bytes, got %d", n)
+	}
 	if keep := c.Tombstones.Keep; keep != 0 && (keep < minKeep || keep > maxKeep) {
 		p.add("tombstones.keep", "want 1s to 87600h, or 0 to keep them for ever, got %s", keep)
 	}

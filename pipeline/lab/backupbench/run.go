@@ -36,6 +36,7 @@ var sections = []section{
 	{"delta", deltas},
 	{"segments", segments},
 	{"replay", replays},
+	{"instant", instants},
 }
 
 // env is what a section works with.

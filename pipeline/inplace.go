@@ -1,0 +1,416 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
+)
+
+const (
+	hydrateRetryLeast = time.Second
+	hydrateRetryMost  = time.Minute
+
+	// holdAgain is how often a backup is held anew that a shard still lies in.
+	holdAgain = catalog.PinFor / 7
+
+	// parallelInPlace is how many shards are restored in place at a time: it is waiting
+	// for the bucket and for the disk, mostly.
+	parallelInPlace = 8
+
+	// parallelHydrations is how many shards of a node are brought here at a time.
+	parallelHydrations = 2
+)
+
+// outsideTables reads the tables of a region's backups in the bucket. It is safe for
+// concurrent use.
+type outsideTables struct {
+	cfg    *config.Config
+	bucket objstore.Bucket
+	opener *seal.Opener // nil: the identity that is configured
+
+	mu      sync.Mutex
+	backups map[string]*outsideBackup
+}
+
+// outsideBackup is what is known of one backup.
+type outsideBackup struct {
+	src      restore.Source
+	manifest *format.Manifest
+	tables   map[string]format.Table
+}
+
+var _ projections.Outside = (*outsideTables)(nil)
+
+func newOutsideTables(cfg *config.Config, bucket objstore.Bucket, opener *seal.Opener) *outsideTables {
+	return &outsideTables{cfg: cfg, bucket: bucket, opener: opener, backups: map[string]*outsideBackup{}}
+}
+
+// OpenTable implements projections.Outside.
+func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (projections.OutsideTable, error) {
+	b, err := o.backup(ctx, backup)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := b.tables[name]
+	if !ok {
+		return nil, events.Errorf(events.KindInconsistent, "backup %s has no object %s", backup, name)
+	}
+	table, err := b.src.OpenAt(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return table, nil
+}
+
+// backup reads what a backup has, once.
+func (o *outsideTables) backup(ctx context.Context, id string) (*outsideBackup, error) {
+	o.mu.Lock()
+	b, ok := o.backups[id]
+	o.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	m, err := catalog.Manifest(ctx, o.bucket, o.cfg.Region, id)
+	if events.KindOf(err) == events.KindNotFound {
+		return nil, events.Errorf(events.KindInconsistent, "object %s: %w", format.ManifestName(o.cfg.Region, id), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.add(m)
+}
+
+// add takes in a manifest that is known.
+func (o *outsideTables) add(m *format.Manifest) (*outsideBackup, error) {
+	src, err := newSource(o.cfg, o.bucket, o.opener)
+	if err != nil {
+		return nil, err
+	}
+	b := &outsideBackup{src: src, manifest: m, tables: map[string]format.Table{}}
+	for t := range m.Tables() {
+		b.tables[t.Name] = t
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.backups[m.ID] = b
+	return b, nil
+}
+
+// layers are the tables of one shard of a backup and of all that it builds on.
+func (o *outsideTables) layers(ctx context.Context, m *format.Manifest, partition int32) (layers []projections.Layer, err error) {
+	chain, err := catalog.LoadChain(ctx, o.bucket, m)
+	if err != nil {
+		return nil, err
+	}
+	layers = make([]projections.Layer, len(chain))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelInPlace)
+	for i, part := range chain {
+		g.Go(func() (err error) {
+			if layers[i], err = o.layer(ctx, part, partition); err != nil {
+				err = fmt.Errorf("backup %s: %w", part.ID, err)
+			}
+			return err
+		})
+	}
+	return layers, g.Wait()
+}
+
+// layer are the tables of one shard of one backup.
+func (o *outsideTables) layer(ctx context.Context, m *format.Manifest, partition int32) (layer projections.Layer, err error) {
+	b, err := o.add(m)
+	if err != nil {
+		return layer, err
+	}
+	shard := m.Shards[partition]
+	for _, t := range shard.Tables {
+		if err := b.src.Opener.Fits(t.Keys); err != nil {
+			return layer, fmt.Errorf("object %s: %w", t.Name, err)
+		}
+	}
+	firsts, err := b.src.Firsts(ctx, shard, func(ctx context.Context, t *restore.TableAt) ([]byte, error) {
+		return projections.FirstKey(ctx, t)
+	})
+	if err != nil {
+		return layer, err
+	}
+	layer.Backup = m.ID
+	for i, t := range shard.Tables {
+		layer.Tables = append(layer.Tables, projections.LayerTable{Name: t.Name, Size: t.Size, First: firsts[i]})
+	}
+	return layer, nil
+}
+
+// restoreInPlace makes the state of a shard below a directory of tables that stay in
+// the bucket.
+func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables, m *format.Manifest, partition int32) error {
+	layers, err := outside.layers(ctx, m, partition)
+	if err != nil {
+		return err
+	}
+	sc, err := t.config(partition)
+	if err != nil {
+		return err
+	}
+	sc.Outside = outside
+	if err := projections.RestoreInPlace(ctx, sc, m.ID, layers, m.Shards[partition].States); err != nil {
+		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
+	}
+	return nil
+}
+
+// RestoreInPlace makes a new state directory of a backup whose tables stay in the bucket.
+// It can be served at once; whoever opens its shards has to bring the tables here, as a node
+// does, which also proves them. The backup stays pinned for a time (catalog.PinFor), and for
+// longer once a node has it. The job is as for Restore, but that it can ask for nothing but a
+// backup, or the newest.
+func RestoreInPlace(ctx context.Context, job RestoreJob) (*format.Manifest, error) {
+	if job.FS == nil {
+		job.FS = vfs.Default
+	}
+	only := timeline.Request{Target: timeline.Target{Backup: job.Request.Backup}}
+	if !reflect.DeepEqual(job.Request, only) {
+		return nil, events.Errorf(events.KindRefused, "restore to %s: only backups as they are can be served at once", job.Request.Target)
+	}
+	m, err := findManifest(ctx, job.Bucket, job.Config.Region, job.Request.Backup)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFits(job.Config, m); err != nil {
+		return nil, err
+	}
+	if names, err := job.FS.List(job.Dir); err == nil && len(names) > 0 {
+		return nil, events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", job.Dir)
+	}
+	owner := "restored in place, and no node has it yet"
+	if err := catalog.Hold(ctx, job.Bucket, m, owner); err != nil && !errors.Is(err, objstore.ErrAccess) {
+		return nil, err
+	}
+	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
+	if err := t.clear(); err != nil {
+		return nil, err
+	}
+	outside := newOutsideTables(job.Config, job.Bucket, job.Opener)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelInPlace)
+	for _, shard := range m.Shards {
+		g.Go(func() error { return t.restoreInPlace(gctx, outside, m, shard.Partition) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
+	}
+	return m, moveDir(t.fs, t.dir, job.Dir)
+}
+
+// OpenShard opens a shard of a state directory without a node.
+func OpenShard(job RestoreJob, partition int32) (*projections.Shard, error) {
+	if job.FS == nil {
+		job.FS = vfs.Default
+	}
+	sc, err := shardConfig(job.Config, job.FS, job.Log, job.Dir, partition)
+	if err != nil {
+		return nil, err
+	}
+	sc.Outside = newOutsideTables(job.Config, job.Bucket, job.Opener)
+	return openState(sc)
+}
+
+// worthInPlace says whether a shard of a backup is served out of the bucket until it is
+// here. One that is small is here as soon.
+func worthInPlace(cfg *config.Config, shard format.Shard) bool {
+	var size int64
+	for _, t := range shard.Tables {
+		size += t.Size
+	}
+	return cfg.Restore.Instant && len(shard.Tables) > 0 && size >= cfg.Restore.InstantFromBytes
+}
+
+// pinOwner is who holds a backup for a shard of a node, also after the node was started
+// again.
+func (b *beginnings) pinOwner(partition int32) string {
+	return fmt.Sprintf("node %s, shard %d, which is still in it", b.node, partition)
+}
+
+// hold keeps a backup from being deleted that a shard still lies in.
+func (b *beginnings) hold(ctx context.Context, m *format.Manifest, partition int32) error {
+	err := catalog.Hold(ctx, b.bucket, m, b.pinOwner(partition))
+	if errors.Is(err, objstore.ErrAccess) {
+		b.log.Warn("the bucket may only be read: a prune could delete the backup that a shard is still in", "shard", partition, "backup", m.ID)
+		return nil
+	}
+	return err
+}
+
+// readOutside has a shard read tables that lie in backups.
+func (b *beginnings) readOutside(sc *projections.Config) {
+	if b.outside != nil {
+		sc.Outside = b.outside
+	}
+}
+
+// forget removes the directory of a shard that lies in a backup and is no good.
+func (b *beginnings) forget(partition int32) error {
+	return b.fs.RemoveAll(shardDir(StateDir(b.cfg), partition))
+}
+
+// isInPlace tells whether the directory of a shard refers to tables outside.
+func isInPlace(fs vfs.FS, stateDir string, partition int32) bool {
+	_, err := fs.Stat(filepath.Join(shardDir(stateDir, partition), projections.InPlaceFile))
+	return err == nil
+}
+
+// startHydrating has the tables of a shard brought here, in a task that ends when the
+// shard is closed.
+func (k *keeper) startHydrating(ctx context.Context, p int32, shard *openShard) {
+	ctx, cancel := context.WithCancel(ctx)
+	if !shard.hydrateUntil(cancel) {
+		cancel()
+		return // it is being closed
+	}
+	k.tasks.Go(func() {
+		defer cancel()
+		k.hydrate(ctx, p, shard)
+	})
+}
+
+// hydrate brings the tables of a shard here that lie in a backup, and proves them; as
+// often as needed, until that is done, the shard turns out to be damaged, or the
+// context ends. It is called from a task of its own, which has the shard in use.
+func (k *keeper) hydrate(ctx context.Context, p int32, shard *openShard) {
+	defer shard.done()
+	backup := shard.InPlace().Backup
+	begun := time.Now()
+	for wait := hydrateRetryLeast; ; wait = min(2*wait, hydrateRetryMost) {
+		err := k.hydrateOnce(ctx, p, shard, backup)
+		switch {
+		case ended(ctx):
+			return
+		case err == nil:
+			k.log.Info("shard is here and proved", "shard", p, "backup", backup, "took", time.Since(begun).String())
+			return
+		case events.KindOf(err) == events.KindInconsistent:
+			k.giveUp(p, shard, err)
+			return
+		}
+		shard.setHydrating(err)
+		k.log.Warn("a shard cannot be brought here from its backup and is tried again", "shard", p, "backup", backup, "error", err)
+		pause(ctx, wait)
+	}
+}
+
+// hydrateOnce tries once, for a time. The backup is held meanwhile.
+func (k *keeper) hydrateOnce(ctx context.Context, p int32, shard *openShard, backup string) error {
+	ctx, cancel := context.WithTimeout(ctx, holdAgain)
+	defer cancel()
+	known, err := k.begin.outside.backup(ctx, backup)
+	if err != nil {
+		return err
+	}
+	if err := k.begin.hold(ctx, known.manifest, p); err != nil {
+		return goneIsDamage(err)
+	}
+	select {
+	case k.hydrations <- struct{}{}:
+		defer func() { <-k.hydrations }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	shard.setHydrating(nil)
+	if err := shard.Hydrate(ctx); err != nil {
+		return err
+	}
+	if err := catalog.Release(ctx, k.begin.bucket, k.cfg.Region, backup, k.begin.pinOwner(p)); err != nil {
+		k.log.Debug("a pin that is not needed any more was not removed; it ends by itself", "backup", backup, "error", err)
+	}
+	return nil
+}
+
+// goneIsDamage: a backup that does not exist any more is one that cannot be read.
+func goneIsDamage(err error) error {
+	if events.KindOf(err) == events.KindNotFound {
+		return events.Errorf(events.KindInconsistent, "%w", err)
+	}
+	return err
+}
+
+// giveUp closes a shard whose tables in a backup are damaged. It is restored again, by
+// copying, from a backup that is whole; what it had folded since is replayed from the logs.
+func (k *keeper) giveUp(p int32, shard *openShard, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := &k.places[p]
+	if at.state != shardOpen || k.shards.get(p) != shard {
+		return // it is being closed already
+	}
+	k.log.Error("a shard that was served out of its backup is damaged, and is restored again", "shard", p, "error", err)
+	at.state, k.damaged[p] = shardClosing, true
+	k.tasks.Go(func() { k.close(p, shard, err) })
+}
+
+// inPlaceStatus is how far a shard is here; nil: all of it.
+func inPlaceStatus(shard *openShard) *api.InPlace {
+	at := shard.InPlace()
+	if at == nil {
+		return nil
+	}
+	s := &api.InPlace{Backup: at.Backup, Bytes: at.Bytes, Left: at.Left}
+	if err := shard.hydrating(); err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}
+
+// inPlaceProblems says which shards cannot be brought here at present.
+func (s *shardSet) inPlaceProblems() (problems []string) {
+	for _, p := range s.numbers() {
+		if shard := s.get(p); shard != nil && shard.InPlace() != nil && shard.hydrating() != nil {
+			problems = append(problems, fmt.Sprintf("shard %d is not brought here from its backup: %s", p, shard.hydrating()))
+		}
+	}
+	return problems
+}
+
+// inPlaceGauges shows how much of a node's shards still lies in backups.
+type inPlaceGauges struct {
+	shards *shardSet
+	left   *prometheus.Desc
+}
+
+func newInPlaceGauges(shards *shardSet) *inPlaceGauges {
+	return &inPlaceGauges{shards: shards, left: prometheus.NewDesc("evenkeel_restore_in_place_bytes",
+		"Bytes of tables that are read out of a backup until they are here.", []string{"shard"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (g *inPlaceGauges) Describe(ch chan<- *prometheus.Desc) { ch <- g.left }
+
+// Collect implements prometheus.Collector.
+func (g *inPlaceGauges) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range g.shards.numbers() {
+		if shard := g.shards.get(p); shard != nil {
+			if at := shard.InPlace(); at != nil {
+				ch <- prometheus.MustNewConstMetric(g.left, prometheus.GaugeValue, float64(at.Left), strconv.Itoa(int(p)))
+			}
+		}
+	}
+}
