@@ -46,11 +46,26 @@ func (f *freshFlags) freshness() (api.Freshness, error) {
 
 func (t *tool) getCommand() *cobra.Command {
 	var fresh freshFlags
+	var at string
+	past := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "get STREAM KEY",
-		Short: "Print a key's value as the node's region has it, and a line end; -o json tells all of it",
-		Args:  cli.Args(cobra.ExactArgs(2)),
+		Short: "Print a key's value as the node's region has it, or a backup had, and a line end; -o json tells all of it",
+		Long: `Print a key's value as the node's region has it, and a line end; -o json tells all of it.
+
+With --at it is the value that a backup has: the one with an id, the newest, or the newest that was begun at or
+before a time. It is read out of the bucket, without anything being restored; what came between that backup and the
+time is not in it. With --config no node is needed.`,
+		Args: cli.Args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case at != "" && (fresh.atLeast.vector != nil || fresh.including != ""):
+				return events.Errorf(events.KindInvalid, "--at reads a backup, which does not get any newer: leave out --at-least and --including")
+			case at != "":
+				return t.getAt(c, past, at, args)
+			case past.path != "" || past.copy != "" || past.identity != "":
+				return events.Errorf(events.KindInvalid, "--config, --copy and --identity need --at: only backups are read without a node")
+			}
 			client, err := t.client()
 			if err != nil {
 				return err
@@ -63,17 +78,22 @@ func (t *tool) getCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.out.Show(c.OutOrStdout(), e, func(w io.Writer) error {
-				if len(e.Siblings) > 0 {
-					return siblingsTable(w, e)
-				}
-				_, err := w.Write(append(e.Value, '\n'))
-				return err
-			})
+			return t.out.Show(c.OutOrStdout(), e, func(w io.Writer) error { return printEntry(w, e) })
 		},
 	}
 	fresh.add(c)
+	past.flags(c)
+	c.Flags().StringVar(&past.identity, "identity", "", "with --config: file with the identity to open tables with (default the configured one)")
+	c.Flags().StringVar(&at, "at", "", `the id of a backup, "newest", a time like 2026-11-26T10:00:00Z, or how long ago, like 2h`)
 	return c
+}
+
+func printEntry(w io.Writer, e *api.Entry) error {
+	if len(e.Siblings) > 0 {
+		return siblingsTable(w, e)
+	}
+	_, err := w.Write(append(e.Value, '\n'))
+	return err
 }
 
 // siblingsTable shows the values of writers who did not know of each other, and

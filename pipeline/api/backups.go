@@ -21,6 +21,23 @@ type BackupsNode interface {
 	PruneBackups(ctx context.Context, p PruneBackupsParams) (*prune.Report, error)
 	CopyBackups(ctx context.Context, p CopyBackupsParams) (*CopyResult, error)
 	ThawBackup(ctx context.Context, p ThawBackupParams) (*Thawed, error)
+	GetAt(ctx context.Context, p GetAtParams) (*EntryAt, error)
+}
+
+// GetAtParams ask for a key as a backup has it.
+type GetAtParams struct {
+	Stream events.Stream `json:"stream"`
+	Key    Bytes         `json:"key"`
+	Backup string        `json:"backup,omitempty"` // id; empty: the newest, or that of Time
+	Time   *time.Time    `json:"time,omitempty"`   // the newest backup that was begun at or before it
+}
+
+// EntryAt is a key as a backup has it. Its context is the cut at which the backup
+// has the stream: what came later is not in it.
+type EntryAt struct {
+	Entry
+	Backup  string    `json:"backup"`
+	Created time.Time `json:"created"` // of the backup
 }
 
 // CopyBackupsParams ask for copies of the backups to be brought up to date.
@@ -191,6 +208,11 @@ func (c *Client) ListBackups(ctx context.Context) (*BackupList, error) {
 // ShowBackup asks for everything about a backup.
 func (c *Client) ShowBackup(ctx context.Context, p ShowBackupParams) (*BackupDetails, error) {
 	return call[BackupDetails](ctx, c, "backup.show", p)
+}
+
+// GetAt reads a key as a backup has it.
+func (c *Client) GetAt(ctx context.Context, p GetAtParams) (*EntryAt, error) {
+	return call[EntryAt](ctx, c, "backup.get", p)
 }
 
 // VerifyBackups has the node verify backups.

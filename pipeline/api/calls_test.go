@@ -222,6 +222,10 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
+			"backup.get", api.GetAtParams{Stream: "session", Key: api.Bytes("k\xff"), Backup: "b"}, &api.EntryAt{Entry: sampleEntry, Backup: "b", Created: sampleTime},
+			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.GetAt(ctx, p.(api.GetAtParams)) },
+		},
+		{
 			"backup.verify", api.VerifyBackupsParams{Backup: "b", All: true, Level: "decode"},
 			&verify.Report{Region: "us-east-1", Level: "decode", Duration: 1.5, Backups: []verify.Backup{{
 				ID: "b", Created: sampleTime, Objects: 3, Bytes: 4, Damaged: []inventory.Problem{{Object: "o", Error: "e"}},

@@ -86,6 +86,10 @@ func (n *fakeNode) ShowBackup(ctx context.Context, p api.ShowBackupParams) (*api
 	return ask[api.BackupDetails](ctx, n, "backup.show", p)
 }
 
+func (n *fakeNode) GetAt(ctx context.Context, p api.GetAtParams) (*api.EntryAt, error) {
+	return ask[api.EntryAt](ctx, n, "backup.get", p)
+}
+
 func (n *fakeNode) VerifyBackups(ctx context.Context, p api.VerifyBackupsParams) (*verify.Report, error) {
 	return ask[verify.Report](ctx, n, "backup.verify", p)
 }

@@ -58,6 +58,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"check":             c.bounded(c.reads, method(node.Check)),
 		"check.acknowledge": c.bounded(c.admin, method(node.Acknowledge)),
 		"backup.show":       c.bounded(c.admin, method(node.ShowBackup)),
+		"backup.get":        c.bounded(c.searches, method(node.GetAt)),
 		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
 		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
 		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
