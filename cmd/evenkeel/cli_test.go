@@ -195,6 +195,7 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"get", "session", "s-1", "--at", "soon"}, code: 2, stderr: []string{`"soon"`}},
 		{args: []string{"get", "session", "s-1", "--at", "newest", "--including", "us-east-1/session/0@0"}, code: 2, stderr: []string{"--at"}},
 		{args: []string{"get", "session", "s-1", "--config", "x"}, code: 2, stderr: []string{"--at"}},
+		{args: []string{"restore", "run", "--instant", "--name", "x"}, code: 2, stderr: []string{"--config"}},
 		{args: []string{"restore", "run", "--name", "../x"}, code: 2, stderr: []string{`"../x"`}},
 		{args: []string{"restore", "run", "--name", "one"}, stdout: []string{"proved", "DIGEST (RECOMPUTED)"}},
 		{args: []string{"restore", "run", "--name", "one"}, code: 4, stderr: []string{"not empty"}},
@@ -241,6 +242,11 @@ data_dir: `+scratch+`
 regions: {us-east-1: {kafka: {seeds: ["127.0.0.1:1"]}}}
 backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`]}
 `)
+	opening := file(t, "opening.yaml", `region: us-east-1
+data_dir: `+scratch+`
+regions: {us-east-1: {kafka: {seeds: ["127.0.0.1:1"]}}}
+backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`], identity_file: `+recovery+`}
+`)
 	ids := func() (ids []string) {
 		var list api.BackupList
 		if err := json.Unmarshal([]byte(command("", "backup", "list", "--config", config, "-o", "json").stdout), &list); err != nil {
@@ -261,6 +267,9 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 		{args: []string{"get", "session", "s-1", "--at", ids[0], "--config", config}, code: 5, stderr: []string{"no identity was given"}},
 		{args: []string{"get", "session", "s-1", "--at", ids[0], "--config", config, "--identity", recovery}, stdout: []string{`{"user":"ada"}` + "\n"}, stderr: []string{ids[0]}},
 		{args: []string{"restore", "run", "--config", config}, code: 5, stderr: []string{"no identity was given", "--identity"}},
+		{args: []string{"restore", "run", "--config", config, "--instant"}, code: 5, stderr: []string{"no identity was given", ".sst.age"}},
+		{args: []string{"restore", "run", "--config", opening, "--instant", "--dir", filepath.Join(scratch, "in-place")}, stdout: []string{ids[0], "Start the node"}},
+		{args: []string{"restore", "run", "--config", opening, "--instant", "--dir", filepath.Join(scratch, "in-place")}, code: 4, stderr: []string{"not empty"}},
 		{args: []string{"restore", "run", "--config", config, "--identity", made[0]}, code: 5, stderr: []string{"sealed for the keys"}},
 		{args: []string{"restore", "run", "--config", config, "--identity", config}, code: 2, stderr: []string{"no age identity"}},
 		{args: []string{"restore", "plan", "--config", config}, stdout: []string{ids[0]}},
