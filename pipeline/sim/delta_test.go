@@ -16,7 +16,11 @@ func TestSimDeltas(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
 		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 2, Deltas: 30 * time.Second}, "us-east-1", "us-west-1", "eu-central-1")
 		defer w.Close()
-		ctx, stop := context.WithTimeout(t.Context(), 8*time.Minute)
+		minutes := 5
+		if testing.Short() {
+			minutes = 2
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Duration(minutes)*time.Minute)
 		defer stop()
 		var writers sync.WaitGroup
 		for i, r := range w.Regions {
@@ -35,7 +39,7 @@ func TestSimDeltas(t *testing.T) {
 		time.Sleep(2 * time.Minute) // whatever has failed before
 		fulls, deltas := w.CheckBackups()
 		t.Logf("%d full backups, %d deltas", fulls, deltas)
-		if fulls < 3 || deltas < 12 {
+		if fulls < 3 || deltas < 3*minutes {
 			t.Errorf("%d full backups and %d deltas", fulls, deltas)
 		}
 	})
