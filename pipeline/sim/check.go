@@ -67,7 +67,7 @@ func (w *World) Settle() {
 func (w *World) Check() {
 	w.t.Helper()
 	logs := w.readLogs()
-	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkOwners(), w.checkNoDivergence()} {
+	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkOwners(), w.checkNoDivergence(), w.checkArchives(logs)} {
 		if err != nil {
 			w.t.Error(err)
 		}

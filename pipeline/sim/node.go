@@ -54,7 +54,7 @@ func (n *Node) TryStart() error {
 	card := newCard(n)
 	w.net.change(func() { n.card, w.net.nodes[n.port] = card, n })
 	node, err := pipeline.StartNode(context.Background(), n.config(), pipeline.Parts{
-		FS: n.disk, Bucket: n.region.Bucket, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.String()),
+		FS: n.disk, Bucket: mortalBucket{n.region.Bucket, card}, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.String()),
 		Listen: w.net.virtual.Listen, Dial: card.dial, KafkaOpts: []kgo.Opt{kgo.Dialer(card.dial)},
 	})
 	if err != nil {

@@ -113,7 +113,7 @@ func (r *Region) config() *config.Config {
 	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}}
 	c.GroupProtocol = cmp.Or(r.world.shape.GroupProtocol, c.GroupProtocol)
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
-	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1}
+	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1, Schedule: config.Schedule{Segment: segmentEvery}}
 	if every := r.world.shape.Deltas; every > 0 {
 		c.Backup.MaxChain = 48
 		c.Backup.Schedule = config.Schedule{Full: 24 * time.Hour, Delta: every, Segment: 2 * time.Second}
