@@ -238,11 +238,11 @@ func OpenShard(job RestoreJob, partition int32) (*projections.Shard, error) {
 // worthInPlace says whether a shard of a backup is served out of the bucket until it is
 // here. One that is small is here as soon.
 func worthInPlace(cfg *config.Config, shard format.Shard) bool {
-	var size int64
-	for _, t := range shard.Tables {
-		size += t.Size
+	var size int64 // of keys and slices, also those that a delta leaves where they were
+	for _, st := range shard.States {
+		size += st.Bytes
 	}
-	return cfg.Restore.Instant && len(shard.Tables) > 0 && size >= cfg.Restore.InstantFromBytes
+	return cfg.Restore.Instant && len(shard.States) > 0 && size >= cfg.Restore.InstantFromBytes
 }
 
 // pinOwner is who holds a backup for a shard of a node, also after the node was started

@@ -303,8 +303,8 @@ type Restore struct {
 	// False: a shard is served once all of it is here and proved.
 	Instant bool `yaml:"instant"`
 
-	// InstantFromBytes is how large the tables of a shard are at least for that, 0 or
-	// more, default 64 MiB: what is smaller is here and proved as soon.
+	// InstantFromBytes is how much a shard holds at least for that, 0 or more, default
+	// 64 MiB: what is smaller is here and proved as soon.
 	InstantFromBytes int64 `yaml:"instant_from_bytes"`
 }
 
