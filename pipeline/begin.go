@@ -307,11 +307,7 @@ func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition 
 	if err := bring(ctx, m, partition, t); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(aside))
 	}
-	how := "shard is restored and proved"
-	if inPlace {
-		how = "shard is restored in place"
-	}
-	b.log.Info(how, "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
+	b.log.Info("shard is restored", "shard", partition, "backup", m.ID, "proved", !inPlace, "took", time.Since(begun).String())
 	return b.take(partition, aside)
 }
 
