@@ -307,7 +307,11 @@ func (b *beginnings) restore(ctx context.Context, m *format.Manifest, partition 
 	if err := bring(ctx, m, partition, t); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(aside))
 	}
-	b.log.Info("shard is restored", "shard", partition, "backup", m.ID, "proved", !inPlace, "took", time.Since(begun).String())
+	if inPlace {
+		b.log.Info("shard is served out of its backup while it is brought here", "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
+	} else {
+		b.log.Info("shard is restored and proved", "shard", partition, "backup", m.ID, "took", time.Since(begun).String())
+	}
 	return b.take(partition, aside)
 }
 
