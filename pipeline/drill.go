@@ -112,7 +112,9 @@ func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) 
 	if err := roomFor(fs, filepath.Dir(scratch), plan.Bytes); err != nil {
 		return err
 	}
-	job.Request.Vector, job.Request.Time, job.Request.Backup = plan.Vector, time.Time{}, "" // what was planned, whatever comes meanwhile
+	if t.target.Backup == "" && len(plan.Vector) > 0 {
+		job.Request.Target = timeline.Target{Vector: plan.Vector} // what was planned, whatever comes meanwhile
+	}
 	restored, err := Restore(ctx, job)
 	if err != nil {
 		return err
