@@ -321,6 +321,8 @@ func (c *claims) lapsed() error {
 		return nil
 	case c.trouble != nil:
 		return c.trouble
+	case c.confirmed.IsZero():
+		return events.Errorf(events.KindNotReady, "claims of shards are not read yet")
 	}
 	return events.Errorf(events.KindNotReady, "claims of shards were last confirmed %s ago", age.Round(time.Second))
 }

@@ -55,8 +55,13 @@ func newShard(a *Archiver, number int32) *shard {
 // errAgain ends a turn after which is looked again where to go on.
 var errAgain = errors.New("a log does not have what comes next")
 
+// errUnsure is told only if it lasts: a node that has just started has yet to learn
+// which shards are its own.
+var errUnsure = errors.New("it is not sure that the shard is the node's")
+
 // run archives until the context ends or the shard is not the node's any more.
 func (s *shard) run(ctx context.Context) {
+	var unsure time.Time // since when; zero: it is not
 	for wait := pauseLeast; ctx.Err() == nil && s.a.node.Archives(s.number); {
 		begun := time.Now()
 		err := s.archive(ctx)
@@ -67,8 +72,18 @@ func (s *shard) run(ctx context.Context) {
 			s.a.metrics.taken.Inc()
 			s.log.Info("another archiver has gone on with the archive of the shard", "error", err)
 			continue
+		case errors.Is(err, errUnsure):
+			if unsure.IsZero() {
+				unsure = begun
+			}
+			if time.Since(unsure) >= pauseMost {
+				s.tell(err)
+			}
 		case !errors.Is(err, errAgain):
 			s.tell(err)
+		}
+		if !errors.Is(err, errUnsure) {
+			unsure = time.Time{}
 		}
 		if time.Since(begun) > pauseMost {
 			wait = pauseLeast
@@ -81,7 +96,7 @@ func (s *shard) run(ctx context.Context) {
 // archive goes on where the archive ends, until somebody else does.
 func (s *shard) archive(ctx context.Context) error {
 	if err := s.a.node.Sure(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnsure, err)
 	}
 	at, err := s.find(ctx)
 	if err != nil {
