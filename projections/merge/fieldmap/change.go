@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -44,8 +45,39 @@ type elementChange struct {
 	add, remove bool
 }
 
+// reader reads what an event does. What it returns lies in its own memory, which is
+// used again with the next event: a fold has one for each.
+type reader struct {
+	members  []member
+	items    [][]byte
+	changes  []change
+	elements []elementChange
+	text     []byte
+}
+
+// keptBytes is about as much memory as a reader keeps from one event to the next.
+const keptBytes = 64 << 10
+
+var spare = sync.Pool{New: func() any { return &reader{} }}
+
+func newReader() *reader { return spare.Get().(*reader) }
+
+// done lets go of what the reader has returned.
+func (r *reader) done() {
+	const memberBytes, changeBytes = 48, 96 // and no element is larger
+	if cap(r.text)+memberBytes*(cap(r.members)+cap(r.items)+cap(r.elements))+changeBytes*cap(r.changes) > keptBytes {
+		return
+	}
+	clear(r.members)
+	clear(r.items)
+	clear(r.changes)
+	clear(r.elements)
+	r.members, r.items, r.changes, r.elements, r.text = r.members[:0], r.items[:0], r.changes[:0], r.elements[:0], r.text[:0]
+	spare.Put(r)
+}
+
 // changesOf reads what an event does, apart from its reset, sorted by name.
-func changesOf(e *events.Event) ([]change, error) {
+func (r *reader) changesOf(e *events.Event) ([]change, error) {
 	switch e.Op {
 	case events.OpDelete:
 		return nil, nil
@@ -54,13 +86,12 @@ func changesOf(e *events.Event) ([]change, error) {
 		if err != nil {
 			return nil, fmt.Errorf("put: %w", err)
 		}
-		changes, err := membersToSet(object)
-		if err != nil {
+		if err := r.membersToSet(object); err != nil {
 			return nil, fmt.Errorf("put: %w", err)
 		}
-		return changes, nil
+		return r.changes, nil
 	case events.OpPatch:
-		changes, err := patch(e)
+		changes, err := r.patch(e)
 		if err != nil {
 			return nil, fmt.Errorf("patch: %w", err)
 		}
@@ -94,126 +125,119 @@ func wantJSON(e *events.Event) error {
 	return nil
 }
 
-func patch(e *events.Event) ([]change, error) {
+func (r *reader) patch(e *events.Event) ([]change, error) {
 	if err := wantJSON(e); err != nil {
 		return nil, err
 	}
 	if err := checkJSON(e.Value); err != nil {
 		return nil, err
 	}
-	parts, err := membersOf(e.Value)
+	parts, err := r.membersOf(e.Value)
 	if err != nil {
 		return nil, err
 	}
-	var all []change
 	for _, p := range parts {
-		read, known := readers[string(p.name)]
+		read, known := partReaders[string(p.name)]
 		if !known {
 			return nil, errors.New("unknown member; known are set, unset, increment, add and remove")
 		}
-		changes, err := read(p.value)
-		if err != nil {
+		if err := read(r, p.value); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
-		}
-		if all == nil {
-			all = changes
-		} else {
-			all = append(all, changes...)
 		}
 	}
 	if len(parts) > 1 {
-		slices.SortStableFunc(all, func(a, b change) int { return bytes.Compare(a.name, b.name) })
+		slices.SortStableFunc(r.changes, func(a, b change) int { return bytes.Compare(a.name, b.name) })
 	}
-	return mergeSame(all)
+	return mergeSame(r.changes)
 }
 
-// readers read the parts of a patch.
-var readers = map[string]func([]byte) ([]change, error){
-	"set":       membersToSet,
-	"unset":     fieldsToUnset,
-	"increment": increments,
-	"add":       func(part []byte) ([]change, error) { return elementChanges(part, elementChange{add: true}) },
-	"remove":    func(part []byte) ([]change, error) { return elementChanges(part, elementChange{remove: true}) },
+// partReaders read the parts of a patch, each into the changes, sorted by name.
+var partReaders = map[string]func(*reader, []byte) error{
+	"set":       (*reader).membersToSet,
+	"unset":     (*reader).fieldsToUnset,
+	"increment": (*reader).increments,
+	"add":       func(r *reader, part []byte) error { return r.elementChanges(part, elementChange{add: true}) },
+	"remove":    func(r *reader, part []byte) error { return r.elementChanges(part, elementChange{remove: true}) },
 }
 
-func membersToSet(object []byte) ([]change, error) {
-	members, err := membersOf(object)
+func (r *reader) membersToSet(object []byte) error {
+	members, err := r.membersOf(object)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changes := make([]change, len(members))
-	values := make([]byte, 0, len(object))
-	for i, m := range members {
-		from := len(values)
-		if values, err = appendCanonical(values, m.value); err != nil {
-			return nil, err
+	from := len(r.changes)
+	for _, m := range members {
+		value, err := r.canonical(m.value)
+		if err != nil {
+			return err
 		}
-		changes[i] = change{name: m.name, kind: register, value: values[from:len(values):len(values)]}
+		r.changes = append(r.changes, change{name: m.name, kind: register, value: value})
 	}
-	return changes, checkNames(changes)
+	return checkNames(r.changes[from:])
 }
 
-func fieldsToUnset(array []byte) ([]change, error) {
-	items, err := itemsOf(array)
+func (r *reader) fieldsToUnset(array []byte) error {
+	items, err := r.itemsOf(array)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changes := make([]change, len(items))
-	for i, item := range items {
+	from := len(r.changes)
+	for _, item := range items {
 		if item[0] != '"' {
-			return nil, errors.New("a field's name is no string")
+			return errors.New("a field's name is no string")
 		}
-		changes[i] = change{name: unquote(item), kind: register}
+		r.changes = append(r.changes, change{name: unquote(item), kind: register})
 	}
+	changes := r.changes[from:]
 	slices.SortFunc(changes, func(a, b change) int { return bytes.Compare(a.name, b.name) })
-	return changes, checkNames(changes)
+	return checkNames(changes)
 }
 
-func increments(object []byte) ([]change, error) {
-	members, err := membersOf(object)
+func (r *reader) increments(object []byte) error {
+	members, err := r.membersOf(object)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changes := make([]change, len(members))
-	for i, m := range members {
+	from := len(r.changes)
+	for _, m := range members {
 		delta, err := strconv.ParseInt(string(m.value), 10, 64)
 		if err != nil {
-			return nil, errors.New("no integer of 64 bits")
+			return errors.New("no integer of 64 bits")
 		}
-		changes[i] = change{name: m.name, kind: counter, delta: delta}
+		r.changes = append(r.changes, change{name: m.name, kind: counter, delta: delta})
 	}
-	return changes, checkNames(changes)
+	return checkNames(r.changes[from:])
 }
 
-func elementChanges(object []byte, what elementChange) ([]change, error) {
-	members, err := membersOf(object)
+func (r *reader) elementChanges(object []byte, what elementChange) error {
+	members, err := r.membersOf(object)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changes := make([]change, len(members))
-	texts := make([]byte, 0, len(object)) // canonical form is never longer
-	for i, m := range members {
-		items, err := itemsOf(m.value)
+	from := len(r.changes)
+	for _, m := range members {
+		items, err := r.itemsOf(m.value)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		changes[i] = change{name: m.name, kind: set, elements: make([]elementChange, len(items))}
-		for j, item := range items {
+		first := len(r.elements)
+		for _, item := range items {
 			if item[0] == '{' || item[0] == '[' {
-				return nil, errors.New("an element is no string, number, boolean or null")
+				return errors.New("an element is no string, number, boolean or null")
 			}
-			from := len(texts)
-			if texts, err = appendCanonical(texts, item); err != nil {
-				return nil, err
+			if what.text, err = r.canonical(item); err != nil {
+				return err
 			}
-			what.text = texts[from:len(texts):len(texts)]
 			if len(what.text) > maxElementBytes {
-				return nil, fmt.Errorf("an element of %d bytes: at most %d", len(what.text), maxElementBytes)
+				return fmt.Errorf("an element of %d bytes: at most %d", len(what.text), maxElementBytes)
 			}
-			changes[i].elements[j] = what
+			r.elements = append(r.elements, what)
 		}
+		// Merged with others later, it must not run into what lies behind it.
+		elements := r.elements[first:len(r.elements):len(r.elements)]
+		r.changes = append(r.changes, change{name: m.name, kind: set, elements: elements})
 	}
-	return changes, checkNames(changes)
+	return checkNames(r.changes[from:])
 }
 
 func checkNames(changes []change) error {

@@ -427,6 +427,8 @@ func BenchmarkFold(b *testing.B) {
 		"remove, seen":  {Op: events.OpPatch, Value: []byte(`{"remove":{"capabilities":["capability5"]}}`), Deps: deps},
 		"put, seen":     {Op: events.OpPut, Value: []byte(`{"field1":"a","field2":"b","field3":"c"}`), Deps: deps},
 		"delete, seen":  {Op: events.OpDelete, Deps: deps},
+		"several, 256 B": {Op: events.OpPatch, Value: []byte(`{"increment":{"messages":1},"add":{"capabilities":["capability5"]},"set":{"field3":"active","field7":"` +
+			strings.Repeat("some text, ", 13) + `"}}`)},
 	} {
 		b.Run(name, func(b *testing.B) {
 			dst := make([]byte, 0, 4<<10)

@@ -27,7 +27,9 @@ func noMeaning(format string, args ...any) error {
 // Fold implements merge.Rule. It goes through the fields of the old slice and
 // the changes once, both sorted by name; what does not change is copied as it is.
 func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte, error) {
-	changes, err := changesOf(e)
+	read := newReader()
+	defer read.done()
+	changes, err := read.changesOf(e)
 	if err != nil {
 		return nil, noMeaning("%s", err)
 	}

@@ -23,21 +23,12 @@ func checkJSON(data []byte) error {
 	if len(data) > maxPayloadBytes {
 		return fmt.Errorf("%d bytes, more than %d", len(data), maxPayloadBytes)
 	}
-	if !json.Valid(data) || !utf8.Valid(data) {
+	s := scanner{data: data}
+	if !s.text() || !utf8.Valid(data) {
 		return errors.New("no valid JSON")
 	}
-	depth := 0
-	for i := 0; i < len(data); i++ {
-		switch data[i] {
-		case '"':
-			i = stringEnd(data, i) - 1
-		case '{', '[':
-			if depth++; depth > maxDepth {
-				return fmt.Errorf("nested more than %d levels deep", maxDepth)
-			}
-		case '}', ']':
-			depth--
-		}
+	if s.levels > maxDepth {
+		return fmt.Errorf("nested more than %d levels deep", maxDepth)
 	}
 	return nil
 }
@@ -46,21 +37,22 @@ func checkJSON(data []byte) error {
 type member struct{ name, value []byte }
 
 // membersOf reads an object, members sorted by name.
-func membersOf(object []byte) ([]member, error) {
+func (r *reader) membersOf(object []byte) ([]member, error) {
 	object = bytes.TrimLeft(object, jsonSpace)
 	if len(object) == 0 || object[0] != '{' {
 		return nil, errors.New("no JSON object where one is wanted")
 	}
-	var all []member
+	from := len(r.members)
 	for i := skipSpace(object, 1); object[i] != '}'; {
 		end := valueEnd(object, i)
 		m := member{name: unquote(object[i:end])}
 		i = skipSpace(object, skipSpace(object, end)+1) // past the colon
 		end = valueEnd(object, i)
 		m.value = object[i:end]
-		all = append(all, m)
+		r.members = append(r.members, m)
 		i = nextItem(object, end)
 	}
+	all := r.members[from:]
 	slices.SortFunc(all, func(a, b member) int { return bytes.Compare(a.name, b.name) })
 	for i := 1; i < len(all); i++ {
 		if bytes.Equal(all[i].name, all[i-1].name) {
@@ -71,58 +63,68 @@ func membersOf(object []byte) ([]member, error) {
 }
 
 // itemsOf reads an array.
-func itemsOf(array []byte) ([][]byte, error) {
+func (r *reader) itemsOf(array []byte) ([][]byte, error) {
 	array = bytes.TrimLeft(array, jsonSpace)
 	if len(array) == 0 || array[0] != '[' {
 		return nil, errors.New("no JSON array where one is wanted")
 	}
-	var all [][]byte
+	from := len(r.items)
 	for i := skipSpace(array, 1); array[i] != ']'; {
 		end := valueEnd(array, i)
-		all = append(all, array[i:end])
+		r.items = append(r.items, array[i:end])
 		i = nextItem(array, end)
 	}
-	return all, nil
+	return r.items[from:], nil
 }
 
-// appendCanonical appends a value in canonical form.
-func appendCanonical(dst, value []byte) ([]byte, error) {
+// canonical is a value in canonical form.
+func (r *reader) canonical(value []byte) ([]byte, error) {
+	from := len(r.text)
+	if err := r.writeCanonical(value); err != nil {
+		return nil, err
+	}
+	return r.text[from:], nil
+}
+
+func (r *reader) writeCanonical(value []byte) error {
 	switch value[0] {
 	case '{':
-		members, err := membersOf(value)
+		members, err := r.membersOf(value)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		dst = append(dst, '{')
+		r.text = append(r.text, '{')
 		for i, m := range members {
 			if i > 0 {
-				dst = append(dst, ',')
+				r.text = append(r.text, ',')
 			}
-			dst = append(appendString(dst, m.name), ':')
-			if dst, err = appendCanonical(dst, m.value); err != nil {
-				return nil, err
+			r.text = append(appendString(r.text, m.name), ':')
+			if err := r.writeCanonical(m.value); err != nil {
+				return err
 			}
 		}
-		return append(dst, '}'), nil
+		r.text = append(r.text, '}')
 	case '[':
-		items, err := itemsOf(value)
+		items, err := r.itemsOf(value)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		dst = append(dst, '[')
+		r.text = append(r.text, '[')
 		for i, item := range items {
 			if i > 0 {
-				dst = append(dst, ',')
+				r.text = append(r.text, ',')
 			}
-			if dst, err = appendCanonical(dst, item); err != nil {
-				return nil, err
+			if err := r.writeCanonical(item); err != nil {
+				return err
 			}
 		}
-		return append(dst, ']'), nil
+		r.text = append(r.text, ']')
 	case '"':
-		return appendString(dst, unquote(value)), nil
+		r.text = appendString(r.text, unquote(value))
+	default:
+		r.text = append(r.text, value...) // a number keeps its text
 	}
-	return append(dst, value...), nil // a number keeps its text
+	return nil
 }
 
 // appendString appends a JSON string. UTF-8 stays as it is.
