@@ -1,7 +1,6 @@
 package events
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -241,6 +240,16 @@ func isStructured(contentType string) bool {
 
 const noStructuredMode = "structured content mode is not understood; use binary mode"
 
+// indexControl is where the first control character of ASCII stands; -1 if there is none.
+func indexControl(text []byte) int {
+	for i, c := range text {
+		if c < 0x20 || c == 0x7f {
+			return i
+		}
+	}
+	return -1
+}
+
 // taken applies the rules that all known headers share.
 func (d *decoder) taken(h *kgo.RecordHeader, bit uint16, err error) error {
 	if err != nil {
@@ -256,7 +265,7 @@ func (d *decoder) taken(h *kgo.RecordHeader, bit uint16, err error) error {
 	if bit != seenDeps && len(h.Value) > MaxAttributeBytes {
 		return decodeErrorf(h.Key, "%d bytes: want at most %d", len(h.Value), MaxAttributeBytes)
 	}
-	if i := bytes.IndexFunc(h.Value, func(c rune) bool { return c < 0x20 || c == 0x7f }); i >= 0 {
+	if i := indexControl(h.Value); i >= 0 {
 		return decodeErrorf(h.Key, "control character at byte %d", i)
 	}
 	return nil
