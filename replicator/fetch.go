@@ -18,7 +18,7 @@ import (
 const (
 	fetchWait      = 500 * time.Millisecond // how long a source may hold a fetch for which it has nothing
 	fetchWaitShort = 20 * time.Millisecond  // the same, while some partition waits for memory
-	fetchBytes     = 16 << 20               // asked for at once
+	fetchBytes     = 24 << 20               // asked for at once
 	fetchVersion   = 17                     // topic ids, diverging epochs, hints about leaders
 	readCommitted  = 1
 
@@ -175,9 +175,9 @@ func (f *fetcher) wanted() wanted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := wanted{flows: map[partition]*flow{}, room: m.room}
-	// Half of the window is for answers under way, the same share for each
-	// lane: so none waits for another one's long poll.
-	w.granted = max(min(fetchBytes, m.cfg.WindowBytes/2/int64(len(m.fetchers))), 1)
+	// Three quarters of the window are for answers under way, the same share for each
+	// lane: so none waits for another one's long poll, and a long way is filled.
+	w.granted = max(min(fetchBytes, m.cfg.WindowBytes*3/4/int64(len(m.fetchers))), 1)
 	if m.used+m.promised+w.granted > m.cfg.WindowBytes {
 		w.crowded, w.granted = true, 0
 		return w
