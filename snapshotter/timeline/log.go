@@ -47,5 +47,5 @@ func Holding(ctx context.Context, bucket objstore.Reader, r events.Region, l eve
 	if err != nil || i == len(a.objects) {
 		return 0, err
 	}
-	return a.objects[i].number, nil
+	return a.objects[i].Number, nil
 }
