@@ -57,7 +57,8 @@ func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region,
 // Listed is a segment in a listing.
 type Listed struct {
 	Number int64
-	Size   int64 // of the object
+	Size   int64  // of the object
+	Class  string // of storage, as the bucket calls it
 }
 
 // Behind lists the segments behind a number, ascending.
@@ -72,7 +73,7 @@ func Behind(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 				yield(Listed{}, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err))
 				return
 			}
-			if n, ok := format.ParseSegmentName(r, shard, info.Name); ok && !yield(Listed{n, info.Size}, nil) {
+			if n, ok := format.ParseSegmentName(r, shard, info.Name); ok && !yield(Listed{n, info.Size, info.Class}, nil) {
 				return
 			}
 		}
