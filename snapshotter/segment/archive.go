@@ -198,7 +198,7 @@ func Header(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 	if err != nil {
 		return nil, readError(name, err)
 	}
-	return header(ctx, bucket, r, shard, Listed{number, info.Size})
+	return header(ctx, bucket, r, shard, Listed{number, info.Size, info.Class})
 }
 
 func header(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {

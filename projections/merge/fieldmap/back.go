@@ -86,7 +86,7 @@ func contentsOf(all []merge.Slice) (map[string]content, error) {
 			c.total, _ = new(big.Int).SetString(string(sum), 10)
 		}
 		if array := j.appendSet(nil, in); len(array) > 0 {
-			items, err := itemsOf(array)
+			items, err := new(reader).itemsOf(array)
 			if err != nil {
 				return nil, err
 			}
