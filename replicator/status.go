@@ -141,7 +141,7 @@ func (m *mover) condition() (trouble error, stops []string) {
 		return errors.New("starting"), m.stops()
 	}
 	if len(m.missing) > 0 {
-		return fmt.Errorf("%s does not have yet: topic %s", m.source.name, strings.Join(m.missing, ", topic ")), m.stops()
+		return fmt.Errorf("%s does not have yet, or does not authorize this link to see: topic %s", m.source.name, strings.Join(m.missing, ", topic ")), m.stops()
 	}
 	for _, key := range sortedKeys(m.parts) {
 		switch p := m.parts[key]; p.state {

@@ -358,7 +358,7 @@ func pauseOf(topic string, num int32) string { return fmt.Sprintf("topic/%s/%d",
 // followGroups brings the offsets of consumer groups in step.
 func (m *mover) followGroups(ctx context.Context) (problems []string, err error) {
 	report, err := follow.Groups(ctx, m.source.admin, m.dest.admin, follow.GroupsConfig{
-		Select: m.cfg.Groups.Match, Mirror: m.cfg.Origin.MirrorTopic, Selected: m.cfg.selects, Translate: m.translate,
+		Select: m.cfg.Groups.Match, Named: m.cfg.Groups.Literals(), Mirror: m.cfg.Origin.MirrorTopic, Selected: m.cfg.selects, Translate: m.translate,
 	})
 	for _, s := range report.Skipped {
 		problems = append(problems, describeSkip(s))

@@ -93,7 +93,8 @@ func withoutLockedOut(allowed, denials []Binding) (left []Binding, problems []AC
 	return left, problems
 }
 
-// difference says what to make and what to remove; both lists are in order.
+// difference says what to make and what to remove; both lists are in order. What is
+// allowed to the link stays: it got that before it could allow itself anything.
 func difference(wanted, existing []Binding, cfg ACLConfig) (missing, surplus []Binding) {
 	for _, b := range wanted {
 		if !has(existing, b) {
@@ -101,7 +102,8 @@ func difference(wanted, existing []Binding, cfg ACLConfig) (missing, surplus []B
 		}
 	}
 	for _, b := range existing {
-		if b.within(cfg.MirrorPrefix) && !has(wanted, b) && (cfg.Keep == nil || !cfg.Keep(b)) {
+		own := b.Principal == cfg.Principal && b.allows()
+		if b.within(cfg.MirrorPrefix) && !has(wanted, b) && !own && (cfg.Keep == nil || !cfg.Keep(b)) {
 			surplus = append(surplus, b)
 		}
 	}

@@ -56,8 +56,7 @@ type ACLProblem struct {
 
 // ACLs gives those who may read a topic at the source the right to read its
 // mirror, takes what the source took, and lets nobody but the link write mirrors.
-// The clients need DESCRIBE on the source cluster, DESCRIBE and ALTER on the
-// destination's.
+// The clients need DESCRIBE on the source cluster, ALTER on the destination's.
 func ACLs(ctx context.Context, source, dest *kgo.Client, cfg ACLConfig) (ACLReport, error) {
 	if cfg.MirrorPrefix == "" {
 		return ACLReport{}, errors.New("follow ACLs: no prefix of mirrors' names: every binding of the destination would be taken for one on mirrors")

@@ -185,6 +185,21 @@ func TestACLsThatTheSourceDropped(t *testing.T) {
 	}, secured()...)
 }
 
+// What an operator has allowed the link, so that it may begin at all, is not taken from
+// it, not even for a moment.
+func TestACLsOfTheLinkItself(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.eu.grant("link may WRITE us.*", "link may CREATE us.a", "link not READ us.a")
+		r := w.acls(aclConfig)
+		if got := fmt.Sprint(w.eu.granted()); got != "[link may CREATE us.a link may WRITE us.*]" {
+			t.Errorf("left: %s", got)
+		}
+		if len(r.Removed) != 1 || len(r.Strangers) > 0 {
+			t.Errorf("%+v", r)
+		}
+	}, secured()...)
+}
+
 func TestACLsThatAreKept(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.eu.grant("bob may READ us.a", "bob may WRITE us.a", "alice may READ us.a")

@@ -18,6 +18,7 @@ import (
 // that only its namesake has seen.
 type GroupsConfig struct {
 	Select   func(group string) bool   // required: groups
+	Named    []string                  // of them, those to ask about whether they are listed or not: a source lists only what may be seen
 	Selected func(topic string) bool   // required: topics that are mirrored
 	Mirror   func(topic string) string // required: the mirror's name
 
@@ -125,6 +126,11 @@ func (p *groupsPass) readSource(ctx context.Context, source *kadm.Client) error 
 		p.unlistable = append(p.unlistable, Skip{Partition: -1, Reason: SkipFailed, Detail: fmt.Sprintf("list all groups of the source: %v", err)})
 	}
 	names := slices.DeleteFunc(listed.Groups(), func(name string) bool { return name == "" || !p.cfg.Select(name) })
+	for _, name := range p.cfg.Named {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	for chunk := range slices.Chunk(names, groupsPerRequest) {
 		fetched := source.FetchManyOffsets(ctx, chunk...)
 		if fetched.AllFailed() && len(chunk) == len(names) {

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/evenkeel/evenkeel/replicator/follow"
 )
@@ -56,6 +57,33 @@ func reasons(r follow.GroupsReport) map[follow.SkipReason]int {
 		n[s.Reason]++
 	}
 	return n
+}
+
+// A source lists only the groups that may be seen. One that is named is asked about all
+// the same; it need not be there.
+func TestGroupsThatMayNotBeSeen(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.copied("a", 10, 10)
+		w.us.commit("hidden", "a", 0, 4)
+		w.us.commit("seen", "a", 0, 4)
+		user := w.us.dial(false, kgo.SASL(plain.Auth{User: "alice", Pass: "alice"}.AsMechanism()))
+		defer user.Close()
+		for _, b := range []*kadm.ACLBuilder{
+			kadm.NewACLs().Allow("User:alice").AllowHosts().Operations(kmsg.ACLOperationRead).Topics("a"),
+			kadm.NewACLs().Allow("User:alice").AllowHosts().Operations(kmsg.ACLOperationDescribe).Groups("seen"),
+		} {
+			_, err := w.us.adm.CreateACLs(context.Background(), b.ResourcePatternType(kadm.ACLPatternLiteral))
+			w.us.do(err)
+		}
+		cfg := groupsConfig
+		cfg.Named = []string{"hidden", "seen", "not there"}
+		w.later()
+		r, err := follow.Groups(context.Background(), kadm.NewClient(user), w.eu.adm, cfg)
+		w.us.do(err)
+		if r.Committed != 1 || len(r.Skipped) < 1 || r.Skipped[0].Group != "hidden" || !strings.Contains(r.Skipped[0].Detail, "GROUP_AUTHORIZATION_FAILED") {
+			t.Errorf("%+v", r)
+		}
+	}, secured()...)
 }
 
 func TestGroupsFollow(t *testing.T) {
