@@ -330,12 +330,15 @@ func (f *fetcher) takePartitions(ctx context.Context, want wanted, resp *kmsg.Fe
 // tells whether the records are to be taken.
 func (f *fetcher) judge(fl *flow, rp *kmsg.FetchResponseTopicPartition) bool {
 	p := fl.part
-	if d := rp.DivergingEpoch; d.EndOffset >= 0 {
-		f.m.halt(p, truncated(d.EndOffset, fl.next))
-		return false
-	}
 	err := kerr.ErrorForCode(rp.ErrorCode)
-	switch {
+	switch d := rp.DivergingEpoch; {
+	case d.EndOffset >= 0:
+		// What of it is in the mirror is seen when all that is under way has landed.
+		f.m.doubt(p)
+		f.session.forget(p)
+		f.m.interrupt(fl, fmt.Errorf("read %s, %s, offset %d: the source has lost records: leader epoch %d ends at offset %d",
+			f.m.source.name, p.partition, fl.next, d.Epoch, d.EndOffset))
+		return false
 	case err == nil:
 		f.m.noteEnd(fl, rp)
 		return true

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/evenkeel/evenkeel/replicator/ledger"
 )
 
 // names are the distinct topics of what is located.
@@ -115,33 +117,72 @@ func (m *mover) findEpochs(ctx context.Context, todo []*locating) error {
 	if m.relay != nil {
 		return nil // a peer's epochs are not the origin's
 	}
-	var req kadm.OffsetForLeaderEpochRequest
-	var asked []*locating
+	asked := map[*locating]int32{}
 	for _, l := range todo {
 		l.epochs = m.ledger.Epochs(l.partition.ledger())
 		next, mapped := l.f.next()
 		if epoch := l.epochBefore(next); mapped && epoch >= 0 {
-			req.Add(l.topic, l.num, epoch)
-			asked = append(asked, l)
+			asked[l] = epoch
 		}
 	}
-	if len(asked) == 0 {
-		return nil
+	for len(asked) > 0 { // mostly once, and each time for earlier epochs
+		if err := m.askEpochs(ctx, asked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askEpochs asks about an epoch for each, and leaves those about which to ask
+// next.
+func (m *mover) askEpochs(ctx context.Context, asked map[*locating]int32) error {
+	var req kadm.OffsetForLeaderEpochRequest
+	for l, epoch := range asked {
+		req.Add(l.topic, l.num, epoch)
 	}
 	resp, err := m.source.admin.OffsetForLeaderEpoch(ctx, req)
 	if err != nil {
 		return fmt.Errorf("leader epochs of %s: %w", m.source.name, err)
 	}
-	for _, l := range asked {
+	for l, epoch := range asked {
+		delete(asked, l)
 		r, ok := resp[l.topic][l.num]
 		switch {
 		case !ok || r.Err != nil:
 			l.fail(fmt.Errorf("leader epoch of %s, %s: %w", m.source.name, l.partition, cmpErr(r.Err)))
 		case r.EndOffset >= 0:
-			l.f.epochKnown, l.f.epochEnd = true, r.EndOffset
+			end, earlier := common(l.epochs, epoch, r.LeaderEpoch, r.EndOffset)
+			if !l.f.epochKnown || end < l.f.epochEnd {
+				l.f.epochKnown, l.f.epochEnd = true, end
+			}
+			if earlier >= 0 {
+				asked[l] = earlier
+			}
 		}
 	}
 	return nil
+}
+
+// common is up to where a log is the one that was mirrored, as far as its answer about
+// an epoch shows: the last epoch that it has had up to the asked one, and where that
+// ended. If it was never led under the asked one, it has lost all records of that, but has
+// perhaps others under the epochs before, which do not count (KIP-101). If it answers with
+// an epoch of which nothing was mirrored, earlier is the one to ask about next; else it is
+// -1.
+func common(mirrored []ledger.Epoch, asked, answered int32, end int64) (upTo int64, earlier int32) {
+	if answered >= asked {
+		return end, -1
+	}
+	earlier = -1
+	for _, e := range mirrored {
+		if e.Epoch > answered {
+			return min(end, e.Start), earlier
+		}
+		if earlier = e.Epoch; e.Epoch == answered {
+			earlier = -1
+		}
+	}
+	return end, earlier // not reached: the asked one is among them
 }
 
 func cmpErr(err error) error {

@@ -73,7 +73,7 @@ func (f findings) decide() (start, *StoppedError) {
 	}
 	next, mapped := f.next()
 	if !mapped {
-		next = f.sourceStart
+		return start{}, f.mirrorTruncated()
 	}
 	s := start{next: next, end: f.mirrorEnd}
 	if f.fresh && f.mirrorEnd == 0 && !chosen && f.sourceStart > 0 {
@@ -84,8 +84,18 @@ func (f findings) decide() (start, *StoppedError) {
 	return s, f.missing(next)
 }
 
+// mirrorTruncated is for a mirror that ends before what is known of its offsets
+// begins: where an operator once let it go on.
+func (f findings) mirrorTruncated() *StoppedError {
+	first := f.runs.Runs()[0]
+	stop := stopped(MirrorTruncated, f.mirrorEnd, first.Dest-1, "%s in %s ends at offset %d: it has lost all from there on, also what it had before "+
+		"offset %d, where an operator let it go on; an unclean leader was elected, or its disk was restored", f.mirror, f.destName, f.mirrorEnd, first.Dest)
+	stop.next = first.Source
+	return stop
+}
+
 // next is the offset of the source up to which everything has been read. mapped
-// is false where an operator lets the mirror begin behind what it has.
+// is false if the mirror ends before anything is known of its offsets.
 func (f findings) next() (next int64, mapped bool) {
 	next, mapped = f.runs.Source(f.mirrorEnd)
 	if mapped && f.reached.end == f.mirrorEnd {

@@ -232,9 +232,16 @@ func (m *mover) drop(p prepared) {
 	m.discard(p.chunks)
 	part := p.flow.part
 	part.doubts++
-	if errors.Is(p.err, errMoved) {
+	switch {
+	case errors.Is(p.err, errMoved):
 		part.moved = true
 		m.interruptLocked(p.flow, nil)
+		return
+	case errors.Is(p.err, ledger.ErrReplaced) && part.flow == p.flow:
+		// None of what it has lost was mirrored, but where it goes on nobody can tell
+		// by its epochs any more.
+		part.flow.final = stopped(Truncated, -1, -1, "the source has lost records that were read and not mirrored yet: %v", p.err)
+		m.finishLocked(part)
 		return
 	}
 	m.interruptLocked(p.flow, fmt.Errorf("link topic of %s, %s: %w", m.dest.name, part.partition, p.err))

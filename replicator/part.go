@@ -26,6 +26,7 @@ const (
 	Truncated       State = "truncated"        // the mirror has records that the source has lost
 	SourceRecreated State = "source-recreated" // the log is another one than that mirrored so far
 	MirrorRecreated State = "mirror-recreated" // the mirror was deleted
+	MirrorTruncated State = "mirror-truncated" // the mirror has lost records that nobody can tell any more where they came from
 	ForeignWriter   State = "foreign-writer"   // somebody else wrote to the mirror
 	Diverged        State = "diverged"         // mirror and source differ in a record that both have
 	TooLarge        State = "too-large"        // a record is larger than the mirror takes

@@ -82,6 +82,8 @@ func TestDecide(t *testing.T) {
 		{"foreign over the wrap", func(f *findings) {
 			f.mirrorEnd, f.sourceEnd, f.lastSequence = 1<<31+1, 1<<32, math.MaxInt32-1
 		}, 0, 0, ForeignWriter, 1<<31 - 1, 1 << 31},
+		{"goes on where an operator has let it", func(f *findings) { f.runs = runsOf(mapping.Run{Source: 11, Dest: 10}) }, 11, 0, "", 0, 0},
+		{"has lost more than came since", func(f *findings) { f.runs = runsOf(mapping.Run{Source: 11, Dest: 15}) }, 0, 0, MirrorTruncated, 10, 14},
 		{"differs", func(f *findings) { f.tail, f.tailOffset, f.tailMirrorAt = differs, 9, 9 }, 0, 0, Diverged, 9, 9},
 		{"truncated", func(f *findings) { f.sourceEnd = 7 }, 0, 0, Truncated, 7, 9},
 		{"truncated, producer forgotten", func(f *findings) { f.sourceEnd, f.producing = 7, false }, 0, 0, Truncated, 7, 9},
@@ -318,10 +320,39 @@ func show(l Lag) string {
 func TestStates(t *testing.T) {
 	for s, want := range map[State]bool{
 		Starting: false, Mirroring: false, Waiting: false, Paused: false, LostRecords: true, Truncated: true, SourceRecreated: true,
-		MirrorRecreated: true, ForeignWriter: true, Diverged: true, TooLarge: true, Refused: true, Corrupt: true,
+		MirrorRecreated: true, MirrorTruncated: true, ForeignWriter: true, Diverged: true, TooLarge: true, Refused: true, Corrupt: true,
 	} {
 		if s.Stopped() != want {
 			t.Errorf("%s: stopped %t", s, !want)
 		}
+	}
+}
+
+// What two logs have in common is up to where the last epoch ended under which both
+// were led.
+func TestCommon(t *testing.T) {
+	mirrored := []ledger.Epoch{{Epoch: 1, Start: 0}, {Epoch: 3, Start: 50}, {Epoch: 5, Start: 80}}
+	for _, test := range []struct {
+		name            string
+		asked, answered int32
+		end             int64
+		upTo            int64
+		earlier         int32
+	}{
+		{"nothing lost", 5, 5, 120, 120, -1},
+		{"the end lost", 5, 5, 85, 85, -1},
+		{"never led under it", 5, 3, 80, 80, -1},
+		{"never led under it, and lost more", 5, 3, 70, 70, -1},
+		{"never led under it, but for longer under the one before", 5, 3, 100, 80, -1},
+		{"led under one of which nothing was mirrored", 5, 4, 100, 80, 3},
+		{"led under one of which nothing was mirrored, long before", 5, 2, 100, 50, 1},
+		{"led under another only, before all that is known", 5, 0, 100, 0, -1},
+		{"asked again", 3, 1, 60, 50, -1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if upTo, earlier := common(mirrored, test.asked, test.answered, test.end); upTo != test.upTo || earlier != test.earlier {
+				t.Errorf("up to %d, ask about %d; want %d and %d", upTo, earlier, test.upTo, test.earlier)
+			}
+		})
 	}
 }

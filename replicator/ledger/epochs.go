@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -24,22 +25,32 @@ func (l *Ledger) Epochs(p Partition) []Epoch {
 	return l.state.partitions[p].history()
 }
 
-// AppendEpoch notes an epoch, which has to come after the last one. One that is
-// noted already, at this offset or an earlier one, stays as it is: what is written
-// ahead of records is written again if they were not mirrored then. If another instance
-// came first with a later offset it returns ErrSuperseded.
+// ErrReplaced is what AppendEpoch returns if the log had records of a later epoch at the
+// same place, or before it: it has lost them since.
+var ErrReplaced = errors.New("the log has lost records there, of a later leader epoch")
+
+// AppendEpoch notes an epoch, which has to be later than all that begin before it. One
+// that is noted already, at this offset or an earlier one, stays as it is: what is written
+// ahead of records is written again if they were not mirrored then. Earlier ones that were
+// to begin at this offset or behind it are forgotten: the log lost those records before
+// they were mirrored. If another instance came first with a later offset it returns
+// ErrSuperseded.
 func (l *Ledger) AppendEpoch(ctx context.Context, p Partition, e Epoch) error {
 	if e.Epoch < 0 || e.Start < 0 {
 		return fmt.Errorf("append epoch %d at %d to %s: neither may be negative", e.Epoch, e.Start, p)
 	}
 	was := l.Epochs(p)
+	for _, is := range was {
+		if is.Epoch > e.Epoch && is.Start <= e.Start {
+			return fmt.Errorf("append epoch %d at %d to %s: epoch %d began at %d: %w", e.Epoch, e.Start, p, is.Epoch, is.Start, ErrReplaced)
+		}
+	}
 	if covers(was, e) {
 		return nil
 	}
-	if len(was) > 0 {
-		if last := was[len(was)-1]; e.Epoch <= last.Epoch || e.Start <= last.Start {
-			return fmt.Errorf("append epoch %d at %d to %s: it does not come after epoch %d at %d", e.Epoch, e.Start, p, last.Epoch, last.Start)
-		}
+	if len(was) > 0 && e.Epoch <= was[len(was)-1].Epoch {
+		last := was[len(was)-1]
+		return fmt.Errorf("append epoch %d at %d to %s: it does not come after epoch %d at %d", e.Epoch, e.Start, p, last.Epoch, last.Start)
 	}
 	l.mu.Lock()
 	generation := l.state.partition(p).generation
