@@ -5,13 +5,14 @@
 // deploy/kafka/test.sh starts; records are written and read by kcat and franz-go,
 // which know nothing of links, and what kcat reads at both ends is compared: offset,
 // timestamp, key, value and headers. Each test has topics of its own, so all of them
-// share the clusters. Those that kill or restart brokers run one after the other,
-// before the others, which run in parallel.
+// share the clusters. Those that kill or restart these brokers run one after the other,
+// before the others, which run in parallel. TestSecured starts clusters of its own, with TLS, SASL
+// and an authorizer, at ports from 300 above the first on.
 //
 // What is shown here and not by the simulations of package replicator, whose
-// Kafka is an imitation: what real brokers accept, remember, forget, compact and lose.
-// What is not: clusters of several brokers, so no leader that moves and no unclean
-// election; TLS, SASL and ACLs.
+// Kafka is an imitation: what real brokers accept, remember, forget, compact, lose and
+// forbid. What is not: clusters of several brokers, so no leader that moves and no unclean
+// election.
 //
 // Tests that kill draw everything from a seed and print the command that repeats
 // them; -kill.rounds or KILL_ROUNDS says how long they go on. What cannot be repeated is
@@ -34,11 +35,11 @@
 //	testSyncTopicConfigs                          TestTopicConfigs (overrides in place of an exclude filter)
 //	testReplicateSourceDefault                    TestTopicConfigs (what holds at the source holds at the mirror, wherever it comes from)
 //	testReplicateTargetDefault                    TestTopicConfigs (a config that goes back to its default), follow's tests of defaults that differ
-//	topic ACLs                                    replicator/follow, on an imitation: these brokers have no authorizer
-//	IdentityReplicationIntegrationTest            none: a mirror's name says whose it is
+//	topic ACLs                                    TestSecured (PREFIXED ones too, and nobody but the link writes)
+//	IdentityReplicationIntegrationTest            TestNamesOfBothWays (names say whose a mirror is: same offsets for consumers, and no loops)
 //	MirrorConnectorsIntegrationExactlyOnceTest    TestKillRounds, TestZombies, TestForgottenProducer
 //	MirrorConnectorsIntegrationTransactionsTest   TestTransactions, TestOpenTransaction, TestKillRoundsOnHoles
-//	MirrorConnectorsIntegrationSSLTest            none: these brokers have no TLS
+//	MirrorConnectorsIntegrationSSLTest            TestSecured (a password, a certificate; also by a node's configuration)
 //	DedicatedMirrorIntegrationTest                TestZombies (several processes of one link)
 //	DataLossAndTopicResetDetectionIntegrationTest TestRetentionOvertakes, TestRecreatedSource, TestTruncated
 package kafkatest

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator"
@@ -24,6 +23,7 @@ import (
 type link struct {
 	*replicator.Link
 	w      *world
+	log    *logBuffer
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
@@ -32,7 +32,7 @@ type link struct {
 func (w *world) start(changes ...func(*replicator.Config)) *link {
 	w.Helper()
 	cfg := replicator.Config{
-		Origin: events.FirstOrigin(sourceRegion), Destination: w.dest.region, Topics: patterns(w.T, w.topic),
+		Origin: events.FirstOrigin(w.source.region), Destination: w.dest.region, Topics: patterns(w.T, w.topic),
 		Internal: follow.Internal(sourceRegion, destRegion, forgetfulRegion),
 	}
 	for _, change := range changes {
@@ -41,8 +41,8 @@ func (w *world) start(changes ...func(*replicator.Config)) *link {
 	log := new(logBuffer)
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{
-		w: w, cancel: cancel, ended: make(chan struct{}),
-		Link: replicator.NewLink([]kgo.Opt{kgo.SeedBrokers(w.source.address)}, []kgo.Opt{kgo.SeedBrokers(w.dest.address)}, cfg,
+		w: w, log: log, cancel: cancel, ended: make(chan struct{}),
+		Link: replicator.NewLink(w.source.reach(), w.dest.reach(), cfg,
 			replicator.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(log, nil))),
 	}
 	go func() {

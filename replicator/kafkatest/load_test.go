@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +24,7 @@ type load struct {
 	running sync.WaitGroup
 	acked   atomic.Int64 // records of runs of kcat that ended well
 	failed  atomic.Int64 // runs that did not: their records may or may not be there
+	reason  atomic.Value // error of the last that did not
 }
 
 const (
@@ -80,8 +80,8 @@ func (w *world) transactionalLoad(seed uint64) *load {
 // transact makes transactions until the context ends or one is in doubt: then the
 // next producer of this name has the broker end it.
 func (l *load) transact(ctx context.Context, random *rand.Rand) (fine bool) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(l.w.source.address), kgo.TransactionalID(l.w.topic), kgo.TransactionTimeout(transactionTimeout),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordDeliveryTimeout(transactionTimeout))
+	client, err := kgo.NewClient(append(l.w.source.reach(), kgo.TransactionalID(l.w.topic), kgo.TransactionTimeout(transactionTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordDeliveryTimeout(transactionTimeout))...)
 	if err != nil {
 		return false
 	}
@@ -133,11 +133,11 @@ func (l *load) run(codec string, run int, random *rand.Rand) (acked bool) {
 		fmt.Fprintf(&input, "key-%d\t%s %d %d %x\n", random.IntN(50), codec, run, i, bytes.Repeat([]byte{byte(i)}, random.IntN(300)))
 	}
 	lingerMillis := []int{0, 1, 20}[random.IntN(3)]
-	k := exec.Command("kcat", "-P", "-b", l.w.source.address, "-t", l.w.topic, "-K", "\t", "-z", codec, "-H", "codec="+codec,
+	_, err := l.w.source.kcat(&input, "-P", "-t", l.w.topic, "-K", "\t", "-z", codec, "-H", "codec="+codec,
 		"-X", "acks=all", "-X", "enable.idempotence=true", "-X", "message.timeout.ms=30000", "-X", fmt.Sprintf("linger.ms=%d", lingerMillis))
-	k.Stdin = &input
-	if err := k.Run(); err != nil {
+	if err != nil {
 		l.failed.Add(1) // its broker was killed; the log is the truth
+		l.reason.Store(err)
 		return false
 	}
 	l.acked.Add(int64(n))

@@ -43,7 +43,8 @@ func runProcess(arguments []string) {
 	if err != nil {
 		panic(err)
 	}
-	l := replicator.NewLink([]kgo.Opt{kgo.SeedBrokers(arguments[0])}, []kgo.Opt{kgo.SeedBrokers(arguments[1])}, replicator.Config{
+	seeds := func(addresses string) []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(strings.Split(addresses, ",")...)} }
+	l := replicator.NewLink(seeds(arguments[0]), seeds(arguments[1]), replicator.Config{
 		Origin: events.FirstOrigin(sourceRegion), Destination: events.Region(arguments[2]), Topics: topics,
 	}, replicator.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	go l.Run(context.Background())

@@ -4,7 +4,6 @@ package kafkatest
 
 import (
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,10 +41,8 @@ func (c *cluster) records(topic string, num int32, n int) []*kgo.Record {
 // kcatWrite lets a foreign producer write one record.
 func (c *cluster) kcatWrite(topic string, num int32, value string) {
 	c.t.Helper()
-	k := exec.Command("kcat", "-P", "-b", c.address, "-t", topic, "-p", strconv.Itoa(int(num)), "-X", "acks=all")
-	k.Stdin = strings.NewReader(value)
-	if out, err := k.CombinedOutput(); err != nil {
-		c.t.Fatalf("kcat -P: topic %s of %s: %v: %s", topic, c.region, err, out)
+	if _, err := c.kcat(strings.NewReader(value), "-P", "-t", topic, "-p", strconv.Itoa(int(num)), "-X", "acks=all"); err != nil {
+		c.t.Fatalf("topic %s of %s: %v", topic, c.region, err)
 	}
 }
 
@@ -59,10 +56,10 @@ type record struct {
 // committed records only.
 func (c *cluster) read(topic string) map[int32][]record {
 	c.t.Helper()
-	out, err := exec.Command("kcat", "-C", "-e", "-q", "-b", c.address, "-t", topic, "-o", "beginning",
-		"-X", "isolation.level=read_committed", "-X", "fetch.wait.max.ms=50", "-f", "%p %o %T %K:%k %S:%s %h\n").Output()
+	out, err := c.kcat(nil, "-C", "-e", "-q", "-t", topic, "-o", "beginning",
+		"-X", "isolation.level=read_committed", "-X", "fetch.wait.max.ms=50", "-f", "%p %o %T %K:%k %S:%s %h\n")
 	if err != nil {
-		c.t.Fatalf("kcat -C: topic %s of %s: %v", topic, c.region, err)
+		c.t.Fatalf("topic %s of %s: %v", topic, c.region, err)
 	}
 	found := map[int32][]record{}
 	for line := range strings.Lines(string(out)) {

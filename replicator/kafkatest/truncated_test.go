@@ -46,7 +46,7 @@ func TestTruncated(t *testing.T) {
 			}
 			w.source.write(w.topic, 2, lost)
 			for _, num := range []int32{0, 1} {
-				if num == 1 && strings.HasPrefix(os.Getenv("KAFKA_VERSION"), "3.") {
+				if num == 1 && strings.HasPrefix(kafkaVersion(), "3.") {
 					// It came back under the same leader epoch: all there is to see is
 					// that the last record is another.
 					l.awaitState(num, replicator.Diverged)
@@ -110,14 +110,7 @@ func TestMirrorTruncated(t *testing.T) {
 // The broker must be down, and not in good order: it then believes the file.
 func (c *cluster) truncate(topic string, num int32, offset int64) {
 	c.t.Helper()
-	version, dir := os.Getenv("KAFKA_VERSION"), os.Getenv("KAFKA_DIR")
-	if version == "" {
-		version = "4.2.0"
-	}
-	if dir == "" {
-		dir = "../../.kafka"
-	}
-	name := filepath.Join(dir, "data", version, c.region.String(), "log", fmt.Sprintf("%s-%d", topic, num), "00000000000000000000.log")
+	name := filepath.Join(kafkaDir(), "data", kafkaVersion(), c.region.String(), "log", fmt.Sprintf("%s-%d", topic, num), "00000000000000000000.log")
 	text, err := os.ReadFile(name)
 	c.do(err)
 	rest := text

@@ -4,7 +4,9 @@ package kafkatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -50,10 +52,12 @@ type world struct {
 // newWorld makes a world whose topic is not created yet.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{
-		T: t, source: newCluster(t, sourceRegion), dest: newCluster(t, destRegion),
-		topic: fmt.Sprintf("kt-%s-%d", runName, nameSeq.Add(1)),
-	}
+	return worldOf(t, newCluster(t, sourceRegion), newCluster(t, destRegion))
+}
+
+func worldOf(t *testing.T, source, dest *cluster) *world {
+	t.Helper()
+	return &world{T: t, source: source, dest: dest, topic: fmt.Sprintf("kt-%s-%d", runName, nameSeq.Add(1))}
 }
 
 // plainWorld makes a world whose topic is there.
@@ -64,7 +68,7 @@ func plainWorld(t *testing.T, configs ...string) *world {
 	return w
 }
 
-func (w *world) mirror() string { return mirrorOf(w.topic) }
+func (w *world) mirror() string { return events.FirstOrigin(w.source.region).MirrorTopic(w.topic) }
 
 func mirrorOf(topic string) string { return events.FirstOrigin(sourceRegion).MirrorTopic(topic) }
 
@@ -86,20 +90,53 @@ func (w *world) await(what string, most time.Duration, condition func() error) {
 
 // cluster is one region's Kafka, and clients of the test's own.
 type cluster struct {
-	t       *testing.T
-	region  events.Region
-	address string
-	client  *kgo.Client // produces to the partitions that records name
-	admin   *kadm.Client
-	written atomic.Int64
+	t        *testing.T
+	region   events.Region
+	address  string
+	security *security   // of the test's clients; nil: none
+	replicas int16       // of the topics that the test makes
+	client   *kgo.Client // produces to the partitions that records name
+	admin    *kadm.Client
+	written  atomic.Int64
 }
 
+// newCluster is a region of kafka.sh.
 func newCluster(t *testing.T, r events.Region) *cluster {
 	t.Helper()
-	c := &cluster{t: t, region: r, address: addressOf(t, r)}
+	return clusterAt(t, r, addressOf(t, r), 1, nil)
+}
+
+func clusterAt(t *testing.T, r events.Region, address string, replicas int16, as *security) *cluster {
+	t.Helper()
+	c := &cluster{t: t, region: r, address: address, security: as, replicas: replicas}
 	c.client = c.dial()
 	c.admin = kadm.NewClient(c.client)
 	return c
+}
+
+// reach is how a client comes to the cluster.
+func (c *cluster) reach() []kgo.Opt {
+	opts := []kgo.Opt{kgo.SeedBrokers(strings.Split(c.address, ",")...)}
+	if c.security != nil {
+		opts = append(opts, c.security.opts()...)
+	}
+	return opts
+}
+
+// kcat runs kcat to its end.
+func (c *cluster) kcat(input io.Reader, arguments ...string) ([]byte, error) {
+	as := []string{"-b", c.address}
+	if c.security != nil {
+		as = c.security.kcat()
+	}
+	k := exec.Command("kcat", append(as, arguments...)...)
+	k.Stdin = input
+	out, err := k.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("kcat: %w: %s", err, exit.Stderr)
+	}
+	return out, err
 }
 
 func addressOf(t *testing.T, r events.Region) string {
@@ -115,10 +152,9 @@ func addressOf(t *testing.T, r events.Region) string {
 // dial makes a client that the test's end closes.
 func (c *cluster) dial(more ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
-	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(c.address), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.ProducerLinger(0),
-	}, more...)...)
+	client, err := kgo.NewClient(append(append(c.reach(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond), kgo.ProducerLinger(0),
+	), more...)...)
 	if err != nil {
 		c.t.Fatalf("client of %s: %v", c.region, err)
 	}
@@ -148,7 +184,7 @@ func (c *cluster) create(topic string, count int32, configs ...string) {
 	for i := 0; i < len(configs); i += 2 {
 		set[configs[i]] = &configs[i+1]
 	}
-	_, err := c.admin.CreateTopic(c.ctx(), count, 1, set, topic)
+	_, err := c.admin.CreateTopic(c.ctx(), count, c.replicas, set, topic)
 	c.do(err)
 	c.awaitLed(topic)
 	c.t.Cleanup(func() { _, _ = c.admin.DeleteTopics(context.Background(), topic) }) // tidies up; the clusters are thrown away
