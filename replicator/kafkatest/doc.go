@@ -6,13 +6,13 @@
 // which know nothing of links, and what kcat reads at both ends is compared: offset,
 // timestamp, key, value and headers. Each test has topics of its own, so all of them
 // share the clusters. Those that kill or restart these brokers run one after the other,
-// before the others, which run in parallel. TestSecured starts clusters of its own, with TLS, SASL
-// and an authorizer, at ports from 300 above the first on.
+// before the others, which run in parallel. Two tests start clusters of their own, at
+// ports from 300 above the first on: TestReplicated one of three brokers, in which leaders
+// move and unclean ones are elected, and TestSecured two with TLS, SASL and an authorizer.
 //
 // What is shown here and not by the simulations of package replicator, whose
 // Kafka is an imitation: what real brokers accept, remember, forget, compact, lose and
-// forbid. What is not: clusters of several brokers, so no leader that moves and no unclean
-// election.
+// forbid.
 //
 // Tests that kill draw everything from a seed and print the command that repeats
 // them; -kill.rounds or KILL_ROUNDS says how long they go on. What cannot be repeated is
@@ -41,5 +41,5 @@
 //	MirrorConnectorsIntegrationTransactionsTest   TestTransactions, TestOpenTransaction, TestKillRoundsOnHoles
 //	MirrorConnectorsIntegrationSSLTest            TestSecured (a password, a certificate; also by a node's configuration)
 //	DedicatedMirrorIntegrationTest                TestZombies (several processes of one link)
-//	DataLossAndTopicResetDetectionIntegrationTest TestRetentionOvertakes, TestRecreatedSource, TestTruncated
+//	DataLossAndTopicResetDetectionIntegrationTest TestRetentionOvertakes, TestRecreatedSource, TestTruncated, TestReplicated
 package kafkatest

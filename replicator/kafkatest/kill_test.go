@@ -73,7 +73,9 @@ type killing struct {
 	seed    uint64
 	random  *rand.Rand
 	link    *process
-	zombie  *process // frozen, or at work beside the link
+	zombie  *process    // frozen, or at work beside the link
+	leaders *replicated // of whom some are upset; nil: each side is one broker
+	led     string      // the topic whose leaders they are
 	current *load
 	acked   int64 // records that producers know to be written, of loads that have ended
 
@@ -171,10 +173,15 @@ func (k *killing) round(strike string) {
 			brokers = append(brokers, k.source.region.String())
 		case "dest":
 			brokers = append(brokers, k.dest.region.String())
+		default:
+			k.leaders.upset(what, k.led, k.random)
 		}
 		k.pause(200 * time.Millisecond)
 	}
 	k.restart(brokers)
+	if k.leaders != nil {
+		k.leaders.repair()
+	}
 	if respawn {
 		k.pause(time.Second)
 		k.link = k.spawn()
