@@ -10,10 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -36,10 +40,16 @@ type fleetNode struct {
 	process *exec.Cmd // nil: it does not run
 }
 
-func newFleet(t *testing.T, nodes int) *fleet {
+// newFleet starts so many nodes in the first region, and in each of the others.
+func newFleet(t *testing.T, protocol string, first, others int) *fleet {
 	t.Helper()
 	f := &fleet{deployment: prepareDeployment(t)}
+	f.protocol = protocol
 	for _, r := range kafkaRegions {
+		nodes := others
+		if r == kafkaRegions[0] {
+			nodes = first
+		}
 		for i := range nodes {
 			port := f.apis[r]
 			if i > 0 {
@@ -165,25 +175,8 @@ func (n *fleetNode) owns(what string) {
 // group waits, while all of them are written to. Afterwards every acknowledged write
 // is in every region's view, whichever node is asked, and all digests are equal.
 func TestKafkaNodes(t *testing.T) {
-	f := newFleet(t, 2)
-	const seed = 7
-	rng := rand.New(rand.NewPCG(seed, seed))
-	ctx, stopWriting := context.WithCancel(t.Context())
-	defer stopWriting()
-	ledger := acked{writes: map[events.Position]string{}}
-	keys := sync.Map{} // key → value of what was acknowledged
-	var writers sync.WaitGroup
-	for _, n := range f.all {
-		writers.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
-				key, value := fmt.Sprintf("%s-%06d", n.name, i), fmt.Sprintf("value-%d", i)
-				if ledger.write(ctx, n.client, key, value) {
-					keys.Store(key, value)
-				}
-				time.Sleep(10 * time.Millisecond) // a writer's pace
-			}
-		})
-	}
+	f := newFleet(t, "", 2, 2)
+	w := f.write()
 	us, other := f.nodesOf("us-east-1")[0], f.nodesOf("us-east-1")[1]
 	us.kill()
 	other.owns("kill -9")
@@ -202,25 +195,121 @@ func TestKafkaNodes(t *testing.T) {
 	eu.signal(syscall.SIGCONT)
 	eu.awaitReady()
 
-	for range 6 {
-		n := f.all[rng.IntN(len(f.all))]
-		n.kill()
-		time.Sleep(time.Duration(rng.IntN(15_000)) * time.Millisecond) // within the session timeout, or after it
-		n.start()
-		n.awaitReady()
-	}
-	stopWriting()
-	writers.Wait()
-	f.settle(len(ledger.writes))
-	f.checkMirrors()
-	f.checkLedger(&ledger)
-	f.checkViews(&keys)
+	f.killAny(6)
+	w.check()
 	if out, code := f.evenkeel("us-east-1", "backup", "create"); code != 0 {
 		t.Errorf("backup: exit %d: %s", code, out)
 	}
 	if out, code := f.evenkeel("us-east-1", "links", "list"); code != 0 {
 		t.Errorf("links: exit %d: %s", code, out)
 	}
+}
+
+// The same with the group's new protocol (KIP-848), in which the brokers share out the
+// shards. Brokers that lack it, as those of Kafka 3.9 do, get the classic one, with
+// which everything else is the same.
+func TestKafkaConsumerProtocol(t *testing.T) {
+	f := newFleet(t, "consumer", 2, 1)
+	want := "consumer"
+	if strings.HasPrefix(os.Getenv("KAFKA_VERSION"), "3.") {
+		want = "classic"
+	}
+	w := f.write()
+	us, other := f.nodesOf("us-east-1")[0], f.nodesOf("us-east-1")[1]
+	f.awaitSpread("us-east-1")
+	if is := f.groupType("us-east-1"); is != want {
+		t.Fatalf("the group is of type %q, want %q", is, want)
+	}
+	us.kill()
+	other.owns("kill -9")
+	us.start()
+	us.awaitReady()
+	f.awaitSpread("us-east-1")
+	other.stop()
+	us.owns("SIGTERM")
+	other.start()
+	other.awaitReady()
+	f.awaitSpread("us-east-1")
+	us.signal(syscall.SIGSTOP)
+	other.owns("SIGSTOP")
+	us.signal(syscall.SIGCONT)
+	us.awaitReady()
+	f.killAny(3)
+	w.check()
+}
+
+// groupType is the type of a region's group, by what its brokers say.
+func (f *fleet) groupType(r events.Region) string {
+	f.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka[r]))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer client.Close()
+	for _, shard := range client.RequestSharded(f.t.Context(), kmsg.NewPtrListGroupsRequest()) {
+		if shard.Err != nil {
+			f.t.Fatal(shard.Err)
+		}
+		for _, g := range shard.Resp.(*kmsg.ListGroupsResponse).Groups {
+			if g.Group == f.topic {
+				return strings.ToLower(g.GroupType)
+			}
+		}
+	}
+	f.t.Fatalf("%s has no group %s", r, f.topic)
+	return ""
+}
+
+// killAny kills nodes by -9, one after the other, and starts each again within the
+// group's patience or after it.
+func (f *fleet) killAny(times int) {
+	f.t.Helper()
+	const seed = 7
+	rng := rand.New(rand.NewPCG(seed, seed))
+	for range times {
+		n := f.all[rng.IntN(len(f.all))]
+		n.kill()
+		time.Sleep(time.Duration(rng.IntN(15_000)) * time.Millisecond) // within the session timeout, or after it
+		n.start()
+		n.awaitReady()
+	}
+}
+
+// writing is writers at all nodes of a fleet, and what was acknowledged to them.
+type writing struct {
+	f       *fleet
+	cancel  context.CancelFunc
+	writers sync.WaitGroup
+	ledger  acked
+	keys    sync.Map // key → value of what was acknowledged
+}
+
+func (f *fleet) write() *writing {
+	ctx, cancel := context.WithCancel(f.t.Context())
+	w := &writing{f: f, cancel: cancel, ledger: acked{writes: map[events.Position]string{}}}
+	for _, n := range f.all {
+		w.writers.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				key, value := fmt.Sprintf("%s-%06d", n.name, i), fmt.Sprintf("value-%d", i)
+				if w.ledger.write(ctx, n.client, key, value) {
+					w.keys.Store(key, value)
+				}
+				time.Sleep(10 * time.Millisecond) // a writer's pace
+			}
+		})
+	}
+	return w
+}
+
+// check ends the writers and looks for what they wrote, everywhere.
+func (w *writing) check() {
+	w.f.t.Helper()
+	w.cancel()
+	w.writers.Wait()
+	w.f.settle(len(w.ledger.writes))
+	w.f.checkMirrors()
+	w.f.checkLedger(&w.ledger)
+	w.f.checkViews(&w.keys)
 }
 
 // awaitSpread waits until every node of a region has a shard.

@@ -41,6 +41,7 @@ type deployment struct {
 	topic  string
 	s3     *s3server.Server
 
+	protocol   string   // of the nodes' groups; empty: the default
 	recipients []string // of the keys operating.key and recovery.key in dir
 	kafka      map[events.Region]string
 	apis       map[events.Region]int
@@ -135,6 +136,9 @@ func (d *deployment) writeNodeConfig(path string, r events.Region, dataDir strin
 	d.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "region: %s\ndata_dir: %s\npartitions: %d\ngroup: %s\n", r, dataDir, kafkaPartitions, d.topic)
+	if d.protocol != "" {
+		fmt.Fprintf(&b, "group_protocol: %s\n", d.protocol)
+	}
 	fmt.Fprintf(&b, "api: {listen: \"127.0.0.1:%d\"}\n", port)
 	fmt.Fprintf(&b, "streams: {session: {topic: %s}}\nregions:\n", d.topic)
 	for _, o := range kafkaRegions {

@@ -166,6 +166,13 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 
+# A member of a group of the new protocol that is gone is replaced as soon as one of the classic protocol that asks for
+# ten seconds, not after 45.
+group.consumer.min.session.timeout.ms=10000
+group.consumer.session.timeout.ms=10000
+group.consumer.min.heartbeat.interval.ms=1000
+group.consumer.heartbeat.interval.ms=1000
+
 # One node, so one replica; few partitions, so a quick start.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4

@@ -32,7 +32,7 @@ type Config struct {
 	// GroupProtocol is how the group shares out shards: "classic" (default), in which
 	// the node says how soon it is missed (10 s), or "consumer" (KIP-848, Kafka 4), in
 	// which the brokers say so (group.consumer.session.timeout.ms, 45 s unless changed).
-	// The same on all nodes of a region.
+	// Brokers that lack it give the classic one. The same on all nodes of a region.
 	GroupProtocol string `yaml:"group_protocol"`
 
 	// API is this node's own HTTP server.
