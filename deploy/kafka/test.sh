@@ -16,6 +16,7 @@ $kafka up
 # One package after the other (-p 1): the second kills brokers.
 # shellcheck disable=SC2046 # one NAME=value a word
 env $($kafka env) go test -p 1 -tags kafka -run Kafka -count=1 -timeout 20m -v ./pipeline/lab ./cmd/evenkeel "$@"
-# Links alone, on the same clusters; every test there has the tag.
+# Links alone, on the same clusters; every test there has the tag. What may run in
+# parallel waits most of the time: for brokers that start, or have to miss each other.
 # shellcheck disable=SC2046 # one NAME=value a word
-env $($kafka env) go test -tags kafka -count=1 -timeout 60m -v ./replicator/kafkatest "$@"
+env $($kafka env) go test -tags kafka -count=1 -parallel 4 -timeout 60m -v ./replicator/kafkatest "$@"

@@ -45,7 +45,7 @@ func testLeaders(t *testing.T, c *replicated, make func(*replicated) *world, led
 	w.source.create(w.topic, partitions)
 	k := newKilling(w)
 	k.leaders, k.led = c, led(w)
-	k.rounds(strikesOnLeaders, (*killRounds+1)/2, func() *load { return k.load(k.seed) }, func() int {
+	k.rounds(strikesOnLeaders, (*killRounds+2)/3, func() *load { return k.load(k.seed) }, func() int {
 		ends := k.source.ends(k.topic)
 		k.await("all is mirrored", patience, func() error { return k.mirrored(ends) })
 		k.link.awaitMirroring()

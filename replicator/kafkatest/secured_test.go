@@ -238,30 +238,17 @@ func testCannotConnect(t *testing.T, source, dest *secured) {
 // Every one of the grants that README.md names is needed: a link without it says that
 // it is not authorized. Each has a user and a topic of its own.
 func testMissingGrants(t *testing.T, source, dest *secured) {
-	atSource := slices.Concat(grantsAtSource, groupGrantsAtSource)
-	atDest := slices.Concat(grantsAtDest, groupGrantsAtDest)
+	grants := slices.Concat(grantsAtSource, groupGrantsAtSource, grantsAtDest, groupGrantsAtDest)
 	var all []*limited
-	for i := range len(atSource) + len(atDest) + 1 {
-		missing := -1
-		if missing = i - len(atSource); missing >= len(atDest) {
-			missing = -1
-		}
-		if missing >= 0 && atDest[missing] == createLinkTopic {
+	for i, missing := range append(grants, "") {
+		if missing == createLinkTopic {
 			continue // it is there by now, see testLinkTopicMissing
 		}
-		all = append(all, newLimited(securedWorld(t, source, dest), source, dest, i, without(atSource, i), without(atDest, missing)))
+		all = append(all, newLimited(securedWorld(t, source, dest), source, dest, fmt.Sprintf("link-%d", i), missing))
 	}
 	for _, l := range all {
 		l.await()
 	}
-}
-
-// without is a list without one of its members, and all of it if there is no such.
-func without(list []string, i int) []string {
-	if i < 0 || i >= len(list) {
-		return list
-	}
-	return slices.Delete(slices.Clone(list), i, i+1)
 }
 
 // limited is a link of which something is asked that it may not be authorized to do.
@@ -272,22 +259,17 @@ type limited struct {
 	changed bool   // what the link has to follow
 }
 
-func newLimited(w *world, source, dest *secured, i int, atSource, atDest []string) *limited {
+func newLimited(w *world, source, dest *secured, user, missing string) *limited {
 	w.Helper()
-	user := fmt.Sprintf("link-%d", i)
-	full := slices.Concat(grantsAtSource, groupGrantsAtSource, grantsAtDest, groupGrantsAtDest)
-	l := &limited{w: w}
-	for _, g := range full {
-		if !slices.Contains(slices.Concat(atSource, atDest), g) {
-			l.missing = g
-		}
+	others := func(lists ...[]string) []string {
+		return linkGrants(w, slices.DeleteFunc(slices.Concat(lists...), func(g string) bool { return g == missing }))
 	}
-	source.grant("User:"+user, linkGrants(w, atSource)...)
-	dest.grant("User:"+user, linkGrants(w, atDest)...)
+	source.grant("User:"+user, others(grantsAtSource, groupGrantsAtSource)...)
+	dest.grant("User:"+user, others(grantsAtDest, groupGrantsAtDest)...)
 	w.source.writeAll(w.topic, 5)
 	w.commit(w.source, w.topic, w.topic, map[int32]int64{0: 3})
-	l.link = w.seenBy(source.as(source.addUser(user)), dest.as(dest.addUser(user))).start(followsGroup(w))
-	return l
+	link := w.seenBy(source.as(source.addUser(user)), dest.as(dest.addUser(user))).start(followsGroup(w))
+	return &limited{link: link, w: w, missing: missing}
 }
 
 // await waits until the link has done all that it may have to do, or says that it is not
