@@ -5,32 +5,18 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
-	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/objstoretest"
 )
 
 // Of 32 publishers of one id exactly one wins, and its manifest is the one that is
-// there: in memory and on a real S3 server.
+// there: in memory and on a real S3 server. Answers get lost, and the store is asked to
+// try again later; who meets what is its own knows it.
 func TestRacingPublishers(t *testing.T) {
-	server, err := s3server.Start(s3server.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0", Buckets: []string{"race"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	accessKey, secretKey := server.Credentials()
-	s3, err := objstore.NewS3(t.Context(), objstore.S3Config{
-		Bucket: "race", Endpoint: server.URL(), Region: s3server.Region, PathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s3.Close()
-	for name, bucket := range map[string]objstore.Bucket{"memory": checked(t), "S3": s3} {
+	for name, bucket := range map[string]objstore.Bucket{"memory": checked(t), "S3": objstoretest.S3(t)} {
 		for round := range 3 {
 			errs := make([]error, 32)
 			var g errgroup.Group
@@ -38,7 +24,12 @@ func TestRacingPublishers(t *testing.T) {
 				g.Go(func() error {
 					m := manifest(us, round)
 					m.Software = fmt.Sprint("publisher ", i)
-					errs[i] = catalog.Publish(t.Context(), bucket, m)
+					faulty := objstore.FaultySeed(bucket, uint64(32*round+i),
+						objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailAfter, Probability: 0.4},
+						objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.Conflict, Probability: 0.4})
+					for errs[i] = catalog.Publish(t.Context(), faulty, m); objstore.IsTemporary(errs[i]); {
+						errs[i] = catalog.Publish(t.Context(), faulty, m)
+					}
 					return nil
 				})
 			}

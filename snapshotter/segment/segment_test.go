@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"reflect"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/objstoretest"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -254,28 +254,50 @@ func TestBlocksAreKafkas(t *testing.T) {
 	}
 }
 
-// Of any number of archivers one gets each place; the same bytes may come again.
+// Of 32 archivers one gets each place, in memory and on a real S3 server; the same bytes
+// may come again. Answers get lost, and the store asks for another try.
 func TestOneWinsEachPlace(t *testing.T) {
-	bucket := objstore.NewMemory("archive")
+	for name, bucket := range map[string]objstore.Bucket{"memory": objstore.NewMemory("archive"), "S3": objstoretest.S3(t)} {
+		t.Run(name, func(t *testing.T) {
+			var newest *format.Segment
+			for range 3 {
+				newest = raceForPlace(t, bucket, newest)
+			}
+		})
+	}
+}
+
+// raceForPlace has 32 archivers append behind a segment, and returns what stands there then.
+func raceForPlace(t *testing.T, bucket objstore.Bucket, newest *format.Segment) *format.Segment {
+	t.Helper()
+	type winner struct {
+		segment *format.Segment
+		object  []byte
+	}
 	var g errgroup.Group
-	won := make(chan []byte, 32)
+	won := make(chan winner, 32)
 	for i := range 32 {
 		g.Go(func() error {
-			b := newBuilder(t, seal.None(), nil)
-			if err := b.Add(logs[0], &kgo.Record{Offset: 0, Timestamp: time.UnixMilli(0), Value: fmt.Append(nil, i)}); err != nil {
+			b := newBuilder(t, seal.None(), newest)
+			next, _ := b.Next(logs[0])
+			if err := b.Add(logs[0], &kgo.Record{Offset: next, Timestamp: time.UnixMilli(0), Value: fmt.Append(nil, i)}); err != nil {
 				return err
 			}
 			s, object, err := b.Close(time.UnixMilli(1), 0, noMarks)
 			if err != nil {
 				return err
 			}
-			switch err := segment.Append(t.Context(), bucket, s, object); {
+			faulty := objstore.FaultySeed(bucket, uint64(i), objstore.Rule{Effect: objstore.FailAfter, Probability: 0.4}, objstore.Rule{Effect: objstore.Conflict, Probability: 0.4})
+			for err = segment.Append(t.Context(), faulty, s, object); objstore.IsTemporary(err); {
+				err = segment.Append(t.Context(), faulty, s, object)
+			}
+			switch {
 			case errors.Is(err, segment.ErrTaken):
 				return nil
 			case err != nil:
 				return err
 			}
-			won <- object
+			won <- winner{s, object}
 			return segment.Append(t.Context(), bucket, s, object)
 		})
 	}
@@ -285,14 +307,12 @@ func TestOneWinsEachPlace(t *testing.T) {
 	if len(won) != 1 {
 		t.Fatalf("%d won", len(won))
 	}
-	body, _, err := bucket.Get(t.Context(), format.SegmentName(region, shard, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	if stored, err := io.ReadAll(body); err != nil || !bytes.Equal(stored, <-won) {
+	w := <-won
+	stored, err := objstore.ReadAll(t.Context(), bucket, format.SegmentName(region, shard, w.segment.Number), 1<<20)
+	if err != nil || !bytes.Equal(stored, w.object) {
 		t.Errorf("another's bytes are stored (%v)", err)
 	}
+	return w.segment
 }
 
 // What is changed, cut off, swapped or not to be opened is refused, and named.
