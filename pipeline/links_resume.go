@@ -116,7 +116,7 @@ func planPart(p *api.ResumedPartition, from string, starts, ends kadm.ListedOffs
 		p.GoesOn = &start.Offset
 	case "latest":
 		p.GoesOn = &end.Offset
-	case "next":
+	case "next", "same":
 		p.GoesOn = p.Next
 	default:
 		if n, err := strconv.ParseInt(from, 10, 64); err == nil {

@@ -12,7 +12,8 @@ import (
 )
 
 // Choice is from where an operator wants a stopped partition mirrored on. What
-// the mirror has it keeps; the offsets that it had before keep no translation.
+// the mirror has it keeps; the offsets that it had before keep no translation, except
+// after retry and same.
 type Choice struct {
 	kind   choiceKind
 	offset int64
@@ -25,19 +26,20 @@ const (
 	earliest                   // from the first record that the source still has
 	latest                     // from the source's end: what is before is given up
 	next                       // from where the link would have gone on
+	again                      // the same log, in a topic that was made anew
 	exactly
 )
 
-var choices = map[string]choiceKind{"retry": retry, "earliest": earliest, "latest": latest, "next": next}
+var choices = map[string]choiceKind{"retry": retry, "earliest": earliest, "latest": latest, "next": next, "same": again}
 
-// ParseChoice reads retry, earliest, latest, next, or an offset of the source.
+// ParseChoice reads retry, earliest, latest, next, same, or an offset of the source.
 func ParseChoice(text string) (Choice, error) {
 	if kind, ok := choices[text]; ok {
 		return Choice{kind: kind}, nil
 	}
 	offset, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || offset < 0 {
-		return Choice{}, events.Errorf(events.KindInvalid, "from %q: want retry, earliest, latest, next, or an offset of the source", text)
+		return Choice{}, events.Errorf(events.KindInvalid, "from %q: want retry, earliest, latest, next, same, or an offset of the source", text)
 	}
 	return Choice{exactly, offset}, nil
 }
@@ -59,11 +61,9 @@ func (l *Link) Resume(ctx context.Context, topic string, num int32, choice Choic
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
-	for _, p := range parts {
-		if choice.kind != retry {
-			if err := m.rebase(ctx, p, choice); err != nil {
-				return nil, err
-			}
+	if choice.kind != retry {
+		if err := m.rebaseAll(ctx, parts, choice); err != nil {
+			return nil, err
 		}
 	}
 	m.mu.Lock()
@@ -129,20 +129,47 @@ func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
 	return parts, nil
 }
 
-// rebase lets the mirror's end stand for the chosen offset of the source. What
-// crashes half-way leaves a partition that stops again.
-func (m *mover) rebase(ctx context.Context, p *part, choice Choice) error {
-	at, err := m.spots(ctx, p)
-	if err != nil {
-		return err
+// rebaseAll lets mirrors go on as a choice has it: all of them, or none if it is refused
+// for one.
+func (m *mover) rebaseAll(ctx context.Context, parts []*part, choice Choice) error {
+	var bases []base
+	for _, p := range parts {
+		b, err := m.base(ctx, p, choice)
+		if err != nil {
+			return err
+		}
+		bases = append(bases, b)
+	}
+	for _, b := range bases {
+		if err := m.rebase(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// base is what a choice comes to: at which places, and what the mirror's offsets are
+// to mean.
+type base struct {
+	part *part
+	at   places
+	runs *mapping.Map
+}
+
+// base finds out what a choice comes to, and changes nothing.
+func (m *mover) base(ctx context.Context, p *part, choice Choice) (base, error) {
+	b := base{part: p}
+	var err error
+	if b.at, err = m.spots(ctx, p); err != nil {
+		return b, err
 	}
 	one := &locating{part: p}
 	end := int64(0)
 	if err := ask(ctx, m.source.name, m.source.admin.ListEndOffsets, []*locating{one}, ofLog, func(_ *locating, o int64) { end = o }); err != nil {
-		return err
+		return b, err
 	}
 	if err := one.broken(); err != nil {
-		return err
+		return b, err
 	}
 	m.mu.Lock()
 	known := int64(-1)
@@ -150,32 +177,40 @@ func (m *mover) rebase(ctx context.Context, p *part, choice Choice) error {
 		known = p.stop.next
 	}
 	m.mu.Unlock()
+	runs := m.ledger.Map(p.ledger()).Clone()
 	from := choice.offset
 	switch choice.kind {
 	case earliest:
-		from = at.logStart
+		from = b.at.logStart
 	case latest:
 		from = end
+	case again:
+		from, _ = runs.Source(b.at.mirrorEnd)
 	case next:
 		if from = known; known < 0 {
-			from, _ = m.ledger.Map(p.ledger()).Source(at.mirrorEnd)
+			from, _ = runs.Source(b.at.mirrorEnd)
 		}
 	}
-	if from < at.logStart || from > end {
-		return events.Errorf(events.KindRefused, "%s of %s has offsets %d to %d; %d is none of them", p.partition, m.source.name, at.logStart, end, from)
+	if from < b.at.logStart || from > end {
+		return b, events.Errorf(events.KindRefused, "%s of %s has offsets %d to %d; %d is none of them", p.partition, m.source.name, b.at.logStart, end, from)
 	}
-	facts := ledger.Mirror{SourceTopicID: at.log.topic.String(), MirrorTopicID: at.mirror.topic.String()}
-	if known, _ := m.ledger.Mirror(p.topic); known.SourceTopicID != facts.SourceTopicID || known.MirrorTopicID != facts.MirrorTopicID {
+	if b.runs = runs; choice.kind != again {
+		b.runs, err = mapping.New(mapping.Run{Source: from, Dest: b.at.mirrorEnd})
+	}
+	return b, err
+}
+
+// rebase lets the mirror go on as a choice has it. What crashes half-way leaves a
+// partition that stops again.
+func (m *mover) rebase(ctx context.Context, b base) error {
+	facts := ledger.Mirror{SourceTopicID: b.at.log.topic.String(), MirrorTopicID: b.at.mirror.topic.String()}
+	if known, _ := m.ledger.Mirror(b.part.topic); known.SourceTopicID != facts.SourceTopicID || known.MirrorTopicID != facts.MirrorTopicID {
 		facts.Generation = known.Generation + 1
-		if err := m.ledger.SetMirror(ctx, p.topic, facts); err != nil {
+		if err := m.ledger.SetMirror(ctx, b.part.topic, facts); err != nil {
 			return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
 		}
 	}
-	runs, err := mapping.New(mapping.Run{Source: from, Dest: at.mirrorEnd})
-	if err != nil {
-		return err
-	}
-	if err := m.ledger.Reset(ctx, p.ledger(), runs, true); err != nil {
+	if err := m.ledger.Reset(ctx, b.part.ledger(), b.runs, true); err != nil {
 		return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
 	}
 	return nil

@@ -60,12 +60,18 @@ var stoppings = []stopping{
 		source.write(10)
 		l.start()
 		return nil
-	}, replicator.SourceRecreated, true, map[string]int64{"retry": again, "earliest": 0, "latest": 10, "5": 5}},
+	}, replicator.SourceRecreated, true, map[string]int64{"retry": again, "earliest": 0, "latest": 10, "5": 5, "same": refused}},
 	{"log re-created, longer", func(w *world, source, dest *cluster, l *runningLink) func() {
 		source.recreate(topic)
 		source.write(40)
 		return nil
 	}, replicator.SourceRecreated, true, map[string]int64{"earliest": 0, "latest": 40}},
+	{"log restored", func(w *world, source, dest *cluster, l *runningLink) func() {
+		source.recreate(topic)
+		source.write(30)
+		source.writeTo(1, 5)
+		return nil
+	}, replicator.SourceRecreated, true, map[string]int64{"retry": again, "same": 30}},
 	{"mirror re-created", func(w *world, source, dest *cluster, l *runningLink) func() {
 		dest.recreate(mirror(us, topic))
 		source.write(1)
@@ -147,6 +153,9 @@ func (s stopping) resume(w *world, l *runningLink, choice string, from int64) {
 	if at, ok := mapOf(l.source, l.dest, topic, 0).Source(end); !ok || at != from {
 		w.Errorf("offset %d of the mirror is source offset %d, want %d", end, at, from)
 	}
+	if at, ok := mapOf(l.source, l.dest, topic, 0).Source(0); choice == "same" && (!ok || at != 0) {
+		w.Errorf("the beginning of the mirror is source offset %d, %t", at, ok)
+	}
 	if want := end + l.source.end(topic, 0) - from; l.dest.end(mirror(us, topic), 0) != want {
 		w.Errorf("the mirror ends at %d, want %d", l.dest.end(mirror(us, topic), 0), want)
 	}
@@ -159,6 +168,34 @@ func (s stopping) resume(w *world, l *runningLink, choice string, from int64) {
 	if n := l.metric("evenkeel_link_partitions_stopped"); n != 0 {
 		w.Errorf("%v partitions stopped, says the metric", n)
 	}
+}
+
+// What is said to be the same log again and has another record where the mirror ends
+// stops as what it is, and nothing is mixed up.
+func TestResumeSameThatIsAnother(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(30)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		source.recreate(topic)
+		for p := range int32(partitions) {
+			source.writeTo(p, 29)
+			other := record(p, 29)
+			other.Value = []byte("another")
+			source.produce(other)
+			source.writeTo(p, 5)
+		}
+		l.awaitStopped(partitions)
+		if err := l.tryResume(topic, replicator.All, "same"); err != nil {
+			t.Fatal(err)
+		}
+		for p := range int32(partitions) {
+			l.awaitState(topic, p, replicator.Diverged)
+			if end := dest.end(mirror(us, topic), p); end != 30 {
+				t.Errorf("the mirror of partition %d ends at %d", p, end)
+			}
+		}
+	})
 }
 
 func TestResumeRefuses(t *testing.T) {

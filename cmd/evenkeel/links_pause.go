@@ -131,12 +131,15 @@ themselves could lose or mix up records; you choose what is given up. What the m
   --from next      from the next record that would have been mirrored. For a foreign writer's records, which
                    stay in the mirror, and for records that differ. Loses nothing that the source still has
                    from there on; refused if the source does not have that offset any more.
+  --from same      the source was made anew and has the same records again, at the same offsets ("evenkeel
+                   restore kafka"). The last record that is mirrored is compared, and the mirror goes on behind
+                   it. Loses nothing; refused while the source has less than the mirror.
   --from earliest  from the first record that the source still has. Records that expired before are lost to
                    the mirror; those that it has already and the source still has are there twice.
   --from latest    from the source's end. Everything before that is not in the mirror is lost to it.
   --from OFFSET    from this offset of the source. Loses what is skipped, doubles what is gone over again.
 
-Except after retry, offsets from before the resumption have no translation any more: groups begin anew from
+Except after retry and same, offsets from before the resumption have no translation any more: groups begin anew from
 what is mirrored afterwards. With --dry-run nothing is changed: it prints what stopped each partition, the
 missing range, and where it would go on.`
 
@@ -179,7 +182,7 @@ func (t *tool) linksResumeCommand() *cobra.Command {
 		},
 	}
 	p.flags(c)
-	c.Flags().StringVar(&from, "from", "", "for stopped partitions: retry, next, earliest, latest, or an offset of the source")
+	c.Flags().StringVar(&from, "from", "", "for stopped partitions: retry, next, same, earliest, latest, or an offset of the source")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "with --from: change nothing, show what would be done")
 	return c
 }
