@@ -237,7 +237,7 @@ func (r *Region) launch(ctx context.Context) {
 		}
 	})
 	for _, part := range []func(context.Context){
-		r.claims.follow, r.claims.keepConfirmed, r.member.watch, r.keeper.run, r.worker.watchTopics, r.keepCommitted, r.announce,
+		r.claims.follow, r.claims.keepConfirmed, r.member.watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce,
 	} {
 		r.running.Go(func() { part(ctx) })
 	}

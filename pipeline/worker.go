@@ -50,16 +50,17 @@ type worker struct {
 
 	mu        sync.Mutex
 	paused    map[events.Log]bool
-	waiting   error           // why folding waits, nil if it does not
-	trouble   *recentError    // the last that was told
-	topics    error           // what is wrong with the topics
-	compacted map[string]bool // topics; see compactedTopics
+	waiting   error                // why folding waits, nil if it does not
+	trouble   *recentError         // the last that was told
+	topics    error                // what is wrong with the topics
+	behind    map[events.Log]error // whose mirrors have less than the state
+	compacted map[string]bool      // topics; see compactedTopics
 }
 
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
 		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
-		orders: orders.New(int(cfg.Partitions)), paused: map[events.Log]bool{},
+		orders: orders.New(int(cfg.Partitions)), paused: map[events.Log]bool{}, behind: map[events.Log]error{},
 	}
 	var err error
 	w.client, err = kgo.NewClient(append(opts,
@@ -297,6 +298,8 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 		var loss *kgo.ErrDataLoss
 		switch {
 		case fe.Topic == "" && isInterrupt(fe.Err):
+		case known && fe.Partition >= 0 && w.isBehind(rt.log(fe.Partition), fe.Err):
+			w.setBehind(rt.log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
 			if shard, l := w.shards.get(fe.Partition), rt.log(fe.Partition); shard != nil {
 				shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
@@ -391,6 +394,8 @@ func (w *worker) problem() error {
 		return w.waiting
 	case w.trouble.isFresh():
 		return w.trouble.err
+	case len(w.behind) > 0:
+		return w.behind[slices.MinFunc(slices.Collect(maps.Keys(w.behind)), events.Log.Compare)]
 	}
 	return w.topics
 }
