@@ -171,7 +171,7 @@ func (s stopping) resume(w *world, l *runningLink, choice string, from int64) {
 }
 
 // What is said to be the same log again and has another record where the mirror ends
-// stops as what it is, and nothing is mixed up.
+// stops again, since the mirror is not of it, and nothing is mixed up.
 func TestResumeSameThatIsAnother(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
 		source.write(30)
@@ -190,7 +190,7 @@ func TestResumeSameThatIsAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		for p := range int32(partitions) {
-			l.awaitState(topic, p, replicator.Diverged)
+			l.awaitState(topic, p, replicator.ForeignWriter)
 			if end := dest.end(mirror(us, topic), p); end != 30 {
 				t.Errorf("the mirror of partition %d ends at %d", p, end)
 			}
