@@ -74,18 +74,17 @@ func (b Backups) archive(ctx context.Context) ([]api.ArchiveRange, error) {
 		return nil, err
 	}
 	for _, shard := range shards {
-		a := api.ArchiveRange{Shard: shard}
-		for at, err := range segment.Behind(ctx, b.Bucket, b.Config.Region, shard, 0) {
-			if err != nil {
-				return nil, err
-			}
-			if a.Segments == 0 || at.Number != a.To+1 { // what comes before a hole is left over
-				a = api.ArchiveRange{Shard: shard, From: at.Number}
-			}
-			a.To, a.Segments, a.Bytes = at.Number, a.Segments+1, a.Bytes+at.Size
+		all, newest, err := segment.List(ctx, b.Bucket, b.Config.Region, shard)
+		if err != nil {
+			return nil, err
 		}
-		if a.Segments == 0 {
+		run := segment.Run(all, newest) // what comes before a hole is left over
+		if len(run) == 0 {
 			continue
+		}
+		a := api.ArchiveRange{Shard: shard, From: run[0].Number, To: run[len(run)-1].Number, Segments: len(run)}
+		for _, at := range run {
+			a.Bytes += at.Size
 		}
 		for _, number := range []int64{a.From, a.To} {
 			s, err := segment.Header(ctx, b.Bucket, b.Config.Region, shard, number)

@@ -196,7 +196,7 @@ func (r *refilling) all(ctx context.Context) error {
 		r.job.Planned(bytes)
 	}
 	for _, span := range r.note.Spans {
-		for s, err := range r.src.Segments(ctx, r.job.Config.Region, span.Shard, span.First, span.Last) {
+		for s, err := range r.src.Segments(ctx, r.job.Config.Region, span.Shard, span.Numbers()) {
 			if err != nil {
 				return err
 			}

@@ -245,7 +245,7 @@ func (r *restoring) replay(ctx context.Context, span timeline.Span, again bool) 
 		span.First = max(span.First, left.First-1)
 	}
 	replay := restore.Replay{
-		Region: r.job.Config.Region, Shard: span.Shard, First: span.First, Last: span.Last, To: vectorOf(r.plan().Vector, span.Shard), Chain: newChain(),
+		Region: r.job.Config.Region, Shard: span.Shard, Numbers: span.Numbers(), To: vectorOf(r.plan().Vector, span.Shard), Chain: newChain(),
 		Done: func(bytes, _ int64) { r.job.Fetched(bytes) },
 	}
 	if done, err = replay.Run(ctx, r.src, &foldedShard{Shard: shard}); err != nil {

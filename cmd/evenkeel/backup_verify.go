@@ -117,6 +117,9 @@ func verifiedArchive(w io.Writer, r *verification.Report) (damaged []inventory.P
 	fmt.Fprintln(w)
 	err = term.Table(w, []string{"SHARD", "SEGMENTS", "FROM", "TO", "SIZE", "GAPS", "VERIFIED TO", "RESULT"}, rows)
 	for _, a := range r.Archive {
+		for _, object := range a.Void {
+			fmt.Fprintf(w, "\n! %s was damaged, and is not needed: a segment behind it has again what it had", object)
+		}
 		for _, g := range a.Gaps {
 			fmt.Fprintf(w, "\n! %s: offsets %d to %d are not archived: %s", g.Log, g.From, g.To-1, g.Reason)
 		}

@@ -120,6 +120,7 @@ type Archiver struct {
 	offsets Offsets
 	metrics *Metrics
 	log     *slog.Logger
+	opts    []kgo.Opt
 	client  *kgo.Client
 	admin   *kadm.Client
 	orders  *orders.Queue
@@ -148,7 +149,7 @@ func New(opts []kgo.Opt, cfg Config, bucket Bucket, node Node, offsets Offsets, 
 		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
 	}
 	return &Archiver{
-		cfg: cfg, bucket: bucket, node: node, offsets: offsets, metrics: m, log: log, client: client, admin: kadm.NewClient(client),
+		cfg: cfg, bucket: bucket, node: node, offsets: offsets, metrics: m, log: log, opts: opts, client: client, admin: kadm.NewClient(client),
 		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{},
 	}, nil
 }

@@ -15,8 +15,11 @@
 //     the next number, and beginning where the one before ends. Who finds the place
 //     taken reads the newest segment and goes on behind it.
 //   - What a log has lost before it was archived is a gap: written down in the segment
-//     behind it, counted and told. A log that ends before its archive does was
-//     truncated or made anew: its archive stops, and says so.
+//     behind it, counted and told. A log that ends before its archive does, or has
+//     another record where the archive ends, was truncated or made anew: its archive
+//     stops, and says so.
+//   - A newest segment that is damaged is read again for a minute. Then the archive goes on
+//     behind the last that is whole, with what the logs have, and tells of it.
 //   - A segment is closed at the latest when the oldest record in it was read as
 //     long ago as its stream's limit says, or when it is large.
 //   - Memory is bounded, for each shard and for the node. What cannot be appended is not read:

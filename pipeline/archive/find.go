@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,6 +27,10 @@ const (
 	// backupsTried is how many backups are looked at, newest first, if one cannot be
 	// read.
 	backupsTried = 5
+
+	// damagePatience is for how long the newest segment is read again before it is taken to
+	// be damaged for good: it may be the reading.
+	damagePatience = time.Minute
 )
 
 // place is where the archive of a shard goes on.
@@ -42,11 +47,10 @@ type place struct {
 // find finds out where the archive of the shard goes on, by reading the bucket.
 func (s *shard) find(ctx context.Context) (*place, error) {
 	a := s.a
-	newest, err := segment.NewestBehind(ctx, a.bucket, a.cfg.Region, s.number, s.newest)
+	void, err := s.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.newest = newest
 	backup, err := s.backup(ctx)
 	if err != nil {
 		return nil, err
@@ -58,16 +62,57 @@ func (s *shard) find(ctx context.Context) (*place, error) {
 	at := &place{
 		builder: segment.NewBuilder(segment.Config{
 			Region: a.cfg.Region, Shard: s.number, Software: a.cfg.Software, Sealer: a.cfg.Sealer, Chain: a.cfg.NewChain(),
-		}, newest),
+		}, s.newest),
 		read: map[string]map[int32]kgo.Offset{}, fresh: map[events.Log]bool{},
+	}
+	if void > 0 {
+		if err := at.builder.Void(void); err != nil {
+			return nil, err
+		}
+	}
+	others, err := s.others(ctx, at.builder, bounds)
+	if err != nil {
+		return nil, err
 	}
 	reread := s.rereads(at.builder, backup)
 	for _, topic := range slices.Sorted(maps.Keys(a.cfg.Topics)) {
+		if l := a.cfg.Topics[topic].log(s.number); others[l] != nil {
+			s.stopLog(l, others[l])
+			continue
+		}
 		if err := s.place(ctx, at, topic, backup, bounds[topic], reread); err != nil {
 			return nil, err
 		}
 	}
 	return at, nil
+}
+
+// look reads which segment is the newest that is whole. Those behind it are damaged: void is the number of
+// the last of them, 0 if there are none.
+func (s *shard) look(ctx context.Context) (void int64, err error) {
+	a := s.a
+	newest, last, err := segment.Sound(ctx, a.bucket, a.cfg.Region, s.number)
+	if err != nil {
+		return 0, err
+	}
+	s.newest = newest
+	number := int64(0)
+	if newest != nil {
+		number = newest.Number
+	}
+	if number == last {
+		s.damaged = time.Time{}
+		return 0, nil
+	}
+	object := format.SegmentName(a.cfg.Region, s.number, last)
+	if s.damaged.IsZero() {
+		s.damaged = time.Now()
+	}
+	if left := damagePatience - time.Since(s.damaged); left > 0 {
+		return 0, events.Errorf(events.KindInconsistent, "object %s is damaged; if it stays so for %s the archive goes on behind segment %d, with what the logs have", object, left.Round(time.Second), number)
+	}
+	s.voided(fmt.Sprintf("object %s is damaged: the archive of shard %d has gone on behind segment %d, with what the logs have", object, s.number, number))
+	return last, nil
 }
 
 // place finds out where the archive of one log goes on.

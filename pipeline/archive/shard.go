@@ -28,8 +28,9 @@ type shard struct {
 
 	// Of its goroutine: the newest segment that it knows of, and how far who is told of
 	// what is read was told.
-	newest *format.Segment
-	noted  map[events.Log]int64
+	newest  *format.Segment
+	noted   map[events.Log]int64
+	damaged time.Time // since when one behind it cannot be read; zero: none is
 
 	mu      sync.Mutex
 	inbox   []batch
@@ -37,6 +38,7 @@ type shard struct {
 	err     error // why nothing goes on at present; nil: it does
 	stopped map[events.Log]error
 	gaps    map[events.Log]string
+	void    string // what is damaged of the archive, and was gone on behind
 	tails   map[events.Log]tail
 	reading reading
 }
@@ -186,6 +188,17 @@ func (s *shard) gap(l events.Log, from, to int64, reason string) {
 	s.gaps[l] = text
 }
 
+// voided notes that the archive goes on behind what is damaged.
+func (s *shard) voided(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.void != text {
+		s.log.Error("the archive goes on behind a damaged segment", "error", text)
+		s.a.metrics.void.Inc()
+	}
+	s.void = text
+}
+
 func (s *shard) setTail(l events.Log, t tail) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,6 +211,9 @@ func (s *shard) problems() (problems []string) {
 	defer s.mu.Unlock()
 	if s.err != nil {
 		problems = append(problems, fmt.Sprintf("the archive of shard %d does not go on: %s; nothing is lost as long as the logs keep it", s.number, s.err))
+	}
+	if s.void != "" {
+		problems = append(problems, s.void)
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(s.stopped), events.Log.Compare) {
 		problems = append(problems, fmt.Sprintf("the archive of %s has stopped: %s", l, s.stopped[l]))

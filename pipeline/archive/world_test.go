@@ -315,9 +315,10 @@ func (w *world) check() {
 			if err != nil {
 				w.Fatal(err)
 			}
-			if number++; s.Number != number {
-				w.Fatalf("shard %d: segment %d stands at place %d", p, s.Number, number)
+			if s.After() != number {
+				w.Fatalf("shard %d: segment %d follows %d, and stands behind %d", p, s.Number, s.After(), number)
 			}
+			number = s.Number
 			for _, part := range s.Parts {
 				if part.Gap != nil {
 					w.Fatalf("segment %d has a gap: %+v", s.Number, part.Gap)

@@ -204,9 +204,9 @@ func (r *run) archives(ctx context.Context) error {
 }
 
 // archive copies the segments of a shard behind those that are there, in order, so that
-// the copy never has a segment without those before it.
+// the copy never has a segment without those before it. What is void is left out.
 func (r *run) archive(ctx context.Context, shard int32) error {
-	numbers, err := segment.Numbers(ctx, r.From, r.Region, shard)
+	all, newest, err := segment.List(ctx, r.From, r.Region, shard)
 	if err != nil {
 		return err
 	}
@@ -214,17 +214,16 @@ func (r *run) archive(ctx context.Context, shard int32) error {
 	if err != nil {
 		return err
 	}
-	newest := int64(0)
+	last := int64(0)
 	if len(there) > 0 {
-		newest = there[len(there)-1]
+		last = there[len(there)-1]
 	}
-	for _, n := range numbers {
-		if n <= newest {
+	for _, at := range all {
+		if at.Number <= last || newest != nil && newest.IsVoid(at.Number) {
 			continue
 		}
-		name := format.SegmentName(r.Region, shard, n)
-		err := r.object(ctx, name, func(body []byte) error {
-			_, err := segment.Verify(body, r.Region, shard, n)
+		err := r.object(ctx, format.SegmentName(r.Region, shard, at.Number), func(body []byte) error {
+			_, err := segment.Verify(body, r.Region, shard, at.Number)
 			return err
 		})
 		if errors.Is(err, objstore.ErrNotFound) {

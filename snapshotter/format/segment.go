@@ -14,7 +14,7 @@ import (
 
 // SegmentVersion is the format of segments that this package writes. It reads this
 // one and all before it.
-const SegmentVersion = 1
+const SegmentVersion = 2
 
 const (
 	// MaxSegmentHeaderBytes bounds what is read as the header of a segment.
@@ -34,8 +34,13 @@ type Segment struct {
 	Created  time.Time     `json:"created"`        // when it was closed, UTC
 	Epoch    events.Epoch  `json:"epoch,omitzero"` // under which the shard was open
 	Software string        `json:"software"`
-	Ends     []LogEnd      `json:"ends"`  // of every log of the archive after this segment, ascending
-	Parts    []SegmentPart `json:"parts"` // the logs of which it holds something, ascending
+
+	// The segments before this one that are not part of the archive, ascending: they could
+	// not be read, and the one behind them has again what they had.
+	Void []Range `json:"void,omitempty"`
+
+	Ends  []LogEnd      `json:"ends"`  // of every log of the archive after this segment, ascending
+	Parts []SegmentPart `json:"parts"` // the logs of which it holds something, ascending
 
 	// The payload: the parts' blocks one behind the other, and what the object holds
 	// of it. See Table.
@@ -46,11 +51,21 @@ type Segment struct {
 	Keys         []string `json:"keys"`
 }
 
+// Range is some numbers of segments, from First to Last.
+type Range struct {
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+}
+
 // LogEnd is how far a log is archived.
 type LogEnd struct {
 	Log   events.Log    `json:"log"`
 	Next  int64         `json:"next"`           // the first offset that is not archived
 	Chain events.Digest `json:"chain,omitzero"` // of the records below it; see events.Mark
+
+	// Of the record right below Next, by itself: a chain that begins with it. Zero: it is
+	// not known, or there is none.
+	Last events.Digest `json:"last,omitzero"`
 }
 
 // IsChained says whether the chain is known: it is not, for a while, where a log had lost
@@ -149,10 +164,24 @@ func (s *Segment) Part(l events.Log) *SegmentPart {
 	return &s.Parts[i]
 }
 
+// After is the number of the segment that this one follows; 0: of none.
+func (s *Segment) After() int64 {
+	if n := len(s.Void); n > 0 && s.Void[n-1].Last == s.Number-1 {
+		return s.Void[n-1].First - 1
+	}
+	return s.Number - 1
+}
+
+// IsVoid says whether a segment is not part of the archive, as this one knows it.
+func (s *Segment) IsVoid(number int64) bool {
+	return slices.ContainsFunc(s.Void, func(r Range) bool { return r.First <= number && number <= r.Last })
+}
+
 // Follows says whether the segment is the one after another: of the same archive,
-// with the next number, closed no earlier, and beginning where the other ends.
+// with the next number that is not void, closed no earlier, and beginning where the other
+// ends.
 func (s *Segment) Follows(before *Segment) error {
-	if s.Region != before.Region || s.Shard != before.Shard || s.Number != before.Number+1 {
+	if s.Region != before.Region || s.Shard != before.Shard || s.After() != before.Number {
 		return events.Errorf(events.KindInconsistent, "segment %d of shard %d of %s does not follow segment %d of shard %d of %s",
 			s.Number, s.Shard, s.Region, before.Number, before.Shard, before.Region)
 	}
@@ -225,16 +254,25 @@ func (s *Segment) validate() error {
 		return fmt.Errorf("format %d, want 1 to %d", s.Format, SegmentVersion)
 	case s.Shard < 0 || s.Number < 1:
 		return errors.New("shard or number is malformed")
+	case s.Format == 1 && (s.Void != nil || slices.ContainsFunc(s.Ends, func(e LogEnd) bool { return e.Last != events.Digest{} })):
+		return errors.New("format 1 knows neither void segments nor the last records of logs")
 	case s.Created.IsZero() || offset != 0:
 		return fmt.Errorf("created at %s, want a time in UTC", s.Created)
 	case s.Ends == nil || s.Parts == nil || s.Keys == nil:
 		return errors.New("ends, parts or keys are missing")
 	}
+	last := int64(0)
+	for _, r := range s.Void {
+		if r.First <= last || r.Last < r.First || r.Last >= s.Number {
+			return fmt.Errorf("void segments %d to %d do not belong here", r.First, r.Last)
+		}
+		last = r.Last + 1 // what adjoins is one range
+	}
 	for i, e := range s.Ends {
 		if err := e.Log.Validate(); err != nil {
 			return err
 		}
-		if e.Log.Partition != s.Shard || e.Next < 0 || i > 0 && s.Ends[i-1].Log.Compare(e.Log) >= 0 {
+		if e.Log.Partition != s.Shard || e.Next < 0 || e.Next == 0 && e.Last != (events.Digest{}) || i > 0 && s.Ends[i-1].Log.Compare(e.Log) >= 0 {
 			return fmt.Errorf("end of %s at %d does not belong here", e.Log, e.Next)
 		}
 	}

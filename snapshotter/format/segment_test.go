@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -22,10 +23,10 @@ func sampleSegment() *Segment {
 	plain, stored := sha256.Sum256([]byte("payload")), sha256.Sum256([]byte("sealed payload"))
 	return &Segment{
 		Format: SegmentVersion, Region: "us-east-1", Shard: 3, Number: 42, Created: time.Date(2026, 11, 26, 13, 40, 5, 250e6, time.UTC), Epoch: 17,
-		Software: "evenkeel 0.1.0",
+		Software: "evenkeel 0.1.0", Void: []Range{{First: 7, Last: 7}, {First: 40, Last: 41}},
 		Ends: []LogEnd{
-			{Log: config, Next: 5000, Chain: events.Digest{0xc1}},
-			{Log: session, Next: 1 << 40, Chain: events.Digest{0xc2}},
+			{Log: config, Next: 5000, Chain: events.Digest{0xc1}, Last: events.Digest{0xe1}},
+			{Log: session, Next: 1 << 40, Chain: events.Digest{0xc2}, Last: events.Digest{0xe2}},
 			{Log: idle, Next: 0},
 		},
 		Parts: []SegmentPart{
@@ -57,29 +58,45 @@ func mustEncodeSegment(t *testing.T, s *Segment) []byte {
 	return text
 }
 
-// The golden header is what Encode still writes, byte by byte, and is read as what it
-// was.
+// samplesOfSegments are headers of each format in which every field has a value.
+func samplesOfSegments() map[int]*Segment {
+	first := sampleSegment()
+	first.Format, first.Void = 1, nil
+	for i := range first.Ends {
+		first.Ends[i].Last = events.Digest{}
+	}
+	return map[int]*Segment{1: first, 2: sampleSegment()}
+}
+
+// The golden header of each format is what Encode still writes, byte by byte, and is read as
+// what it was.
 func TestGoldenSegment(t *testing.T) {
-	name := filepath.Join("testdata", "segment-1.golden")
-	text := mustEncodeSegment(t, sampleSegment())
-	if *update {
-		if err := addGolden(name, text); err != nil {
-			t.Fatal(err)
+	samples := samplesOfSegments()
+	if len(samples) != SegmentVersion {
+		t.Fatalf("%d samples of %d formats", len(samples), SegmentVersion)
+	}
+	for version, sample := range samples {
+		name := filepath.Join("testdata", fmt.Sprintf("segment-%d.golden", version))
+		text := mustEncodeSegment(t, sample)
+		if *update {
+			if err := addGolden(name, text); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	golden, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatalf("%v; add it with -update", err)
-	}
-	if !bytes.Equal(golden, text) {
-		t.Errorf("the sample is written as\n%s\nthe golden header is\n%s", text, golden)
-	}
-	s, rest, complete, err := DecodeSegment(append(golden, "payload"...))
-	if err != nil || !complete || string(rest) != "payload" {
-		t.Fatalf("complete %t, rest %q, %v", complete, rest, err)
-	}
-	if !reflect.DeepEqual(s, sampleSegment()) {
-		t.Errorf("the golden header is read as\n%+v\nwant\n%+v", s, sampleSegment())
+		golden, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatalf("%v; add it with -update", err)
+		}
+		if !bytes.Equal(golden, text) {
+			t.Errorf("the sample is written as\n%s\nthe golden header is\n%s", text, golden)
+		}
+		s, rest, complete, err := DecodeSegment(append(golden, "payload"...))
+		if err != nil || !complete || string(rest) != "payload" {
+			t.Fatalf("complete %t, rest %q, %v", complete, rest, err)
+		}
+		if !reflect.DeepEqual(s, sample) {
+			t.Errorf("the golden header is read as\n%+v\nwant\n%+v", s, sample)
+		}
 	}
 }
 
@@ -102,34 +119,41 @@ func TestSegmentHeaderInPieces(t *testing.T) {
 
 func TestSegmentRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Segment){
-		"format 0":              func(s *Segment) { s.Format = 0 },
-		"a later format":        func(s *Segment) { s.Format++ },
-		"no region":             func(s *Segment) { s.Region = "" },
-		"number 0":              func(s *Segment) { s.Number = 0 },
-		"negative shard":        func(s *Segment) { s.Shard = -1 },
-		"local time":            func(s *Segment) { s.Created = s.Created.In(time.FixedZone("", 3600)) },
-		"no ends":               func(s *Segment) { s.Ends = nil },
-		"an end twice":          func(s *Segment) { s.Ends[1] = s.Ends[0] },
-		"end of another shard":  func(s *Segment) { s.Ends[2].Log.Partition++ },
-		"part without end":      func(s *Segment) { s.Ends = s.Ends[1:] },
-		"part ends elsewhere":   func(s *Segment) { s.Ends[0].Next++ },
-		"parts out of order":    func(s *Segment) { s.Parts[0], s.Parts[1] = s.Parts[1], s.Parts[0] },
-		"backwards":             func(s *Segment) { s.Parts[0].From = s.Parts[0].To + 1 },
-		"empty gap":             func(s *Segment) { s.Parts[0].Gap.From = s.Parts[0].From },
-		"gap without reason":    func(s *Segment) { s.Parts[0].Gap.Reason = "" },
-		"mark of another place": func(s *Segment) { s.Parts[1].Mark.Next-- },
-		"mark with other chain": func(s *Segment) { s.Parts[1].Mark.Chain = events.Digest{} },
-		"block before the part": func(s *Segment) { s.Parts[0].Blocks[0].First-- },
-		"block behind the part": func(s *Segment) { s.Parts[0].Blocks[1].Last++ },
-		"blocks overlap":        func(s *Segment) { s.Parts[0].Blocks[1].First = 4994 },
-		"more than fit":         func(s *Segment) { s.Parts[0].Blocks[0].Records, s.Parts[0].Records = 6, 10 },
-		"records miscounted":    func(s *Segment) { s.Parts[0].Records++ },
-		"blocks apart":          func(s *Segment) { s.Parts[0].Blocks[1].At++ },
-		"payload too short":     func(s *Segment) { s.Size-- },
-		"no hash":               func(s *Segment) { s.SHA256 = "" },
-		"hash in capitals":      func(s *Segment) { s.StoredSHA256 = strings.ToUpper(s.StoredSHA256) },
-		"plain and yet other":   func(s *Segment) { s.Keys = []string{} },
-		"a key twice":           func(s *Segment) { s.Keys[1] = s.Keys[0] },
+		"format 0":                  func(s *Segment) { s.Format = 0 },
+		"a later format":            func(s *Segment) { s.Format++ },
+		"no region":                 func(s *Segment) { s.Region = "" },
+		"number 0":                  func(s *Segment) { s.Number = 0 },
+		"void segments of format 1": func(s *Segment) { s.Format = 1 },
+		"last records of format 1":  func(s *Segment) { s.Format, s.Void = 1, nil },
+		"void from 0":               func(s *Segment) { s.Void[0].First = 0 },
+		"void backwards":            func(s *Segment) { s.Void[0].Last = 6 },
+		"void ranges that adjoin":   func(s *Segment) { s.Void[0].Last = 39 },
+		"it is void itself":         func(s *Segment) { s.Void[1].Last = 42 },
+		"a last record of nothing":  func(s *Segment) { s.Ends[2].Last = events.Digest{1} },
+		"negative shard":            func(s *Segment) { s.Shard = -1 },
+		"local time":                func(s *Segment) { s.Created = s.Created.In(time.FixedZone("", 3600)) },
+		"no ends":                   func(s *Segment) { s.Ends = nil },
+		"an end twice":              func(s *Segment) { s.Ends[1] = s.Ends[0] },
+		"end of another shard":      func(s *Segment) { s.Ends[2].Log.Partition++ },
+		"part without end":          func(s *Segment) { s.Ends = s.Ends[1:] },
+		"part ends elsewhere":       func(s *Segment) { s.Ends[0].Next++ },
+		"parts out of order":        func(s *Segment) { s.Parts[0], s.Parts[1] = s.Parts[1], s.Parts[0] },
+		"backwards":                 func(s *Segment) { s.Parts[0].From = s.Parts[0].To + 1 },
+		"empty gap":                 func(s *Segment) { s.Parts[0].Gap.From = s.Parts[0].From },
+		"gap without reason":        func(s *Segment) { s.Parts[0].Gap.Reason = "" },
+		"mark of another place":     func(s *Segment) { s.Parts[1].Mark.Next-- },
+		"mark with other chain":     func(s *Segment) { s.Parts[1].Mark.Chain = events.Digest{} },
+		"block before the part":     func(s *Segment) { s.Parts[0].Blocks[0].First-- },
+		"block behind the part":     func(s *Segment) { s.Parts[0].Blocks[1].Last++ },
+		"blocks overlap":            func(s *Segment) { s.Parts[0].Blocks[1].First = 4994 },
+		"more than fit":             func(s *Segment) { s.Parts[0].Blocks[0].Records, s.Parts[0].Records = 6, 10 },
+		"records miscounted":        func(s *Segment) { s.Parts[0].Records++ },
+		"blocks apart":              func(s *Segment) { s.Parts[0].Blocks[1].At++ },
+		"payload too short":         func(s *Segment) { s.Size-- },
+		"no hash":                   func(s *Segment) { s.SHA256 = "" },
+		"hash in capitals":          func(s *Segment) { s.StoredSHA256 = strings.ToUpper(s.StoredSHA256) },
+		"plain and yet other":       func(s *Segment) { s.Keys = []string{} },
+		"a key twice":               func(s *Segment) { s.Keys[1] = s.Keys[0] },
 	} {
 		s := sampleSegment()
 		change(s)
@@ -159,16 +183,22 @@ func TestSegmentFollows(t *testing.T) {
 	if err := gap.Follows(sampleSegment()); err != nil {
 		t.Errorf("over a gap: %v", err)
 	}
+	void := next()
+	void.Number, void.Void = 45, append(void.Void, Range{First: 43, Last: 44})
+	if err := void.Follows(sampleSegment()); err != nil || !void.IsVoid(44) || void.IsVoid(42) {
+		t.Errorf("over void segments: %v", err)
+	}
 	for name, change := range map[string]func(*Segment){
-		"closed before":         func(s *Segment) { s.Created = s.Created.Add(-1) },
-		"number left out":       func(s *Segment) { s.Number++ },
-		"another shard":         func(s *Segment) { s.Shard++ },
-		"records left out":      func(s *Segment) { s.Parts[0].From++ },
-		"records twice":         func(s *Segment) { s.Parts[0].From-- },
-		"another chain":         func(s *Segment) { s.Parts[0].Before[3]++ },
-		"an idle log has moved": func(s *Segment) { s.Ends[0].Next++ },
-		"an idle chain changed": func(s *Segment) { s.Ends[0].Chain[0]++ },
-		"a log is gone":         func(s *Segment) { s.Ends = s.Ends[1:] },
+		"the one before is void": func(s *Segment) { s.Void = append(s.Void, Range{First: 42, Last: 42}) },
+		"closed before":          func(s *Segment) { s.Created = s.Created.Add(-1) },
+		"number left out":        func(s *Segment) { s.Number++ },
+		"another shard":          func(s *Segment) { s.Shard++ },
+		"records left out":       func(s *Segment) { s.Parts[0].From++ },
+		"records twice":          func(s *Segment) { s.Parts[0].From-- },
+		"another chain":          func(s *Segment) { s.Parts[0].Before[3]++ },
+		"an idle log has moved":  func(s *Segment) { s.Ends[0].Next++ },
+		"an idle chain changed":  func(s *Segment) { s.Ends[0].Chain[0]++ },
+		"a log is gone":          func(s *Segment) { s.Ends = s.Ends[1:] },
 	} {
 		s := next()
 		change(s)

@@ -103,16 +103,12 @@ func lower(v, to events.Vector) (lowered bool) {
 // logs only grow from one segment to the next, so that a few headers tell.
 func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, needed events.Vector) (Segments, error) {
 	s := Segments{Shard: shard}
-	var all []segment.Listed
-	for at, err := range segment.Behind(ctx, bucket, r, shard, 0) {
-		if err != nil {
-			return s, err
-		}
-		all = append(all, at)
+	listed, newest, err := segment.List(ctx, bucket, r, shard)
+	if err != nil || len(listed) == 0 {
+		return s, err
 	}
-	if len(all) == 0 {
-		return s, nil
-	}
+	// What is void goes with what comes before it.
+	all := slices.DeleteFunc(slices.Clone(listed), func(at segment.Listed) bool { return newest != nil && newest.IsVoid(at.Number) })
 	// The newest always stays: an archiver begins behind it.
 	var failed error
 	goes := sort.Search(len(all)-1, func(i int) bool {
@@ -129,11 +125,18 @@ func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, sh
 	case failed != nil:
 		return s, failed
 	}
-	for _, at := range all[:goes] {
+	s.From = all[goes].Number
+	if goes == 0 {
+		s.From = listed[0].Number
+	}
+	for _, at := range listed {
+		if at.Number >= s.From {
+			break
+		}
 		s.numbers = append(s.numbers, at.Number)
 		s.Bytes += at.Size
 	}
-	s.Delete, s.Keep, s.From = goes, len(all)-goes, all[goes].Number
+	s.Delete, s.Keep = len(s.numbers), len(listed)-len(s.numbers)
 	return s, nil
 }
 

@@ -36,10 +36,10 @@ type Records struct {
 
 // Replay is a run of segments of a shard that is folded up to a vector.
 type Replay struct {
-	Region      events.Region
-	Shard       int32
-	First, Last int64         // numbers of the segments
-	To          events.Vector // of the logs that are folded; the others are passed over
+	Region  events.Region
+	Shard   int32
+	Numbers iter.Seq[int64] // of the segments
+	To      events.Vector   // of the logs that are folded; the others are passed over
 
 	// Chain is the hash chain of a log after a record.
 	Chain func(before events.Digest, r *kgo.Record) events.Digest
@@ -95,7 +95,7 @@ func describeMark(m events.Mark) string {
 // difference is of kind events.KindInconsistent, and names log, offset and object.
 func (r Replay) Run(ctx context.Context, src Source, state State) (Replayed, error) {
 	f := &folding{Replay: r, state: state, reached: events.Vector{}}
-	for s, err := range src.Segments(ctx, r.Region, r.Shard, r.First, r.Last) {
+	for s, err := range src.Segments(ctx, r.Region, r.Shard, r.Numbers) {
 		if err != nil {
 			return f.done, err
 		}
@@ -124,29 +124,31 @@ type opened struct {
 
 // Segments opens segments of a shard by their numbers, some of them ahead, and yields them
 // in order.
-func (src Source) Segments(ctx context.Context, region events.Region, shard int32, first, last int64) iter.Seq2[*segment.Segment, error] {
+func (src Source) Segments(ctx context.Context, region events.Region, shard int32, numbers iter.Seq[int64]) iter.Seq2[*segment.Segment, error] {
 	return func(yield func(*segment.Segment, error) bool) {
-		if first == 0 {
-			return
-		}
 		ctx, cancel := context.WithCancel(ctx)
 		var fetches sync.WaitGroup
 		defer fetches.Wait()
 		defer cancel()
 		var coming []chan opened
-		next := first
-		for n := first; n <= last; n++ {
-			for ; next <= last && next < n+segmentsAhead; next++ {
-				fetched, number := make(chan opened, 1), next
-				coming = append(coming, fetched)
-				fetches.Go(func() {
-					s, err := src.Segment(ctx, region, shard, number)
-					fetched <- opened{s, err}
-				})
-			}
+		hand := func() bool {
 			o := <-coming[0]
 			coming = coming[1:]
-			if !yield(o.segment, o.err) || o.err != nil {
+			return yield(o.segment, o.err) && o.err == nil
+		}
+		for number := range numbers {
+			fetched := make(chan opened, 1)
+			coming = append(coming, fetched)
+			fetches.Go(func() {
+				s, err := src.Segment(ctx, region, shard, number)
+				fetched <- opened{s, err}
+			})
+			if len(coming) == segmentsAhead && !hand() {
+				return
+			}
+		}
+		for len(coming) > 0 {
+			if !hand() {
 				return
 			}
 		}

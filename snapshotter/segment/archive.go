@@ -79,6 +79,73 @@ func Behind(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 	}
 }
 
+// List lists all segments of a shard, ascending, and reads the header of the newest, which
+// tells which of them are void; that is nil if there are none, or if it is damaged.
+func List(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (all []Listed, newest *format.Segment, err error) {
+	return listBehind(ctx, bucket, r, shard, 0)
+}
+
+func listBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) (all []Listed, newest *format.Segment, err error) {
+	for at, err := range Behind(ctx, bucket, r, shard, number) {
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, at)
+	}
+	if len(all) == 0 {
+		return nil, nil, nil
+	}
+	newest, err = header(ctx, bucket, r, shard, all[len(all)-1])
+	if kind := events.KindOf(err); kind == events.KindInconsistent || kind == events.KindRefused {
+		return all, nil, nil // whoever needs it will be told
+	}
+	return all, newest, err
+}
+
+// Run is the part of a listing that is the archive: what ends with the newest and lacks none
+// in between, without those that are void.
+func Run(all []Listed, newest *format.Segment) []Listed {
+	if newest != nil && len(newest.Void) > 0 {
+		all = slices.DeleteFunc(slices.Clone(all), func(at Listed) bool { return newest.IsVoid(at.Number) })
+	}
+	i := len(all) - 1
+	for i > 0 && Adjoin(all[i-1].Number, all[i].Number, newest) {
+		i--
+	}
+	return all[max(0, i):]
+}
+
+// Adjoin says whether nothing but what is void lies between two numbers.
+func Adjoin(before, number int64, newest *format.Segment) bool {
+	for number--; newest != nil && newest.IsVoid(number); {
+		number--
+	}
+	return number == before
+}
+
+// Sound finds the newest segment of a shard that is whole, as it is stored, and tells the number of the
+// newest of all: the archive goes on behind the one, and what comes between is damaged. It is nil if
+// there is none.
+func Sound(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (s *format.Segment, newest int64, err error) {
+	numbers, err := Numbers(ctx, bucket, r, shard)
+	if err != nil || len(numbers) == 0 {
+		return nil, 0, err
+	}
+	newest = numbers[len(numbers)-1]
+	for _, number := range slices.Backward(numbers) {
+		object, err := objstore.ReadAll(ctx, bucket, format.SegmentName(r, shard, number), maxObjectBytes)
+		if err != nil {
+			err = readError(format.SegmentName(r, shard, number), err)
+		} else {
+			s, err = Verify(object, r, shard, number)
+		}
+		if events.KindOf(err) != events.KindInconsistent {
+			return s, newest, err
+		}
+	}
+	return nil, newest, nil
+}
+
 // Shards lists the shards that have segments, ascending.
 func Shards(ctx context.Context, bucket objstore.Reader, r events.Region) ([]int32, error) {
 	var shards []int32
@@ -194,13 +261,14 @@ type Segment struct {
 	payload []byte
 }
 
+const maxObjectBytes = format.MaxSegmentHeaderBytes + 2*format.MaxSegmentBytes // sealing adds a little
+
 // Open reads a segment whole and verifies it: header and payload, as it is stored and
 // opened. A nil opener opens what is not sealed. Damage is of kind
 // events.KindInconsistent and names the object.
 func Open(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shard int32, number int64) (*Segment, error) {
-	const most = format.MaxSegmentHeaderBytes + 2*format.MaxSegmentBytes // sealing adds a little
 	name := format.SegmentName(r, shard, number)
-	object, err := objstore.ReadAll(ctx, bucket, name, most)
+	object, err := objstore.ReadAll(ctx, bucket, name, maxObjectBytes)
 	if err != nil {
 		return nil, readError(name, err)
 	}

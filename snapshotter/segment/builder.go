@@ -31,6 +31,7 @@ type Config struct {
 type Builder struct {
 	cfg    Config
 	number int64 // of the segment that is being made
+	void   []format.Range
 	ends   map[events.Log]format.LogEnd
 	parts  map[events.Log]*part
 	bytes  int64     // of the records
@@ -41,6 +42,7 @@ type Builder struct {
 type part struct {
 	format.SegmentPart
 	open    open
+	last    *kgo.Record
 	payload []byte // closed blocks; their places are counted from its beginning
 }
 
@@ -49,12 +51,27 @@ type part struct {
 func NewBuilder(cfg Config, newest *format.Segment) *Builder {
 	b := &Builder{cfg: cfg, number: 1, ends: map[events.Log]format.LogEnd{}, parts: map[events.Log]*part{}}
 	if newest != nil {
-		b.number, b.closed = newest.Number+1, newest.Created
+		b.number, b.closed, b.void = newest.Number+1, newest.Created, newest.Void
 		for _, e := range newest.Ends {
 			b.ends[e.Log] = e
 		}
 	}
 	return b
+}
+
+// maxVoid is how many ranges of void segments are kept in mind, of the newest.
+const maxVoid = 100
+
+// Void lets the segments right behind the one that the archive goes on at, up to a number,
+// be no part of it: they cannot be read.
+func (b *Builder) Void(upTo int64) error {
+	if !b.Empty() || upTo < b.number {
+		return fmt.Errorf("segments up to %d cannot be void: the archive goes on with segment %d", upTo, b.number)
+	}
+	b.void = append(slices.Clone(b.void), format.Range{First: b.number, Last: upTo})
+	b.void = b.void[max(0, len(b.void)-maxVoid):]
+	b.number = upTo + 1
+	return nil
 }
 
 // Begin says where the archive of a log begins that the archive does not have yet.
@@ -92,6 +109,12 @@ func (b *Builder) Next(l events.Log) (int64, bool) {
 	return end.Next, known
 }
 
+// End is how far a log is archived; false: its archive has not begun.
+func (b *Builder) End(l events.Log) (format.LogEnd, bool) {
+	end, known := b.ends[l]
+	return end, known
+}
+
 // Bytes is how much was gathered: of records' keys, values and headers, before
 // anything is compressed.
 func (b *Builder) Bytes() int64 { return b.bytes }
@@ -124,6 +147,7 @@ func (b *Builder) Add(l events.Log, r *kgo.Record) error {
 		end.Chain = b.cfg.Chain(end.Chain, r)
 	}
 	b.ends[l] = format.LogEnd{Log: l, Next: p.To, Chain: end.Chain}
+	p.last = r
 	b.bytes += size
 	return nil
 }
@@ -150,7 +174,7 @@ func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log
 	}
 	s := &format.Segment{
 		Format: format.SegmentVersion, Region: b.cfg.Region, Shard: b.cfg.Shard, Number: b.number, Created: now,
-		Epoch: epoch, Software: b.cfg.Software, Ends: []format.LogEnd{}, Parts: []format.SegmentPart{},
+		Epoch: epoch, Software: b.cfg.Software, Void: b.void, Ends: []format.LogEnd{}, Parts: []format.SegmentPart{},
 	}
 	for _, e := range b.ends {
 		s.Ends = append(s.Ends, e)
@@ -166,6 +190,10 @@ func (b *Builder) Close(now time.Time, epoch events.Epoch, marks func(events.Log
 		m, marked := marks(p.Log, p.To)
 		if marked && m.Next == p.To && !e.IsChained() {
 			e.Chain = m.Chain // from here on it is known
+			b.ends[e.Log] = *e
+		}
+		if p.last != nil {
+			e.Last = b.cfg.Chain(events.Digest{}, p.last)
 			b.ends[e.Log] = *e
 		}
 		if p.open.Records > 0 {

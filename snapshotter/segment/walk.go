@@ -11,23 +11,22 @@ import (
 
 // Walk opens the segments of a shard behind a number, one after the other, and makes
 // sure that each follows the one before; without a number (0) all that the archive has: the run of
-// numbers that ends with the newest. An error is yielded once and ends it.
+// numbers that ends with the newest. Those that are void are left out. An error is yielded once and ends it.
 func Walk(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shard int32, number int64) iter.Seq2[*Segment, error] {
 	return func(yield func(*Segment, error) bool) {
-		numbers, err := NumbersBehind(ctx, bucket, r, shard, number)
+		all, newest, err := listBehind(ctx, bucket, r, shard, number)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		if run := lastRun(numbers); number == 0 {
-			numbers = run
-		} else if len(numbers) > 0 && (len(run) < len(numbers) || run[0] != number+1) {
+		run := Run(all, newest)
+		if number > 0 && len(run) > 0 && !Adjoin(number, run[0].Number, newest) {
 			yield(nil, events.Errorf(events.KindInconsistent, "shard %d of %s: segments from number %d on are missing", shard, r, number+1))
 			return
 		}
 		var last *Segment
-		for _, number := range numbers {
-			s, err := Open(ctx, bucket, opener, r, shard, number)
+		for _, at := range run {
+			s, err := Open(ctx, bucket, opener, r, shard, at.Number)
 			if err == nil && last != nil {
 				err = s.Follows(last.Segment)
 			}
@@ -41,13 +40,4 @@ func Walk(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r ev
 			last = s
 		}
 	}
-}
-
-// lastRun is the end of some ascending numbers that has no hole.
-func lastRun(numbers []int64) []int64 {
-	i := len(numbers) - 1
-	for i > 0 && numbers[i-1] == numbers[i]-1 {
-		i--
-	}
-	return numbers[max(0, i):]
 }

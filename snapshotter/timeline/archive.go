@@ -3,6 +3,8 @@ package timeline
 import (
 	"context"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,30 +20,27 @@ type archive struct {
 	bucket  objstore.Reader
 	region  events.Region
 	shard   int32
-	objects []object                  // ascending by number
+	objects []segment.Listed // ascending, without those that are void
+	void    []format.Range
 	headers map[int64]*format.Segment // of segments that were searched
 }
-
-// object is a segment as the listing has it.
-type object struct{ number, bytes int64 }
 
 // listArchive lists the segments of a shard.
 func listArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*archive, error) {
 	a := &archive{bucket: bucket, region: r, shard: shard, headers: map[int64]*format.Segment{}}
-	for info, err := range bucket.List(ctx, format.ShardSegmentPrefix(r, shard)) {
-		if err != nil {
-			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
-		}
-		if number, ok := format.ParseSegmentName(r, shard, info.Name); ok {
-			a.objects = append(a.objects, object{number, info.Size})
-		}
+	all, newest, err := segment.List(ctx, bucket, r, shard)
+	if err != nil || newest == nil {
+		a.objects = all
+		return a, err
 	}
+	a.headers[newest.Number], a.void = newest, newest.Void
+	a.objects = slices.DeleteFunc(all, func(at segment.Listed) bool { return newest.IsVoid(at.Number) })
 	return a, nil
 }
 
 // header reads the header of the ith segment.
 func (a *archive) header(ctx context.Context, i int) (*format.Segment, error) {
-	number := a.objects[i].number
+	number := a.objects[i].Number
 	if s := a.headers[number]; s != nil {
 		return s, nil
 	}
@@ -102,7 +101,7 @@ func (a *archive) walk(ctx context.Context, first, last int, each func(i int, s 
 		headers := make([]*format.Segment, min(parallelHeaders, last-first+1))
 		g, ctx := errgroup.WithContext(ctx)
 		for k := range headers {
-			number := a.objects[first+k].number
+			number := a.objects[first+k].Number
 			if headers[k] = a.headers[number]; headers[k] != nil {
 				continue
 			}
@@ -145,14 +144,31 @@ type Span struct {
 	Last    int64 `json:"last,omitzero"`
 	Records int64 `json:"records"` // to be folded, about
 	Bytes   int64 `json:"bytes"`   // of the objects
+
+	Void []format.Range `json:"void,omitempty"` // numbers of segments that are left out
+}
+
+// Numbers are those of the segments, ascending.
+func (s Span) Numbers() iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		if s.First == 0 {
+			return
+		}
+		void := format.Segment{Void: s.Void}
+		for n := s.First; n <= s.Last; n++ {
+			if !void.IsVoid(n) && !yield(n) {
+				return
+			}
+		}
+	}
 }
 
 // Segments is how many they are.
-func (s Span) Segments() int64 {
-	if s.First == 0 {
-		return 0
+func (s Span) Segments() (n int64) {
+	for range s.Numbers() {
+		n++
 	}
-	return s.Last - s.First + 1
+	return n
 }
 
 // span finds the segments that lead from states to a vector, of the logs that are in
@@ -238,11 +254,11 @@ func (a *archive) endsBefore(ctx context.Context, from map[events.Log]events.Log
 // follow makes sure that a run of segments holds everything between states and a
 // vector.
 func (a *archive) follow(ctx context.Context, first, last int, from map[events.Log]events.LogState, to events.Vector) (Span, error) {
-	span := Span{Shard: a.shard, First: a.objects[first].number, Last: a.objects[last].number}
+	span := Span{Shard: a.shard, First: a.objects[first].Number, Last: a.objects[last].Number, Void: a.void}
 	var before *format.Segment
 	err := a.walk(ctx, first, last, func(i int, s *format.Segment) error {
 		if before != nil {
-			if s.Number != before.Number+1 {
+			if s.After() != before.Number {
 				return events.Errorf(events.KindInconsistent, "object %s is missing from the bucket", format.SegmentName(a.region, a.shard, before.Number+1))
 			}
 			if err := s.Follows(before); err != nil {
@@ -250,7 +266,7 @@ func (a *archive) follow(ctx context.Context, first, last int, from map[events.L
 			}
 		}
 		before = s
-		span.Bytes += a.objects[i].bytes
+		span.Bytes += a.objects[i].Size
 		for l, st := range from {
 			if err := a.advance(s, &st, to[l], &span); err != nil {
 				return err

@@ -32,6 +32,7 @@ type Archive struct {
 	Bytes    int64               `json:"bytes"` // in the bucket
 	Gaps     []Gap               `json:"gaps"`  // what logs had lost before they were archived
 	Damaged  []inventory.Problem `json:"damaged"`
+	Void     []string            `json:"void"` // objects that are damaged, and not needed: a segment behind them has again what they had
 }
 
 // Gap is what the archive of a log lacks for good.
@@ -55,7 +56,7 @@ func archives(ctx context.Context, src restore.Source, r events.Region, depth in
 	g.SetLimit(parallelTables)
 	for _, shard := range shards {
 		g.Go(func() error {
-			a := &Archive{Shard: shard, Gaps: []Gap{}, Damaged: []inventory.Problem{}}
+			a := &Archive{Shard: shard, Gaps: []Gap{}, Damaged: []inventory.Problem{}, Void: []string{}}
 			if err := a.verify(ctx, src, r, depth, checks); err != nil || a.Segments == 0 {
 				return err
 			}
@@ -71,12 +72,17 @@ func archives(ctx context.Context, src restore.Source, r events.Region, depth in
 }
 
 func (a *Archive) verify(ctx context.Context, src restore.Source, r events.Region, depth int, checks Checks) error {
+	all, newest, err := segment.List(ctx, src.Bucket, r, a.Shard)
+	if err != nil {
+		return err
+	}
 	var before *format.Segment // nil: it is not known
-	for at, err := range segment.Behind(ctx, src.Bucket, r, a.Shard, 0) {
-		if err != nil {
-			return err
+	for _, at := range all {
+		if newest != nil && newest.IsVoid(at.Number) {
+			a.Void = append(a.Void, format.SegmentName(r, a.Shard, at.Number))
+			continue
 		}
-		if a.To > 0 && at.Number != a.To+1 {
+		if a.To > 0 && !segment.Adjoin(a.To, at.Number, newest) {
 			if err := a.hole(ctx, src, r, at.Number); err != nil {
 				return err
 			}
@@ -85,7 +91,7 @@ func (a *Archive) verify(ctx context.Context, src restore.Source, r events.Regio
 		s, err := look(ctx, src, r, a.Shard, at.Number, depth, checks)
 		switch events.KindOf(err) {
 		case events.KindNotFound: // pruned meanwhile, as all before it
-			*a = Archive{Shard: a.Shard, Gaps: []Gap{}, Damaged: a.Damaged}
+			*a = Archive{Shard: a.Shard, Gaps: []Gap{}, Damaged: a.Damaged, Void: a.Void}
 			before = nil
 			continue
 		case events.KindInconsistent:
@@ -111,7 +117,7 @@ func (a *Archive) hole(ctx context.Context, src restore.Source, r events.Region,
 	_, err := src.Bucket.Stat(ctx, format.SegmentName(r, a.Shard, a.To))
 	switch {
 	case errors.Is(err, objstore.ErrNotFound):
-		*a = Archive{Shard: a.Shard, Gaps: []Gap{}, Damaged: a.Damaged}
+		*a = Archive{Shard: a.Shard, Gaps: []Gap{}, Damaged: a.Damaged, Void: a.Void}
 		return nil
 	case err == nil:
 		a.damaged(format.SegmentName(r, a.Shard, a.To+1), fmt.Sprintf("segments %d to %d are missing, or those before are left over", a.To+1, number-1))
