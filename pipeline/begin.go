@@ -99,7 +99,7 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
 			inPlace := !damaged && worthInPlace(b.cfg, m.Shards[partition])
 			if err = b.restore(ctx, m, partition, inPlace); err == nil {
-				return beginning{from: "backup " + m.ID}, nil // which has no epoch
+				return beginning{from: "backup " + m.ID, epoch: m.Shards[partition].Epoch}, nil
 			}
 		}
 		if err == nil {

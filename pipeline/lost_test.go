@@ -64,6 +64,10 @@ func TestRegionIsLost(t *testing.T) {
 			archives(r)
 			r.start()
 		}
+		for range 3 { // the region's shards have been claimed more than once
+			a.stop()
+			a.start()
+		}
 		for i := range 30 {
 			for _, r := range all {
 				r.put(fmt.Sprintf("key-%d", i%11), fmt.Sprintf("%s %d", r.cfg.Region, i))

@@ -199,10 +199,31 @@ func (r *restoring) begun(ctx context.Context, partition int32) error {
 // errSpoilt says that what an earlier run has left of a shard cannot be gone on with.
 var errSpoilt = errors.New("the shard was left in pieces")
 
+// epochsAhead is how many epochs a region may have had behind the newest that its bucket
+// tells of: a shard may have been claimed without anything being archived after that.
+const epochsAhead = 1_000
+
+// epoch is under which a shard is restored: later than any that the region has had, as far as
+// its bucket tells. If the topic of claims was lost too, they go on from there: others
+// believe nothing that is attested under an earlier one.
+func (r *restoring) epoch(ctx context.Context, partition int32) (events.Epoch, error) {
+	epoch, err := r.times.Epoch(ctx, partition)
+	if len(r.base) > 0 {
+		epoch = max(epoch, r.base.Newest().Shards[partition].Epoch)
+	}
+	if epoch == 0 {
+		return 0, err
+	}
+	return epoch + epochsAhead, err
+}
+
 // open opens a shard to be brought further.
-func (r *restoring) open(partition int32, again bool) (*projections.Shard, error) {
+func (r *restoring) open(ctx context.Context, partition int32, again bool) (*projections.Shard, error) {
 	sc, err := r.target.config(partition)
 	if err != nil {
+		return nil, err
+	}
+	if sc.Epoch, err = r.epoch(ctx, partition); err != nil {
 		return nil, err
 	}
 	shard, err := openState(sc)
@@ -229,7 +250,7 @@ func (r *restoring) open(partition int32, again bool) (*projections.Shard, error
 // with what an earlier run has done it begins one segment before, so that no comparison
 // is left out.
 func (r *restoring) replay(ctx context.Context, span timeline.Span, again bool) (states []events.LogState, done restore.Replayed, err error) {
-	shard, err := r.open(span.Shard, again)
+	shard, err := r.open(ctx, span.Shard, again)
 	if err != nil {
 		return nil, done, err
 	}

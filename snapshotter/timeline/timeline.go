@@ -44,6 +44,15 @@ func Read(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r ev
 	return t, err
 }
 
+// Epoch is under which a shard was archived last; 0: it is not known.
+func (t *Timeline) Epoch(ctx context.Context, shard int32) (events.Epoch, error) {
+	newest, err := t.archives[shard].newest(ctx)
+	if err != nil || newest == nil {
+		return 0, err
+	}
+	return newest.Epoch, nil
+}
+
 // manifest reads the manifest of a backup, once.
 func (t *Timeline) manifest(ctx context.Context, id string) (*format.Manifest, error) {
 	if m := t.manifests[id]; m != nil {
