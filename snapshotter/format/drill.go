@@ -81,28 +81,12 @@ func ParseDrillName(r events.Region, name string) (id string, ok bool) {
 }
 
 // Encode writes the drill as Manifest.Encode does a manifest.
-func (d *Drill) Encode() ([]byte, error) {
-	if err := d.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "drill %s: %w", d.ID, err)
-	}
-	text, err := encodeLine(d)
-	if err == nil && len(text) > MaxDrillBytes {
-		return nil, events.Errorf(events.KindRefused, "drill %s: %d bytes, nothing reads more than %d", d.ID, len(text), MaxDrillBytes)
-	}
-	return text, err
-}
+func (d *Drill) Encode() ([]byte, error) { return encode(d, MaxDrillBytes) }
 
 // DecodeDrill reads and verifies what Drill.Encode wrote.
-func DecodeDrill(b []byte) (*Drill, error) {
-	d := &Drill{}
-	if err := decodeLine("drill", drillVersion, b, d); err != nil {
-		return nil, err
-	}
-	if err := d.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "drill %s: %w", d.ID, err)
-	}
-	return d, nil
-}
+func DecodeDrill(b []byte) (*Drill, error) { return decode[Drill]("drill", drillVersion, b) }
+
+func (d *Drill) title() string { return "drill " + d.ID }
 
 var aimForm = regexp.MustCompile(`^[ -~]{1,200}$`)
 

@@ -43,3 +43,36 @@ func decodeLine(what string, newest int, b []byte, v any) error {
 	}
 	return nil
 }
+
+// object is what stands in the bucket as two lines, and nothing else.
+type object interface {
+	title() string // what errors call it
+	validate() error
+}
+
+// encode writes an object of at most so many bytes.
+func encode(o object, most int) ([]byte, error) {
+	if err := o.validate(); err != nil {
+		return nil, events.Errorf(events.KindInconsistent, "%s: %w", o.title(), err)
+	}
+	text, err := encodeLine(o)
+	if err == nil && len(text) > most {
+		return nil, events.Errorf(events.KindRefused, "%s: %d bytes, nothing reads more than %d", o.title(), len(text), most)
+	}
+	return text, err
+}
+
+// decode reads and verifies what encode wrote. what is what errors call it.
+func decode[T any, P interface {
+	*T
+	object
+}](what string, newest int, b []byte) (P, error) {
+	o := P(new(T))
+	if err := decodeLine(what, newest, b, o); err != nil {
+		return nil, err
+	}
+	if err := o.validate(); err != nil {
+		return nil, events.Errorf(events.KindInconsistent, "%s: %w", o.title(), err)
+	}
+	return o, nil
+}

@@ -114,24 +114,12 @@ func ParsePinName(r events.Region, name string) (id string, ok bool) {
 }
 
 // Encode writes the floor as Manifest.Encode does a manifest.
-func (f *Floor) Encode() ([]byte, error) {
-	if err := f.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "floor %d: %w", f.Number, err)
-	}
-	return encodeLine(f)
-}
+func (f *Floor) Encode() ([]byte, error) { return encode(f, MaxPlanBytes) }
 
 // DecodeFloor reads and verifies what Floor.Encode wrote.
-func DecodeFloor(b []byte) (*Floor, error) {
-	f := &Floor{}
-	if err := decodeLine("floor", retentionVersion, b, f); err != nil {
-		return nil, err
-	}
-	if err := f.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "floor %d: %w", f.Number, err)
-	}
-	return f, nil
-}
+func DecodeFloor(b []byte) (*Floor, error) { return decode[Floor]("floor", retentionVersion, b) }
+
+func (f *Floor) title() string { return fmt.Sprintf("floor %d", f.Number) }
 
 func (f *Floor) validate() error {
 	if err := f.Region.Validate(); err != nil {
@@ -144,28 +132,12 @@ func (f *Floor) validate() error {
 }
 
 // Encode writes the plan as Manifest.Encode does a manifest.
-func (p *Plan) Encode() ([]byte, error) {
-	if err := p.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "plan %d: %w", p.Number, err)
-	}
-	text, err := encodeLine(p)
-	if err == nil && len(text) > MaxPlanBytes {
-		return nil, events.Errorf(events.KindRefused, "plan %d: %d bytes, nothing reads more than %d", p.Number, len(text), MaxPlanBytes)
-	}
-	return text, err
-}
+func (p *Plan) Encode() ([]byte, error) { return encode(p, MaxPlanBytes) }
 
 // DecodePlan reads and verifies what Plan.Encode wrote.
-func DecodePlan(b []byte) (*Plan, error) {
-	p := &Plan{}
-	if err := decodeLine("plan", retentionVersion, b, p); err != nil {
-		return nil, err
-	}
-	if err := p.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "plan %d: %w", p.Number, err)
-	}
-	return p, nil
-}
+func DecodePlan(b []byte) (*Plan, error) { return decode[Plan]("plan", retentionVersion, b) }
+
+func (p *Plan) title() string { return fmt.Sprintf("plan %d", p.Number) }
 
 func (p *Plan) validate() error {
 	floor := Floor{Format: p.Format, Region: p.Region, Number: p.Number, Below: p.Below, Owner: p.Owner}
@@ -207,24 +179,12 @@ func (p *Plan) Has(m *Manifest) bool {
 }
 
 // Encode writes the pin as Manifest.Encode does a manifest.
-func (p *Pin) Encode() ([]byte, error) {
-	if err := p.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "pin: %w", err)
-	}
-	return encodeLine(p)
-}
+func (p *Pin) Encode() ([]byte, error) { return encode(p, MaxPlanBytes) }
 
 // DecodePin reads and verifies what Pin.Encode wrote.
-func DecodePin(b []byte) (*Pin, error) {
-	p := &Pin{}
-	if err := decodeLine("pin", retentionVersion, b, p); err != nil {
-		return nil, err
-	}
-	if err := p.validate(); err != nil {
-		return nil, events.Errorf(events.KindInconsistent, "pin: %w", err)
-	}
-	return p, nil
-}
+func DecodePin(b []byte) (*Pin, error) { return decode[Pin]("pin", retentionVersion, b) }
+
+func (p *Pin) title() string { return "pin" }
 
 func (p *Pin) validate() error {
 	if err := p.Region.Validate(); err != nil {
