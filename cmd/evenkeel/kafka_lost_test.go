@@ -40,7 +40,7 @@ func rounds(t *testing.T) (seeds []uint64) {
 		return n
 	}
 	first := number("LOST_SEED", 1)
-	for i := range number("LOST_ROUNDS", 2) {
+	for i := range number("LOST_ROUNDS", 1) {
 		seeds = append(seeds, first+i)
 	}
 	return seeds
@@ -137,6 +137,10 @@ type lostRegion struct {
 // the same again, and all proofs pass.
 func TestKafkaRegionLost(t *testing.T) {
 	d := prepareDeployment(t)
+	// Of the topics of other tests the region that is lost would not get any back, and links
+	// that know them would ask for them.
+	d.broker("clean")
+	d.broker("up")
 	d.backup = "schedule: {segment: 1s, delta: 30s, drill: 0s}"
 	d.startAll()
 	j := &journal{written: map[events.Position]entry{}}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the suite on real Kafka: three fresh clusters, then the tests that carry
 # the build tag "kafka". Only what it started is stopped. KILL_ROUNDS=50 lets links
-# and brokers be killed for longer than a few rounds.
+# and brokers be killed for longer than a few rounds, LOST_ROUNDS=5 that many regions be lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kafka=deploy/kafka/kafka.sh
