@@ -23,7 +23,9 @@ func (e Epoch) String() string { return strconv.FormatUint(uint64(e), 10) }
 
 // Context is the causal context of an event: for its own partition, the next
 // offset of each origin's log that its writer had applied. Entries ascend by
-// origin, each once, none at offset 0. Text: "eu-central-1@7,us-east-1@12".
+// origin, each once. Text: "eu-central-1@7,us-east-1@12". Offset 0 says that nothing
+// of that log was known; of another origin's log that is as good as no entry, of its own
+// it is not: a writer that does not say counts as having seen all before it.
 type Context []Seen
 
 // Seen says that all of an origin's events below Next were known.
@@ -84,8 +86,8 @@ func (c Context) Validate() error {
 		if err := s.Origin.Validate(); err != nil {
 			return Errorf(KindInvalid, "context: %w", err)
 		}
-		if s.Next <= 0 {
-			return Errorf(KindInvalid, "context: %s@%d: want an offset above 0", s.Origin, s.Next)
+		if s.Next < 0 {
+			return Errorf(KindInvalid, "context: %s@%d: want an offset of 0 or more", s.Origin, s.Next)
 		}
 		if i > 0 && c[i-1].Origin.Compare(s.Origin) >= 0 {
 			return Errorf(KindInvalid, "context: %s after %s: want ascending origins, each once", s.Origin, c[i-1].Origin)

@@ -79,9 +79,9 @@ var (
 	}
 	contexts = form[events.Context]{
 		parse: events.ParseContext, print: events.Context.String,
-		good: []string{"", "a@1", "eu-central-1@7,us-east-1@12", "us@1,us-a@9223372036854775807", "a@1,a_2@1,a_10@1", manyOrigins(events.MaxContextOrigins)},
+		good: []string{"", "a@1", "a@0", "a@0,b@1", "eu-central-1@7,us-east-1@12", "us@1,us-a@9223372036854775807", "a@1,a_2@1,a_10@1", manyOrigins(events.MaxContextOrigins)},
 		bad: []string{
-			",", "a@1,", ",a@1", "a", "a@", "@1", "a@0", "a@-1", "a@01", "a@1,a@1", "a@1,a@2", "b@1,a@1", "a@1, b@1", "a_10@1,a_2@1",
+			",", "a@1,", ",a@1", "a", "a@", "@1", "a@00", "a@-1", "a@01", "a@0,a@0", "a@1,a@1", "a@1,a@2", "b@1,a@1", "a@1, b@1", "a_10@1,a_2@1",
 			"a@9223372036854775808", "a_1@1", "a/s/0@1", manyOrigins(events.MaxContextOrigins + 1),
 		},
 	}

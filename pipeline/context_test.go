@@ -196,7 +196,7 @@ func TestContextRefused(t *testing.T) {
 		}
 		// One who has read nothing may say so.
 		res, err := b.putAfter("fresh", "v", &events.Vector{})
-		if err != nil || len(b.event(res.Position).Deps) != 0 {
+		if err != nil || b.event(res.Position).Deps.String() != "eu-central-1@0" {
 			t.Errorf("an empty context: %v", err)
 		}
 	})

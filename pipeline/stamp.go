@@ -115,9 +115,15 @@ func (s *stamper) context(ctx context.Context, partition int32) (events.Context,
 	}
 	var deps events.Context
 	for log, next := range seen {
-		if next > 0 && (s.given != nil || log.Origin != s.region.origin) {
+		if next > 0 && log.Origin != s.region.origin {
 			deps = append(deps, events.Seen{Origin: log.Origin, Next: next})
 		}
+	}
+	if s.given != nil {
+		// Also if it is nothing: without an entry the event would be taken to know all
+		// that stands before it.
+		own := seen[events.Log{Origin: s.region.origin, Stream: s.stream, Partition: partition}]
+		deps = append(deps, events.Seen{Origin: s.region.origin, Next: own})
 	}
 	slices.SortFunc(deps, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
 	s.deps[partition] = deps

@@ -9,7 +9,7 @@ import (
 // Covered is the context in effect for an event at a position: what its writer
 // had seen of the logs of its partition, and so what the event may take away. Of
 // its own log that is everything before own, of any other origin's what others
-// says, which has no entry for the own one and shares memory with e.Deps.
+// says, which has no entry for the own one, none at offset 0, and may share memory with e.Deps.
 //
 // Within one origin the log's order decides: a writer that does not say how much
 // of its own log it had seen counts as having seen all that stands before the
@@ -17,17 +17,17 @@ import (
 // partitions: no event covers anything there.
 func Covered(e *events.Event, at events.Position) (own int64, others events.Context) {
 	i, says := slices.BinarySearchFunc(e.Deps, at.Origin, func(s events.Seen, o events.Origin) int { return s.Origin.Compare(o) })
-	if !says {
-		return at.Offset, e.Deps
+	if own = at.Offset; says {
+		own = min(e.Deps[i].Next, at.Offset)
 	}
-	own = min(e.Deps[i].Next, at.Offset)
-	switch i {
-	case 0:
+	isNone := func(s events.Seen) bool { return s.Next == 0 || s.Origin == at.Origin }
+	switch {
+	case !slices.ContainsFunc(e.Deps, isNone):
+		return own, e.Deps
+	case says && i == 0 && !slices.ContainsFunc(e.Deps[1:], isNone):
 		return own, e.Deps[1:]
-	case len(e.Deps) - 1:
-		return own, e.Deps[:i]
 	}
-	return own, slices.Concat(e.Deps[:i], e.Deps[i+1:])
+	return own, slices.DeleteFunc(slices.Clone(e.Deps), isNone)
 }
 
 // Latest sorts the states of logs by position, and keeps of each log the one

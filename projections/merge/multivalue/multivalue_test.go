@@ -87,6 +87,8 @@ func TestStories(t *testing.T) {
 		"one value":                       {[]string{"eu/0@0 [] put a"}, "eu@0=a"},
 		"replaced in one log":             {[]string{"eu/0@0 [] put a", "eu/0@5 [] put b"}, "eu@5=b"},
 		"two writers of one log":          {[]string{"eu/0@1 [] put a", "eu/0@5 [eu@1] put b"}, "eu@5=b eu@1=a"},
+		"the first two of one log":        {[]string{"eu/0@0 [] put a", "eu/0@1 [eu@0] put b"}, "eu@1=b eu@0=a"},
+		"nothing of another":              {[]string{"eu/0@0 [] put a", "us/0@0 [eu@0] put b"}, "us@0=b eu@0=a"},
 		"concurrent":                      {[]string{"eu/0@0 [] put a", "us/0@0 [] put b"}, "us@0=b eu@0=a"},
 		"replaced from elsewhere":         {[]string{"eu/0@0 [] put a", "us/0@0 [eu@1] put b"}, "us@0=b"},
 		"resolved":                        {[]string{"eu/0@0 [] put a", "us/0@0 [] put b", "ap/0@0 [eu@1,us@1] resolve c"}, "ap@0=c"},
