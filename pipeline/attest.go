@@ -20,7 +20,7 @@ import (
 // foldVersion numbers what folds make of events, of all rules together. Raise it
 // when the same record leads to other bytes than before: while regions run
 // different versions their states differ and are not compared.
-const foldVersion = 1
+const foldVersion = 2
 
 // formatVersion is the version of everything that a comparison of two regions'
 // folds depends on: the chain, the digest, the merge rule and its slices.
@@ -99,10 +99,12 @@ func (a *attester) attestLog(ctx context.Context, shard *projections.Shard, log 
 	}
 	record, err := divergence.Attestation{
 		Log: log, Mark: mark, Format: formatVersion(a.cfg.Streams[log.Stream].Merge), Epoch: epoch, Applied: applied, Made: now,
+		Group: a.cfg.Group, Topic: a.cfg.Streams[log.Stream].Topic,
 	}.Record()
 	if err != nil {
 		return err
 	}
+	record.Topic = a.cfg.AttestationTopic()
 	a.mu.Lock()
 	pace.Attested(offset, now)
 	pace.underWay = true

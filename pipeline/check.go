@@ -35,18 +35,19 @@ type checker struct {
 	metrics *checkMetrics
 	log     *slog.Logger
 
-	mu    sync.Mutex
-	judge *divergence.Judge
+	mu      sync.Mutex
+	judge   *divergence.Judge
+	foreign *recentError // that another deployment attests what is this one's; nil: never
 }
 
 // attestationTopics are the region's own topic of attestations and its mirrors of
 // the others'.
 func attestationTopics(cfg *config.Config) map[string]events.Origin {
 	own := cfg.Origin(cfg.Region)
-	topics := map[string]events.Origin{divergence.Topic: own}
+	topics := map[string]events.Origin{cfg.AttestationTopic(): own}
 	for _, peer := range cfg.Peers() {
 		origin := cfg.Origin(peer)
-		topics[origin.MirrorTopic(divergence.Topic)] = origin
+		topics[origin.MirrorTopic(cfg.AttestationTopic())] = origin
 	}
 	return topics
 }
@@ -115,6 +116,8 @@ func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events
 	jc := divergence.Config{
 		Origin: cfg.Origin(cfg.Region),
 		Format: func(s events.Stream) uint32 { return formatVersion(cfg.Streams[s].Merge) },
+		Group:  cfg.Group,
+		Topic:  func(s events.Stream) string { return cfg.Streams[s].Topic },
 	}
 	for region := range cfg.Regions {
 		origin := cfg.Origin(region)
@@ -188,8 +191,35 @@ func (c *checker) take(r *kgo.Record) {
 	var refused *divergence.RefusedError
 	if errors.As(err, &refused) {
 		c.metrics.refused.WithLabelValues(string(refused.Reason)).Inc()
+		if refused.Reason == divergence.OtherDeployment {
+			c.meets(refused, a.Made)
+		}
 		c.log.Debug("attestation refused", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 	}
+}
+
+// meets notes that another deployment speaks of this one's logs. What it said long ago may be
+// all that is left of it, or this one's own from before it was given another name.
+func (c *checker) meets(refused error, made time.Time) {
+	if time.Since(made) > divergence.RecentFor {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.foreign == nil || time.Since(c.foreign.at) > divergence.RecentFor {
+		c.log.Error("another deployment attests the same logs in the same topics", "error", refused)
+	}
+	c.foreign = &recentError{refused, time.Now()}
+}
+
+// problem says that another deployment is in the way.
+func (c *checker) problem() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.foreign == nil || time.Since(c.foreign.at) > divergence.RecentFor {
+		return nil
+	}
+	return fmt.Errorf("another deployment uses the same Kafka cluster and names: %w; give one of them a name, in all its regions (deployment), and a group of its own", c.foreign.err)
 }
 
 // compare compares until the context ends.
@@ -261,7 +291,7 @@ func (c *checker) linkTroubles(d replicator.Details, blocked map[events.Log]stri
 			if !d.Running && len(d.Partitions) == 0 {
 				blocked[log] = fmt.Sprintf("link from %s: %s", d.Origin, d.Error)
 			}
-			if text := cmp.Or(troubles[topicPartition{s.Topic, p}], troubles[topicPartition{divergence.Topic, 0}]); text != "" {
+			if text := cmp.Or(troubles[topicPartition{s.Topic, p}], troubles[topicPartition{c.cfg.AttestationTopic(), 0}]); text != "" {
 				blocked[log] = text
 			}
 		}

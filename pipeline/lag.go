@@ -16,7 +16,6 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator"
-	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // lagTimeout bounds how long the cluster is waited for; what it did not say by
@@ -98,7 +97,7 @@ func linkLags(cfg *config.Config, d replicator.Details) []api.LinkLag {
 	}
 	var rows []api.LinkLag
 	for _, p := range d.Partitions {
-		if p.Topic == divergence.Topic {
+		if p.Topic == cfg.AttestationTopic() {
 			continue // no data: what regions say of themselves, all the time
 		}
 		row := linkLag(d.Origin, p)

@@ -13,14 +13,13 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator"
-	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
 // linkConfig is what the link from a region does.
 func linkConfig(cfg *config.Config, source events.Region) (replicator.Config, error) {
 	l := cfg.Links
-	always := append(logTopics(cfg), divergence.Topic)
+	always := append(logTopics(cfg), cfg.AttestationTopic())
 	topics, err := follow.NewPatterns(append(always, l.Include...), l.Exclude)
 	if err != nil {
 		return replicator.Config{}, err

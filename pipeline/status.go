@@ -116,6 +116,9 @@ func (r *Region) problems() []string {
 	problems = append(problems, r.shards.inPlaceProblems()...)
 	problems = append(problems, r.modelProblems()...)
 	problems = append(problems, r.divergences()...)
+	if err := r.checks.problem(); err != nil {
+		problems = append(problems, err.Error())
+	}
 	for _, l := range r.links.all() {
 		problems = append(problems, linkProblems(l.Status())...)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // Config describes one node of one region. Fields carry the name of their key
@@ -22,6 +23,12 @@ type Config struct {
 	// It can not be changed later: keys would move to other partitions and the
 	// order of their events would be lost.
 	Partitions int32 `yaml:"partitions"`
+
+	// Deployment names this deployment, the same in every region, where another one uses the
+	// same Kafka cluster in any of them: it then has topics of attestations of its own. Letters,
+	// digits, dots, underscores and dashes. Default: none, for deployments that have their
+	// clusters to themselves. A named one needs a Group of its own, too.
+	Deployment string `yaml:"deployment"`
 
 	// Group is the id of the consumer group that this region's nodes form,
 	// default "evenkeel": the same on all of them. Letters, digits, dots,
@@ -377,6 +384,14 @@ func Default() Config {
 		Log:           Log{Level: "info", Format: "text"},
 		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}
+}
+
+// AttestationTopic is where a region of the deployment attests its logs.
+func (c *Config) AttestationTopic() string {
+	if c.Deployment == "" {
+		return divergence.Topic
+	}
+	return divergence.Topic + "." + c.Deployment
 }
 
 func defaultStreams() map[events.Stream]Stream {

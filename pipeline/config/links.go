@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
@@ -103,8 +102,8 @@ func (c *Config) checkStreamsStay(p *problems) {
 		if err != nil {
 			continue
 		}
-		if excluded.Match(divergence.Topic) {
-			p.add(indexed("links.exclude", i), "%q excludes the topic %s, which is always mirrored: regions could not be compared", clip(pattern), divergence.Topic)
+		if topic := c.AttestationTopic(); excluded.Match(topic) {
+			p.add(indexed("links.exclude", i), "%q excludes the topic %s, which is always mirrored: regions could not be compared", clip(pattern), topic)
 		}
 		for _, name := range c.StreamNames() {
 			if topic := c.Streams[name].Topic; excluded.Match(topic) {

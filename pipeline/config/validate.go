@@ -11,10 +11,13 @@ import (
 )
 
 const (
-	maxPartitions  = 1024
-	minBodyBytes   = 1 << 10
-	maxBodyBytes   = 256 << 20
-	maxGroupBytes  = 200 // there are topics named after it
+	maxPartitions = 1024
+	minBodyBytes  = 1 << 10
+	maxBodyBytes  = 256 << 20
+	maxGroupBytes = 200 // there are topics named after it
+
+	maxDeploymentBytes = 100 // and mirrors of such after this
+
 	minClockSkew   = time.Second
 	minStopTimeout = time.Second
 	maxStopTimeout = 10 * time.Minute
@@ -58,6 +61,12 @@ func (c *Config) checkNode(p *problems) {
 	between(p, "partitions", int64(c.Partitions), 1, maxPartitions, "")
 	if len(c.Group) > maxGroupBytes || c.Group == "" || strings.Trim(c.Group, nameChars) != "" {
 		p.add("group", "want 1 to %d letters, digits, dots, underscores and dashes, got %q", maxGroupBytes, clip(c.Group))
+	}
+	switch {
+	case len(c.Deployment) > maxDeploymentBytes || strings.Trim(c.Deployment, nameChars) != "":
+		p.add("deployment", "want at most %d letters, digits, dots, underscores and dashes, got %q", maxDeploymentBytes, clip(c.Deployment))
+	case c.Deployment != "" && c.Group == DefaultGroup:
+		p.add("group", "a deployment with a name needs a group of its own, for instance %s-%s", DefaultGroup, clip(c.Deployment))
 	}
 	oneOf(p, "group_protocol", c.GroupProtocol, GroupClassic, GroupConsumer)
 }

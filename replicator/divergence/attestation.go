@@ -3,6 +3,7 @@ package divergence
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -14,7 +15,8 @@ import (
 )
 
 // Topic is where a region attests its own logs: one partition, mirrored like a
-// log's, and compacted, because of each log only the newest attestation has to stay.
+// log's, and compacted, because of each log only the newest attestation has to stay. A
+// deployment with a name has one of its own, named after both.
 const Topic = "evenkeel.attestations"
 
 const (
@@ -34,7 +36,14 @@ type Attestation struct {
 	Applied events.Context
 
 	Made time.Time // by the origin's clock; for people, decides nothing
+
+	// Group and Topic tell deployments apart that use one cluster: the consumer group of
+	// the origin's nodes, and the topic that the log is. Empty if it does not say.
+	Group, Topic string
 }
+
+// subjectSeparator is between group and topic, neither of which has one.
+const subjectSeparator = "/"
 
 // Record writes the attestation as a record of Topic.
 func (a Attestation) Record() (*kgo.Record, error) {
@@ -52,6 +61,7 @@ func (a Attestation) Record() (*kgo.Record, error) {
 		Key: a.Log.String(), Op: events.OpPut, Value: payload, ContentType: contentType,
 		ID: fmt.Sprintf("%s/%s/%d", a.Log.At(a.Mark.Next), a.Epoch, a.Made.UnixMilli()), Source: "evenkeel/" + a.Log.Origin.String(),
 		Type: typeAttested, Time: a.Made, Clock: events.HLCAt(a.Made), Deps: a.Applied, Epoch: a.Epoch,
+		Subject: a.Group + subjectSeparator + a.Topic,
 	})
 	if err != nil {
 		return nil, err
@@ -87,6 +97,7 @@ func Read(r *kgo.Record) (Attestation, error) {
 		Mark:   events.Mark{Next: m.GetOffset(), Keys: int64(m.GetKeys()), Bytes: int64(m.GetSliceBytes())},
 		Format: m.GetFormatVersion(), Epoch: e.Epoch, Applied: e.Deps, Made: time.UnixMilli(m.GetAttestedAtMs()).UTC(),
 	}
+	a.Group, a.Topic, _ = strings.Cut(e.Subject, subjectSeparator)
 	copy(a.Mark.Chain[:], m.GetChain())
 	copy(a.Mark.Digest[:], m.GetDigest())
 	if key := a.Log.String(); key != e.Key {
@@ -104,10 +115,15 @@ const (
 	NotTheirs  Refusal = "not-theirs"  // an origin speaks only of its own logs
 	UnknownLog Refusal = "unknown-log" // the configuration does not have it
 	OldEpoch   Refusal = "old-epoch"   // somebody else has had the shard since
+
+	// OtherDeployment is of a deployment that uses the same cluster and the same names.
+	OtherDeployment Refusal = "other-deployment"
 )
 
 // Refusals are all of them.
-func Refusals() []Refusal { return []Refusal{Corrupt, NotTheirs, UnknownLog, OldEpoch} }
+func Refusals() []Refusal {
+	return []Refusal{Corrupt, NotTheirs, UnknownLog, OldEpoch, OtherDeployment}
+}
 
 // RefusedError says why an attestation is not heeded.
 type RefusedError struct {

@@ -36,6 +36,11 @@ type Config struct {
 
 	// Format is the version of what this region folds of a stream.
 	Format func(events.Stream) uint32
+
+	// Group is the consumer group of the region's nodes, Topic the topic of a stream's logs
+	// in all regions. What says otherwise is of another deployment. nil: of no matter.
+	Group string
+	Topic func(events.Stream) string
 }
 
 // pendingMost bounds the attestations of a log that wait for the fold to reach
@@ -104,6 +109,9 @@ func (j *Judge) Attested(from events.Origin, a Attestation, now time.Time) error
 	if !ok {
 		return refuse(UnknownLog, "%s is not configured", a.Log)
 	}
+	if err := j.isOurs(a); err != nil {
+		return err
+	}
 	if a.Epoch < t.newest.Epoch {
 		t.refused = refuse(OldEpoch, "%s is attested under epoch %s, which was over when epoch %s began", a.Log, a.Epoch, t.newest.Epoch)
 		return t.refused
@@ -116,6 +124,20 @@ func (j *Judge) Attested(from events.Origin, a Attestation, now time.Time) error
 	}
 	t.newest, t.heard, t.refused = a, now, nil
 	t.add(claim{a.Mark, a.Format})
+	return nil
+}
+
+// isOurs refuses what is of another deployment. Groups are known of the own region alone.
+func (j *Judge) isOurs(a Attestation) error {
+	if j.cfg.Topic == nil || a.Topic == "" {
+		return nil
+	}
+	if topic := j.cfg.Topic(a.Log.Stream); a.Topic != topic {
+		return refuse(OtherDeployment, "%s is attested as topic %s; here it is topic %s", a.Log, a.Topic, topic)
+	}
+	if a.Log.Origin == j.cfg.Origin && a.Group != j.cfg.Group {
+		return refuse(OtherDeployment, "%s is attested by nodes of group %s; those of this deployment are group %s", a.Log, a.Group, j.cfg.Group)
+	}
 	return nil
 }
 
