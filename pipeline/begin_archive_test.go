@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/evenkeel/evenkeel/events"
 )
@@ -25,21 +24,7 @@ func TestBeginsWithWhatIsArchived(t *testing.T) {
 				held := archivedRegion(r, func() {})
 				before := r.status()
 				r.stop()
-				client := r.dial()
-				defer client.Close()
-				expired := kadm.Offsets{}
-				for l, records := range held {
-					if n := len(records); n > 0 {
-						expired.Add(kadm.Offset{Topic: string(l.Stream), Partition: l.Partition, At: records[n-1].Offset + 1})
-					}
-				}
-				answers, err := kadm.NewClient(client).DeleteRecords(r.w.Context(), expired)
-				if err == nil {
-					err = answers.Error()
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				r.expire(held)
 				r.disk = vfs.NewCrashableMem()
 				r.start()
 				after := r.status()

@@ -20,6 +20,9 @@ const (
 	movePause    = 100 * time.Millisecond
 )
 
+// errNoLimit refuses a call of another node that would have no end.
+var errNoLimit = events.Errorf(events.KindInvalid, "want a key, or a limit of 1 or more")
+
 // whileMoving does something again and again while it is not ready, for as long
 // as a shard takes to move. What another node has forwarded it does once: that node
 // asks again.
@@ -43,7 +46,7 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 		return nil, r.noStream(p.Stream)
 	}
 	if p.Key == nil && p.Limit < 1 {
-		return nil, events.Errorf(events.KindInvalid, "slices: want a key, or a limit of 1 or more")
+		return nil, errNoLimit
 	}
 	open, release, err := r.useOwn(p.Shards)
 	if err != nil {
@@ -88,26 +91,44 @@ func toEntity(e projections.Entity) api.Entity {
 	return entity
 }
 
+// fromOwners has the nodes that own some shards answer for them, each for its own. The
+// answers come in no order; if one is missing there are none.
+func fromOwners[T any](
+	ctx context.Context, r *Region, shards []int32, mine func(own []int32) (T, error), theirs func(ctx context.Context, c *api.Client, shards []int32) (T, error),
+) ([]T, error) {
+	own, others, err := r.shares(shards)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]T, len(others))
+	err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) (err error) {
+		answers[i], err = theirs(ctx, c, others[i].shards)
+		return err
+	})
+	if err != nil || len(own) == 0 {
+		return answers, err
+	}
+	answer, err := mine(own)
+	if err != nil {
+		return nil, err
+	}
+	return append(answers, answer), nil
+}
+
 // gather asks every node of the region for the slices of its shards: producers with
 // other partitioners put one key into other partitions. The pages come in no order.
 func (r *Region) gather(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error) {
-	own, others, err := r.shares(r.allShards())
-	if err != nil {
-		return nil, err
-	}
-	pages := make([]*api.SlicesPage, len(others))
-	err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) (err error) {
-		theirs := p
-		theirs.Shards = others[i].shards
-		pages[i], err = c.Slices(ctx, theirs)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.Shards = own
-	mine, err := r.Slices(ctx, p)
-	return append(pages, mine), err
+	return fromOwners(ctx, r, r.allShards(),
+		func(own []int32) (*api.SlicesPage, error) {
+			mine := p
+			mine.Shards = own
+			return r.Slices(ctx, mine)
+		},
+		func(ctx context.Context, c *api.Client, shards []int32) (*api.SlicesPage, error) {
+			theirs := p
+			theirs.Shards = shards
+			return c.Slices(ctx, theirs)
+		})
 }
 
 // view reads the view of one key.

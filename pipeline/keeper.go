@@ -38,6 +38,7 @@ type keeper struct {
 	member *member
 	shards *shardSet
 	worker *worker
+	reread projections.History // from where read models may have logs again
 	log    *slog.Logger
 
 	wake       chan struct{}
@@ -227,7 +228,7 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 	if err != nil {
 		return nil, "", err
 	}
-	sc.Cache, sc.Epoch, sc.Lineage = k.shards.cache, epoch, newLineage("")
+	sc.Cache, sc.Epoch, sc.Lineage, sc.History = k.shards.cache, epoch, newLineage(""), k.reread
 	k.begin.readOutside(&sc)
 	shard, err := openState(sc)
 	return shard, began.from, err

@@ -1,41 +1,63 @@
 package pipeline
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"sync"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
-	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/derived"
 )
 
-// models tells how the read models are in the node's shards, by name.
-func (r *Region) models() []api.ModelDetails {
-	byName := map[string]*api.ModelDetails{}
-	open, release := r.shards.use(r.allShards())
-	defer release()
-	for _, p := range slices.Sorted(maps.Keys(open)) {
-		for _, st := range open[p].Models() {
-			d := byName[st.Name]
-			if d == nil {
-				d = &api.ModelDetails{ModelSummary: api.ModelSummary{
+// models asks the owners of all shards how their read models are.
+func (r *Region) models(ctx context.Context) ([]api.ModelDetails, error) {
+	var answers []*api.ModelShards
+	err := whileMoving(ctx, func() (err error) {
+		answers, err = fromOwners(ctx, r, r.allShards(),
+			func(own []int32) (*api.ModelShards, error) {
+				return r.ModelShards(ctx, api.ModelShardsParams{Shards: own})
+			},
+			func(ctx context.Context, c *api.Client, theirs []int32) (*api.ModelShards, error) {
+				return c.ModelShards(ctx, api.ModelShardsParams{Shards: theirs})
+			})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var shards []api.ShardModels
+	for _, a := range answers {
+		shards = append(shards, a.Shards...)
+	}
+	return sumModels(shards), nil
+}
+
+// sumModels sums up how the models of some shards are, by name. Nodes may be
+// configured to have different ones.
+func sumModels(shards []api.ShardModels) []api.ModelDetails {
+	slices.SortFunc(shards, func(a, b api.ShardModels) int { return cmp.Compare(a.Partition, b.Partition) })
+	all := []api.ModelDetails{}
+	for _, shard := range shards {
+		for _, st := range shard.Models {
+			if !slices.ContainsFunc(all, func(d api.ModelDetails) bool { return d.Name == st.Name }) {
+				all = append(all, api.ModelDetails{ModelSummary: api.ModelSummary{
 					Name: st.Name, Version: st.Version, OfEvents: st.OfEvents, Streams: st.Streams, States: map[derived.State]int{},
-				}}
-				byName[st.Name] = d
+				}})
 			}
-			addModelShard(d, api.ModelShard{Partition: p, Status: st})
 		}
 	}
-	all := []api.ModelDetails{}
-	for _, d := range byName {
-		all = append(all, *d)
+	for i := range all {
+		for _, shard := range shards {
+			st := derived.Status{Name: all[i].Name, State: api.ModelAbsent}
+			if n := slices.IndexFunc(shard.Models, func(st derived.Status) bool { return st.Name == all[i].Name }); n >= 0 {
+				st = shard.Models[n]
+			}
+			addModelShard(&all[i], api.ModelShard{Partition: shard.Partition, Status: st})
+		}
 	}
 	slices.SortFunc(all, func(a, b api.ModelDetails) int { return cmp.Compare(a.Name, b.Name) })
 	return all
@@ -51,35 +73,16 @@ func addModelShard(d *api.ModelDetails, s api.ModelShard) {
 	if !s.Served {
 		d.Missing++
 	}
-	if len(s.Since) > 0 && (d.Since == nil || d.Since.Before(*s.Begun)) {
-		d.Since = s.Begun
+	if since := cmp.Or(s.Reaches, s.Begun); len(s.Since) > 0 && (d.Since == nil || d.Since.Before(*since)) {
+		d.Since = since
 	}
 }
 
-// allHere takes all shards of the region; the caller calls release. Read models are not
-// gathered from several nodes yet, and half an answer is none.
-func (r *Region) allHere(ctx context.Context) (shards []*projections.Shard, release func(), err error) {
-	err = whileMoving(ctx, func() error {
-		_, others, err := r.shares(r.allShards())
-		if err == nil && len(others) > 0 {
-			err = events.Errorf(events.KindRefused, "read models are answered by a node that has all shards of %s; shard %d is on node %s at %s",
-				r.cfg.Region, others[0].shards[0], others[0].node, others[0].address)
-		}
-		if err != nil {
-			return err
-		}
-		open, done, err := r.useOwn(r.allShards())
-		release = done
-		for _, s := range open {
-			shards = append(shards, s.Shard)
-		}
-		return err
-	})
-	return shards, release, err
-}
-
-func (r *Region) model(name string) (*api.ModelDetails, error) {
-	all := r.models()
+func (r *Region) model(ctx context.Context, name string) (*api.ModelDetails, error) {
+	all, err := r.models(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var names []string
 	for i := range all {
 		if all[i].Name == name {
@@ -90,15 +93,29 @@ func (r *Region) model(name string) (*api.ModelDetails, error) {
 	return nil, events.Errorf(events.KindNotFound, "model %q is not enabled in %s; there is %v", name, r.cfg.Region, names)
 }
 
-// ListModels implements api.Node.
-func (r *Region) ListModels(ctx context.Context) (*api.ModelList, error) {
-	_, release, err := r.allHere(ctx)
+// everywhere is a model that every shard has, or an error that says which does not.
+func (r *Region) everywhere(ctx context.Context, name string) (*api.ModelDetails, error) {
+	d, err := r.model(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	for _, s := range d.Shards {
+		if s.State == api.ModelAbsent {
+			return nil, events.Errorf(events.KindRefused, "model %s is not enabled on the node that owns shard %d of %s; "+
+				"give all nodes of the region the same models", name, s.Partition, r.cfg.Region)
+		}
+	}
+	return d, nil
+}
+
+// ListModels implements api.Node.
+func (r *Region) ListModels(ctx context.Context) (*api.ModelList, error) {
+	all, err := r.models(ctx)
+	if err != nil {
+		return nil, err
+	}
 	list := &api.ModelList{Models: []api.ModelSummary{}}
-	for _, d := range r.models() {
+	for _, d := range all {
 		list.Models = append(list.Models, d.ModelSummary)
 	}
 	return list, nil
@@ -106,142 +123,115 @@ func (r *Region) ListModels(ctx context.Context) (*api.ModelList, error) {
 
 // ShowModel implements api.Node.
 func (r *Region) ShowModel(ctx context.Context, p api.ShowModelParams) (*api.ModelDetails, error) {
-	_, release, err := r.allHere(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	return r.model(p.Name)
+	return r.model(ctx, p.Name)
 }
 
 // RebuildModel implements api.Node: the entries are made anew in the background, in
-// every shard of the node.
+// every shard of the region. If it fails some shards may have begun; to ask again does no
+// harm.
 func (r *Region) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*api.ModelDetails, error) {
-	shards, release, err := r.allHere(ctx)
+	if _, err := r.everywhere(ctx, p.Name); err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	left := r.allShards() // those that were not told yet: a shard that has begun is not to begin again
+	told := func(shards []int32, answer *api.ModelShards, err error) (*api.ModelShards, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			left = slices.DeleteFunc(left, func(p int32) bool { return slices.Contains(shards, p) })
+		}
+		return answer, err
+	}
+	err := whileMoving(ctx, func() error {
+		_, err := fromOwners(ctx, r, slices.Clone(left),
+			func(own []int32) (*api.ModelShards, error) {
+				answer, err := r.RebuildShards(ctx, api.RebuildShardsParams{RebuildModelParams: p, Shards: own})
+				return told(own, answer, err)
+			},
+			func(ctx context.Context, c *api.Client, theirs []int32) (*api.ModelShards, error) {
+				answer, err := c.RebuildShards(ctx, api.RebuildShardsParams{RebuildModelParams: p, Shards: theirs})
+				return told(theirs, answer, err)
+			})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	if _, err := r.model(p.Name); err != nil {
-		return nil, err
-	}
-	for i, shard := range shards {
-		if err := shard.RebuildModel(p.Name, p.FromNow); err != nil {
-			return nil, fmt.Errorf("shard %d: %w", i, err)
-		}
-	}
 	r.log.Info("read model is rebuilt", "model", p.Name, "from_now", p.FromNow)
-	return r.model(p.Name)
+	return r.model(ctx, p.Name)
 }
 
 // QueryModel implements api.Node.
 func (r *Region) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.ModelRows, error) {
-	shards, release, err := r.allHere(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	d, err := r.model(p.Name)
-	if err != nil {
-		return nil, err
-	}
 	limit := cmp.Or(p.Limit, api.DefaultScanEntries)
 	if limit < 1 || limit > api.MaxScanEntries {
 		return nil, events.Errorf(events.KindInvalid, "query: limit %d: want 1 to %d", limit, api.MaxScanEntries)
 	}
-	page := &api.ModelRows{Rows: []api.ModelRow{}, Stale: []string{}}
-	for _, s := range d.Shards {
-		if s.Stale != "" {
-			page.Stale = append(page.Stale, fmt.Sprintf("shard %d: %s", s.Partition, s.Stale))
-		}
+	ask := api.ModelPageParams{Name: p.Name, Prefix: p.Prefix, After: p.After, Limit: limit}
+	var pages []*api.ModelPage
+	err := whileMoving(ctx, func() (err error) {
+		pages, err = fromOwners(ctx, r, r.allShards(),
+			func(own []int32) (*api.ModelPage, error) {
+				mine := ask
+				mine.Shards = own
+				return r.ModelPage(ctx, mine)
+			},
+			func(ctx context.Context, c *api.Client, shards []int32) (*api.ModelPage, error) {
+				theirs := ask
+				theirs.Shards = shards
+				return c.ModelPage(ctx, theirs)
+			})
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	size := 0
-	var last []byte
-	for row, err := range projections.QueryModel(shards, p.Name, string(p.Prefix), p.After) {
-		if err != nil {
-			return nil, fmt.Errorf("model %s of %s: %w", p.Name, r.cfg.Region, err)
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if len(page.Rows) == limit || size > api.MaxScanBytes {
-			page.Next = last
-			break
-		}
-		page.Rows = append(page.Rows, toModelRow(row))
-		size += len(row.Key) + len(row.Value) + len(row.Of)
-		last = row.Next
-	}
-	return page, nil
+	return joinModelPages(pages, limit), nil
 }
 
-func toModelRow(row derived.Row) api.ModelRow {
-	r := api.ModelRow{Key: []byte(row.Key), Value: row.Value, Stream: row.Stream}
+// joinModelPages puts pages of several nodes together, in order. Beyond the end of the
+// shortest page that has more behind it nothing is known of that node's entries: what the
+// others have there is left for the next page.
+func joinModelPages(pages []*api.ModelPage, limit int) *api.ModelRows {
+	joined := &api.ModelRows{Rows: []api.ModelRow{}, Stale: []string{}}
+	var rows []api.PagedRow
+	var stale []api.StaleShard
+	var end []byte // nil: all that there is is here
+	for _, page := range pages {
+		rows, stale = append(rows, page.Rows...), append(stale, page.Stale...)
+		if n := len(page.Rows); page.More && n > 0 && (end == nil || derived.CompareNext(page.Rows[n-1].Next, end) < 0) {
+			end = page.Rows[n-1].Next
+		}
+	}
+	slices.SortFunc(rows, func(a, b api.PagedRow) int { return derived.CompareNext(a.Next, b.Next) })
+	size := 0
+	for i, row := range rows {
+		if i == limit || size > api.MaxScanBytes || end != nil && derived.CompareNext(row.Next, end) > 0 {
+			joined.Next = rows[i-1].Next
+			break
+		}
+		joined.Rows = append(joined.Rows, row.ModelRow)
+		size += sizeOf(row.ModelRow)
+	}
+	if joined.Next == nil && end != nil {
+		joined.Next = end
+	}
+	slices.SortFunc(stale, func(a, b api.StaleShard) int { return cmp.Compare(a.Partition, b.Partition) })
+	for _, s := range stale {
+		joined.Stale = append(joined.Stale, fmt.Sprintf("shard %d: %s", s.Partition, s.Reason))
+	}
+	return joined
+}
+
+func sizeOf(row api.ModelRow) int { return len(row.Key) + len(row.Value) + len(row.Of) }
+
+func toModelRow(row derived.Row) api.PagedRow {
+	r := api.PagedRow{ModelRow: api.ModelRow{Key: []byte(row.Key), Value: row.Value, Stream: row.Stream}, Next: bytes.Clone(row.Next)}
 	if row.Stream == "" {
 		r.Log = row.Log.String()
 	} else {
 		r.Of = []byte(row.Of)
 	}
 	return r
-}
-
-// modelProblems lists the models that have stopped.
-func (r *Region) modelProblems() (problems []string) {
-	for _, d := range r.models() {
-		for _, s := range d.Shards {
-			if s.State == derived.Stopped {
-				problems = append(problems, fmt.Sprintf("model %s of shard %d has stopped, what it has is stale: %s; when that is mended: evenkeel models rebuild %s",
-					d.Name, s.Partition, s.Stopped, d.Name))
-			}
-		}
-	}
-	return problems
-}
-
-// modelGauges shows what the read models are doing whenever it is asked.
-type modelGauges struct {
-	region                         *Region
-	shards, progress, stale, since *prometheus.Desc
-	failures                       *prometheus.Desc
-}
-
-func newModelGauges(r *Region) *modelGauges {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("evenkeel_model_"+name, help, append([]string{"model"}, labels...), nil)
-	}
-	return &modelGauges{
-		region:   r,
-		shards:   desc("shards", "Shards in which the read model is in a state.", "state"),
-		progress: desc("build_progress_ratio", "How much of what is being built is done, about. Absent if nothing is."),
-		stale:    desc("stale_shards", "Shards whose entries are not kept up to date."),
-		since:    desc("since_timestamp_seconds", "When a model of events began to gather them. Absent if it did with the first."),
-		failures: desc("failures_total", "How often the read model failed and was stopped, since the shards were opened."),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (g *modelGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.shards, g.progress, g.stale, g.since, g.failures} {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (g *modelGauges) Collect(ch chan<- prometheus.Metric) {
-	for _, d := range g.region.models() {
-		show := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{d.Name}, labels...)...)
-		}
-		for _, state := range []derived.State{derived.Running, derived.Building, derived.Stopped} {
-			show(g.shards, prometheus.GaugeValue, float64(d.States[state]), string(state))
-		}
-		if d.Total > 0 {
-			show(g.progress, prometheus.GaugeValue, float64(d.Done)/float64(d.Total))
-		}
-		show(g.stale, prometheus.GaugeValue, float64(d.Stale))
-		if d.Since != nil {
-			show(g.since, prometheus.GaugeValue, float64(d.Since.UnixMilli())/float64(time.Second/time.Millisecond))
-		}
-		show(g.failures, prometheus.CounterValue, float64(d.Failures))
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -59,31 +58,24 @@ func (r *Region) awaitShard(ctx context.Context, partition int32, cut events.Vec
 func (r *Region) appliedOf(ctx context.Context, p api.AppliedParams) (events.Vector, error) {
 	all := events.Vector{}
 	err := whileMoving(ctx, func() error {
-		own, others, err := r.shares(p.Shards)
+		answers, err := fromOwners(ctx, r, p.Shards,
+			func(own []int32) (*api.Applied, error) {
+				mine := p
+				mine.Shards = own
+				return r.Applied(ctx, mine)
+			},
+			func(ctx context.Context, c *api.Client, shards []int32) (*api.Applied, error) {
+				theirs := p
+				theirs.Shards = shards
+				return c.Applied(ctx, theirs)
+			})
 		if err != nil {
 			return err
 		}
-		var mu sync.Mutex
-		add := func(a *api.Applied, err error) error {
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
+		for _, a := range answers {
 			maps.Copy(all, a.Cut)
-			return nil
 		}
-		err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) error {
-			theirs := p
-			theirs.Shards = others[i].shards
-			return add(c.Applied(ctx, theirs))
-		})
-		if err != nil {
-			return err
-		}
-		mine := p
-		mine.Shards = own
-		return add(r.Applied(ctx, mine))
+		return nil
 	})
 	return all, err
 }

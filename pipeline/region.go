@@ -208,6 +208,9 @@ func (r *Region) run() error {
 		return err
 	}
 	r.keeper.claims, r.keeper.member, r.keeper.worker = r.claims, r.member, r.worker
+	if r.keeper.reread, err = r.newRereader(own); err != nil {
+		return err
+	}
 	if r.archiver, err = r.newArchiver(own); err != nil {
 		return err
 	}
@@ -342,7 +345,7 @@ func (r *Region) stop() error {
 	var err error
 	if r.worker != nil {
 		r.worker.client.Close()
-		r.worker.mirrors.close()
+		defer r.worker.mirrors.close() // until shards are closed logs may be read again
 	}
 	if r.claims != nil {
 		r.claims.client.Close()

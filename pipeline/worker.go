@@ -156,12 +156,16 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 		if !known || len(ftp.Records) == 0 || !w.translate(ctx, rt.log(ftp.Partition), ftp) {
 			return
 		}
-		w.mu.Lock()
-		sparse := !w.compacted[ftp.Topic]
-		w.mu.Unlock()
-		runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records, Sparse: sparse})
+		runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records, Sparse: !w.isCompacted(ftp.Topic)})
 	})
 	return runs
+}
+
+// isCompacted reports whether a topic may lack records; see compactedTopics.
+func (w *worker) isCompacted(topic string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.compacted[topic]
 }
 
 // translate gives records the offsets of their log. It waits until these are known;

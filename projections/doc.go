@@ -50,8 +50,8 @@
 // # Goroutines
 //
 // Apply and Close belong to one goroutine, the shard's worker. Everything else
-// may be called from any goroutine until Close returns. With read models a shard has
-// one of its own, which builds those that are new; Close ends it.
+// may be called from any goroutine until Close returns. With read models a shard has two
+// of its own, which build those that are new out of the state and out of logs; Close ends them.
 //
 // # Layout of the database
 //

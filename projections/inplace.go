@@ -207,7 +207,7 @@ func (s *Shard) Hydrate(ctx context.Context) error {
 	s.mu.Lock()
 	s.inPlace = nil
 	s.mu.Unlock()
-	s.wakeBuilder() // which has waited for this
+	s.wakeBuilders() // which has waited for this
 	return nil
 }
 

@@ -49,46 +49,50 @@ const (
 )
 
 // builder makes the entries of read models that are new, in a goroutine that Close
-// ends.
+// ends. There is one for what is made of the state, and one for what is made of logs.
 type builder struct {
+	step   func(context.Context) (more bool, err error)
 	cancel context.CancelFunc
 	wake   chan struct{} // holds a token if there may be something to do
 	ended  chan struct{}
 }
 
-// openModels opens the store of the read models and starts the builder.
+// openModels opens the store of the read models and starts the builders.
 func (s *Shard) openModels() (err error) {
 	if s.models, err = derived.Open(s.db, s.cfg.Models, s.vector(), s.cfg.Log); err != nil || s.models == nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.builder = &builder{cancel: cancel, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	s.builder.wake <- struct{}{}
-	go s.build(ctx)
+	for _, step := range []func(context.Context) (bool, error){s.buildStep, s.foldAgain} {
+		ctx, cancel := context.WithCancel(context.Background())
+		b := &builder{step: step, cancel: cancel, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+		s.builders = append(s.builders, b)
+		go s.build(ctx, b)
+	}
+	s.wakeBuilders()
 	return nil
 }
 
-// closeModels ends the builder.
+// closeModels ends the builders.
 func (s *Shard) closeModels() {
-	if s.builder != nil {
-		s.builder.cancel()
-		<-s.builder.ended
+	for _, b := range s.builders {
+		b.cancel()
+		<-b.ended
 	}
 }
 
-func (s *Shard) build(ctx context.Context) {
-	defer close(s.builder.ended)
+func (s *Shard) build(ctx context.Context, b *builder) {
+	defer close(b.ended)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.builder.wake:
+		case <-b.wake:
 		}
 		failed := false // the last step; it is told once
 		for more := true; more && ctx.Err() == nil && s.fenced() == nil; {
 			begun := time.Now()
 			var err error
-			if more, err = s.buildStep(); err != nil {
+			if more, err = b.step(ctx); err != nil && ctx.Err() == nil {
 				if !failed {
 					s.cfg.Log.Error("read models cannot be built; it is tried again", "error", err)
 				}
@@ -96,10 +100,15 @@ func (s *Shard) build(ctx context.Context) {
 			}
 			failed = err != nil
 			if more {
-				rest(ctx, min(max(buildRests*time.Since(begun), buildRestLeast), buildRestMost))
+				restAfter(ctx, begun)
 			}
 		}
 	}
+}
+
+// restAfter rests in proportion to work that has begun at a time.
+func restAfter(ctx context.Context, begun time.Time) {
+	rest(ctx, min(max(buildRests*time.Since(begun), buildRestLeast), buildRestMost))
 }
 
 // rest waits for a time, or for the end of the context.
@@ -112,7 +121,7 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (s *Shard) buildStep() (more bool, err error) {
+func (s *Shard) buildStep(context.Context) (more bool, err error) {
 	if !s.models.Building() || s.InPlace() != nil {
 		return false, nil // to read everything out of the bucket would be in Hydrate's way
 	}
@@ -175,9 +184,17 @@ func (s *Shard) Models() []derived.Status {
 			continue
 		}
 		for _, l := range logs {
-			if m.Streams == nil || slices.Contains(m.Streams, l.Log.Stream) {
+			if !m.OfEvents && (m.Streams == nil || slices.Contains(m.Streams, l.Log.Stream)) {
 				m.Total += l.Keys
 			}
+			for _, again := range m.Again {
+				if again.Log == l.Log {
+					m.Total += l.Next - again.Next
+				}
+			}
+		}
+		if m.OfEvents {
+			m.Total += m.Done
 		}
 		m.Total = max(m.Total, m.Done)
 	}
@@ -199,27 +216,30 @@ func (s *Shard) WaitModels(ctx context.Context) error {
 	}
 }
 
-// RebuildModel makes the entries of a read model anew, in the background. A model
-// of events begins with nothing, from now on: fromNow says that this is meant.
-func (s *Shard) RebuildModel(name string, fromNow bool) error {
+// RebuildModel makes the entries of a read model anew, in the background. For those of a
+// model of events the shard's logs are read again, from where they begin.
+func (s *Shard) RebuildModel(ctx context.Context, name string, how derived.Rebuild) error {
 	if err := s.checkWritable(); err != nil {
 		return err
 	}
-	if err := s.models.Rebuild(name, fromNow, s.vector); err != nil {
+	first, err := s.firsts(ctx, name, how)
+	if err != nil {
 		return err
 	}
-	s.wakeBuilder()
+	if err := s.models.Rebuild(name, how, first, s.vector); err != nil {
+		return err
+	}
+	s.wakeBuilders()
 	return nil
 }
 
-// wakeBuilder has the builder of read models look again whether there is something to do.
-func (s *Shard) wakeBuilder() {
-	if s.builder == nil {
-		return
-	}
-	select {
-	case s.builder.wake <- struct{}{}:
-	default:
+// wakeBuilders has the builders of read models look again whether there is something to do.
+func (s *Shard) wakeBuilders() {
+	for _, b := range s.builders {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

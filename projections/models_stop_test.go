@@ -84,7 +84,7 @@ func checkStopped(t *testing.T, fs vfs.FS, model, good derived.Model) {
 	s = open(t, withModels(fs, model, counts())) // as it was
 	wait(t, s)
 	check(0)
-	if err := s.RebuildModel("by-value", false); err != nil { // fails again
+	if err := s.RebuildModel(t.Context(), "by-value", derived.Rebuild{}); err != nil { // fails again
 		t.Fatal(err)
 	}
 	wait(t, s)
@@ -94,7 +94,7 @@ func checkStopped(t *testing.T, fs vfs.FS, model, good derived.Model) {
 	s = open(t, withModels(fs, good, counts())) // mended, but its version is the same
 	wait(t, s)
 	check(0)
-	if err := s.RebuildModel("by-value", false); err != nil {
+	if err := s.RebuildModel(t.Context(), "by-value", derived.Rebuild{}); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, s)
@@ -133,7 +133,7 @@ func TestModelFenced(t *testing.T) {
 	s = open(t, withModels(fs, model))
 	<-reached
 	s.Fence(errors.New("gone"))
-	wantKind(t, s.RebuildModel("by-value", false), events.KindRefused)
+	wantKind(t, s.RebuildModel(t.Context(), "by-value", derived.Rebuild{}), events.KindRefused)
 	close(gate)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

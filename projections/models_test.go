@@ -271,7 +271,7 @@ func TestModelRebuild(t *testing.T) {
 	}
 	during := 0
 	for range 5 {
-		if err := s.RebuildModel("by-value", false); err != nil {
+		if err := s.RebuildModel(t.Context(), "by-value", derived.Rebuild{}); err != nil {
 			t.Fatal(err)
 		}
 		for range 10 {
@@ -287,8 +287,8 @@ func TestModelRebuild(t *testing.T) {
 	if during == 0 {
 		t.Error("every rebuild was over before the first batch: the test tests too little")
 	}
-	wantKind(t, s.RebuildModel("nobody's", false), events.KindNotFound)
-	wantKind(t, s.RebuildModel("by-value", true), events.KindInvalid)
+	wantKind(t, s.RebuildModel(t.Context(), "nobody's", derived.Rebuild{}), events.KindNotFound)
+	wantKind(t, s.RebuildModel(t.Context(), "by-value", derived.Rebuild{FromNow: true}), events.KindInvalid)
 }
 
 func TestModelOfEvents(t *testing.T) {
@@ -316,8 +316,8 @@ func TestModelOfEvents(t *testing.T) {
 	if got := sum(); got != done.Events {
 		t.Errorf("%d events are counted, want the %d since", got, done.Events)
 	}
-	wantKind(t, s.RebuildModel("counts", false), events.KindRefused)
-	if err := s.RebuildModel("counts", true); err != nil {
+	wantKind(t, s.RebuildModel(t.Context(), "counts", derived.Rebuild{}), events.KindRefused)
+	if err := s.RebuildModel(t.Context(), "counts", derived.Rebuild{FromNow: true}); err != nil {
 		t.Fatal(err)
 	}
 	if st := statusOf(t, s, "counts"); sum() != 0 || st.Since.Compare(w.ends()) != events.Equal {

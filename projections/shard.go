@@ -28,6 +28,7 @@ type Config struct {
 	Lineage   Lineage                      // given to a database that is made; ignored if there is one
 	Models    []derived.Model              // read models to be kept; entries of others are removed
 	Outside   Outside                      // where tables are that are not in Dir, see RestoreInPlace; nil: nowhere
+	History   History                      // from where logs can be read again, for models of events; nil: nowhere
 	Log       *slog.Logger                 // nil: silent
 
 	// Epoch is the term under which the shard is opened. It is kept in the
@@ -64,7 +65,8 @@ type Shard struct {
 	epoch   events.Epoch
 	apply   applier
 	models  *derived.Store // nil if there are none
-	builder *builder       // nil if there are none
+
+	builders []*builder // none if there are no models
 
 	listeners listeners
 	effort    effort

@@ -78,7 +78,7 @@ func modelState(m api.ModelSummary) string {
 	for _, n := range m.States {
 		shards += n
 	}
-	for _, state := range []derived.State{derived.Stopped, derived.Building, derived.Running} {
+	for _, state := range []derived.State{derived.Stopped, api.ModelAbsent, derived.Building, derived.Running} {
 		n := m.States[state]
 		if n == 0 {
 			continue
@@ -151,28 +151,34 @@ func modelTable(w io.Writer, d *api.ModelDetails) error {
 		rows = append(rows, []string{strconv.Itoa(int(s.Partition)), string(s.State), done, served, begun, s.Since.String()})
 		where := fmt.Sprintf("shard %d", s.Partition)
 		notes.add(where, s.Stopped)
+		notes.add(where, s.Waiting)
 		if s.Stale != "" {
 			notes.add(where, fmt.Sprintf("entries are stale, they show %s: %s", s.Until, s.Stale))
 		}
 	}
-	if err := term.Table(w, []string{"SHARD", "STATE", "SLICES DONE", "SERVED VERSION", "BEGUN", "NOTHING FROM BEFORE"}, rows); err != nil {
+	if err := term.Table(w, []string{"SHARD", "STATE", "DONE", "SERVED VERSION", "BEGUN", "NOTHING FROM BEFORE"}, rows); err != nil {
 		return err
 	}
 	return notes.write(w)
 }
 
 func (t *tool) modelsRebuildCommand() *cobra.Command {
-	var fromNow, noWait bool
+	var fromNow, less, noWait bool
 	c := &cobra.Command{
 		Use:   "rebuild MODEL",
 		Short: "Make the entries of a read model anew; what it has is served meanwhile",
-		Args:  cli.Args(cobra.ExactArgs(1)),
+		Long: `Make the entries of a read model anew; what it has is served meanwhile.
+
+A model of views is made of the state. A model of events is made by reading the logs again:
+what Kafka has of them, and before that what is archived. If that is less than the model has
+now it is refused.`,
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := t.client()
 			if err != nil {
 				return err
 			}
-			d, err := client.RebuildModel(c.Context(), api.RebuildModelParams{Name: args[0], FromNow: fromNow})
+			d, err := client.RebuildModel(c.Context(), api.RebuildModelParams{Name: args[0], FromNow: fromNow, AcceptLess: less})
 			if err != nil {
 				return err
 			}
@@ -190,7 +196,8 @@ func (t *tool) modelsRebuildCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&fromNow, "from-now", false, "of a model of events: give up what it has and begin anew with the next event")
+	c.Flags().BoolVar(&fromNow, "from-now", false, "of a model of events: give up what it has and begin anew with the next event, without reading logs")
+	c.Flags().BoolVar(&less, "accept-less", false, "of a model of events: rebuild it even if the logs do not reach back as far as it does")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	return c
 }
@@ -200,7 +207,11 @@ const buildPollInterval = 300 * time.Millisecond
 // watchBuild shows how far a build is until it is over. It goes on in the node if
 // nobody watches.
 func watchBuild(ctx context.Context, client *api.Client, d *api.ModelDetails, w io.Writer) (*api.ModelDetails, error) {
-	progress := term.NewProgress(w, "slices", d.Total, 0)
+	what := "slices"
+	if d.OfEvents {
+		what = "events"
+	}
+	progress := term.NewProgress(w, what, d.Total, 0)
 	defer progress.End()
 	tick := time.NewTicker(buildPollInterval)
 	defer tick.Stop()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections/derived"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -42,6 +43,10 @@ var (
 		ID: "20260504T030201.987Z-00112233", Kind: "full", Region: "us-east-1", Created: sampleTime, Shards: 4, Tables: 5, Bytes: 1 << 40,
 		Stored: 1 << 41, Keys: []string{"00112233445566aa"},
 		States: []events.LogState{sampleLogState},
+	}
+	sampleModel = derived.Status{
+		Name: "m", Version: 2, OfEvents: true, Streams: []events.Stream{"session"}, State: derived.Building, Stopped: "s", Failures: 3,
+		Served: true, ServedVersion: 1, Begun: &sampleTime, Since: sampleVector, Stale: "t", Until: sampleVector, Done: 5, Total: 6,
 	}
 	sampleFreshness   = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
 	sampleHistoryLogs = []api.HistoryLog{{Log: sampleLog, Start: 1, From: 2, Next: 3, End: 4}}
@@ -200,6 +205,29 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			"parked", api.ParkedParams{Position: sampleLog.At(sampleCount)}, &api.Parked{Reason: "why"},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.ParkedReason(ctx, p.(api.ParkedParams))
+			},
+		},
+		{
+			"models.shards", api.ModelShardsParams{Shards: []int32{1, 3}},
+			&api.ModelShards{Shards: []api.ShardModels{{Partition: 3, Models: []derived.Status{sampleModel}}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ModelShards(ctx, p.(api.ModelShardsParams))
+			},
+		},
+		{
+			"models.rebuild_shards", api.RebuildShardsParams{RebuildModelParams: api.RebuildModelParams{Name: "m", FromNow: true}, Shards: []int32{1, 3}},
+			&api.ModelShards{Shards: []api.ShardModels{{Partition: 3, Models: []derived.Status{sampleModel}}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.RebuildShards(ctx, p.(api.RebuildShardsParams))
+			},
+		},
+		{
+			"models.page", api.ModelPageParams{Name: "m", Shards: []int32{1, 3}, Prefix: api.Bytes("p"), After: api.Bytes("\x00\xff"), Limit: 9},
+			&api.ModelPage{Rows: []api.PagedRow{{
+				ModelRow: api.ModelRow{Key: api.Bytes("k"), Value: api.Bytes("\xff"), Stream: "session", Of: api.Bytes("o"), Log: sampleLog.String()}, Next: api.Bytes("\x00\x01\xfe"),
+			}}, More: true, Stale: []api.StaleShard{{Partition: 3, Reason: "why"}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ModelPage(ctx, p.(api.ModelPageParams))
 			},
 		},
 		{

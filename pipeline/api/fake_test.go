@@ -194,6 +194,18 @@ func (n *fakeNode) BackupShards(ctx context.Context, p api.BackupShardsParams) (
 	return ask[api.ShardBackups](ctx, n, "backup.shards", p)
 }
 
+func (n *fakeNode) ModelShards(ctx context.Context, p api.ModelShardsParams) (*api.ModelShards, error) {
+	return ask[api.ModelShards](ctx, n, "models.shards", p)
+}
+
+func (n *fakeNode) RebuildShards(ctx context.Context, p api.RebuildShardsParams) (*api.ModelShards, error) {
+	return ask[api.ModelShards](ctx, n, "models.rebuild_shards", p)
+}
+
+func (n *fakeNode) ModelPage(ctx context.Context, p api.ModelPageParams) (*api.ModelPage, error) {
+	return ask[api.ModelPage](ctx, n, "models.page", p)
+}
+
 func (n *fakeNode) Ready(context.Context) error {
 	if n.ready == nil {
 		return nil

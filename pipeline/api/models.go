@@ -8,7 +8,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections/derived"
 )
 
-// ModelsNode is what the API serves of a node's read models.
+// ModelsNode is what the API serves of a region's read models.
 type ModelsNode interface {
 	ListModels(ctx context.Context) (*ModelList, error)
 	ShowModel(ctx context.Context, p ShowModelParams) (*ModelDetails, error)
@@ -16,26 +16,29 @@ type ModelsNode interface {
 	QueryModel(ctx context.Context, p QueryModelParams) (*ModelRows, error)
 }
 
+// ModelAbsent is the state of a model in a shard whose node is not configured to have it.
+const ModelAbsent derived.State = "absent"
+
 // ModelList lists the read models that are enabled, by name.
 type ModelList struct {
 	Models []ModelSummary `json:"models"`
 }
 
-// ModelSummary is how a model is in all shards of the node.
+// ModelSummary is how a model is in all shards of the region.
 type ModelSummary struct {
 	Name     string                `json:"name"`
 	Version  int                   `json:"version"`
 	OfEvents bool                  `json:"of_events"` // folds events; else: rows of views
 	Streams  []events.Stream       `json:"streams"`   // null: all
 	States   map[derived.State]int `json:"states"`    // how many shards, by state
-	Done     int64                 `json:"done"`      // slices that were gone through, in shards where it is being built
-	Total    int64                 `json:"total"`     // slices there, about
+	Done     int64                 `json:"done"`      // slices that were gone through in shards where it is being built; events if it is of events
+	Total    int64                 `json:"total"`     // slices, or events, there, about
 	Stale    int                   `json:"stale"`     // shards whose entries are not kept up to date
 	Missing  int                   `json:"missing"`   // shards that have no entries yet
 	Failures int64                 `json:"failures"`  // since the shards were opened
 
-	// Since is, of a model of events, when the last of the shards began to gather
-	// them; null if all did with their first event.
+	// Since is, of a model of events, from when on all shards have all of them; null if
+	// that is from the first.
 	Since *time.Time `json:"since"`
 }
 
@@ -56,11 +59,12 @@ type ModelShard struct {
 	derived.Status
 }
 
-// RebuildModelParams name a model whose entries are to be made anew. FromNow is for
-// models of events: what they have is given up.
+// RebuildModelParams name a model whose entries are to be made anew. For a model of events
+// the logs are read again; it is refused if less of them can be read than the model has.
 type RebuildModelParams struct {
-	Name    string `json:"name"`
-	FromNow bool   `json:"from_now,omitempty"`
+	Name       string `json:"name"`
+	FromNow    bool   `json:"from_now,omitempty"`    // of a model of events: what it has is given up, and no log is read
+	AcceptLess bool   `json:"accept_less,omitempty"` // of a model of events: it may come to have less than it has
 }
 
 // QueryModelParams ask for entries of a model, in order.
@@ -87,7 +91,7 @@ type ModelRow struct {
 	Log    string        `json:"log,omitempty"`
 }
 
-// ListModels asks how the read models of the node are.
+// ListModels asks how the read models of the region are.
 func (c *Client) ListModels(ctx context.Context) (*ModelList, error) {
 	return call[ModelList](ctx, c, "models.list", nil)
 }

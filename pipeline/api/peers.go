@@ -16,6 +16,9 @@ type PeerNode interface {
 	Applied(ctx context.Context, p AppliedParams) (*Applied, error)
 	ParkedReason(ctx context.Context, p ParkedParams) (*Parked, error)
 	BackupShards(ctx context.Context, p BackupShardsParams) (*ShardBackups, error)
+	ModelShards(ctx context.Context, p ModelShardsParams) (*ModelShards, error)
+	RebuildShards(ctx context.Context, p RebuildShardsParams) (*ModelShards, error)
+	ModelPage(ctx context.Context, p ModelPageParams) (*ModelPage, error)
 }
 
 // SlicesParams ask for the slices of keys, as they are, in some of the node's

@@ -16,6 +16,8 @@ import (
 
 // Node is one node of a region.
 type Node struct {
+	Models []string // read models from its next start on; nil: those of the world's shape
+
 	region *Region
 	number int
 	port   int        // of its API
@@ -33,6 +35,9 @@ func (n *Node) address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
 func (n *Node) config() *config.Config {
 	c := n.region.config()
 	c.API.Listen = n.address()
+	if n.Models != nil {
+		c.Models = n.Models
+	}
 	return c
 }
 

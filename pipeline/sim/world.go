@@ -65,8 +65,9 @@ func New(t testing.TB, seed uint64, names ...events.Region) *World {
 
 // Shape is what regions are like.
 type Shape struct {
-	Nodes         int    // of each region
-	GroupProtocol string // empty: the default
+	Nodes         int      // of each region
+	GroupProtocol string   // empty: the default
+	Models        []string // read models; nil: the default
 
 	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
 }
@@ -112,6 +113,9 @@ func (r *Region) config() *config.Config {
 	c.Region, c.DataDir, c.Partitions = r.Name, "/data", partitions
 	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}}
 	c.GroupProtocol = cmp.Or(r.world.shape.GroupProtocol, c.GroupProtocol)
+	if r.world.shape.Models != nil {
+		c.Models = r.world.shape.Models
+	}
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1, Schedule: config.Schedule{Segment: segmentEvery}}
 	if every := r.world.shape.Deltas; every > 0 {

@@ -36,7 +36,7 @@ func (s *Store) Step(at func() events.Vector, scan Scan) (more bool, err error) 
 	}
 	s.work.Lock()
 	defer s.work.Unlock()
-	i := slices.IndexFunc(s.models, func(r *running) bool { return r.record.Building != nil })
+	i := slices.IndexFunc(s.models, (*running).isBuiltOfViews)
 	if i < 0 {
 		return false, nil
 	}
@@ -94,33 +94,48 @@ func (r *running) step(g *generation, scan Scan) (finished bool, err error) {
 			}
 		}
 		g.Cursor = append([]byte(nil), e.Entity...)
-		g.Slices += int64(e.Slices)
+		g.Done += int64(e.Slices)
 		n++
 	}
 	return true, nil
 }
 
-// Rebuild makes the entries of a model anew. Those of a model of events cannot be
-// had from the state: fromNow says that they may be given up, and are gathered from
-// now on. What was served is served on until the new ones are there.
-func (s *Store) Rebuild(name string, fromNow bool, at func() events.Vector) error {
+// Rebuild says how the entries of a model are made anew. Those of a model of events
+// cannot be had from the state: its logs are read again, as far as they can be.
+type Rebuild struct {
+	FromNow    bool // of a model of events: what it has is given up, and gathered from now on
+	AcceptLess bool // of a model of events: it may come to have less than it has now
+}
+
+// Rebuild makes the entries of a model anew. What was served is served on until the new
+// ones are there. First says, for a model of events, where each of its logs begins if it
+// is read again; nil: they cannot be.
+func (s *Store) Rebuild(name string, how Rebuild, first map[events.Log]int64, at func() events.Vector) error {
 	r, err := s.lookup(name)
 	if err != nil {
 		return err
 	}
 	switch {
-	case r.model.OfEvents() && !fromNow:
-		return events.Errorf(events.KindRefused, "model %s is made of events, which the state does not keep: what it has can only be given up and gathered anew from now on; say so if that is meant", name)
-	case !r.model.OfEvents() && fromNow:
-		return events.Errorf(events.KindInvalid, "model %s is made of views: it is rebuilt whole, not from now on", name)
+	case !r.model.OfEvents() && how != Rebuild{}:
+		return events.Errorf(events.KindInvalid, "model %s is made of views: it is rebuilt whole, out of the state", name)
+	case r.model.OfEvents() && !how.FromNow && first == nil:
+		return events.Errorf(events.KindRefused, "model %s is made of events, and its logs cannot be read again here: "+
+			"what it has can only be given up and gathered anew from now on; say so if that is meant", name)
+	case how.FromNow:
+		first = nil
 	}
 	s.work.Lock()
 	defer s.work.Unlock()
 	batch := s.db.NewBatch()
 	defer batch.Close()
-	rec, err := r.begin(batch, at())
+	rec, err := r.begin(batch, at(), first)
 	if err != nil {
 		return err
+	}
+	if first != nil && !how.AcceptLess {
+		if err := r.wouldLose(rec); err != nil {
+			return err
+		}
 	}
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return err

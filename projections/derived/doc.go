@@ -17,7 +17,7 @@
 // events, in its order, and nothing else. Entries of different logs lie side by side
 // under one key and are added up by whoever reads them. It can count what views
 // forget. Its entries cannot be had from the state, so they begin when the model does,
-// and Status says since which cut.
+// and Status says since which cut; a rebuild reads the logs again, as far as they are there.
 //
 // # What a model must be
 //
@@ -37,7 +37,8 @@
 //   - A new model, a new version and Rebuild make a new generation of entries in
 //     small steps while folding goes on. The old one is served until the new one is
 //     complete and takes its place in one batch. A crash loses no step that was
-//     followed by a batch which was not lost.
+//     followed by a batch which was not lost. So does Rebuild of a model of events, of
+//     each log up to where the shard stands; from there on its events go into both.
 //   - Entries are derived: no backup, digest or proof has them. A restored shard
 //     builds them.
 //

@@ -33,6 +33,10 @@ type entry struct {
 	changed bool
 }
 
+func newEntries(db pebble.Reader, model string, g *generation) *Entries {
+	return &Entries{db: db, prefix: entriesKey(model, g.Number), pending: map[string]*entry{}}
+}
+
 // begin makes the entries those of a log.
 func (e *Entries) begin(l events.Log) {
 	if e.log != l {
@@ -93,8 +97,11 @@ func (e *Entries) find(key string) *entry {
 	return found
 }
 
-// write puts what changed into a batch.
+// write puts what changed into a batch; nil entries have changed nothing.
 func (e *Entries) write(batch *pebble.Batch) error {
+	if e == nil {
+		return nil
+	}
 	for key, entry := range e.pending {
 		var err error
 		switch {

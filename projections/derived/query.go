@@ -2,6 +2,7 @@ package derived
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"iter"
@@ -50,6 +51,23 @@ func Query(parts []Part, name, prefix string, after []byte) iter.Seq2[Row, error
 			}
 		}
 	}
+}
+
+// CompareNext compares the places of two rows, by their Next, in the order in which a query
+// gives them.
+func CompareNext(a, b []byte) int {
+	keyA, partitionA := splitNext(a)
+	keyB, partitionB := splitNext(b)
+	return cmp.Or(bytes.Compare(keyA, keyB), cmp.Compare(partitionA, partitionB))
+}
+
+// splitNext takes a row's Next apart; of what is none the key is nil.
+func splitNext(next []byte) (key []byte, partition int32) {
+	n := len(next) - 4
+	if n < 0 {
+		return nil, 0
+	}
+	return next[:n], int32(binary.BigEndian.Uint32(next[n:]))
 }
 
 type query struct {
@@ -106,10 +124,10 @@ func (q *query) open(p Part) (err error) {
 
 // from is where a walk goes on behind a row, which has its shard at the end.
 func (w *walk) from(next []byte) []byte {
-	if len(next) < 4 {
+	key, partition := splitNext(next)
+	if key == nil {
 		return nil
 	}
-	key, partition := next[:len(next)-4], int32(binary.BigEndian.Uint32(next[len(next)-4:]))
 	if w.partition <= partition {
 		return append(bytes.Clone(key), 0x00) // the smallest key behind it
 	}

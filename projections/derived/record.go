@@ -31,10 +31,17 @@ type generation struct {
 	// Since is, for a model of events, the cut before which nothing is in it.
 	Since events.Vector `json:"since,omitempty"`
 
-	// Cursor is, while it is built, the database's part of the last entity that is
-	// in it; Slices counts those gone through.
-	Cursor []byte `json:"cursor,omitempty"`
-	Slices int64  `json:"slices,omitempty"`
+	// Reaches is, for a model of events that was made by reading logs again, the clock
+	// of the first event of the log of which least was there; null if all began with
+	// their first.
+	Reaches *time.Time `json:"reaches,omitempty"`
+
+	// Of a generation that is built: Cursor is the database's part of the last entity
+	// that is in it; Again is what is left of the logs that are read again; Done counts
+	// slices, or offsets, gone through.
+	Cursor []byte  `json:"cursor,omitempty"`
+	Again  []Again `json:"again,omitempty"`
+	Done   int64   `json:"done,omitempty"`
 
 	// Stale says why it is not kept up to date any more, empty if it is; Until is
 	// the cut that it shows then.
@@ -95,8 +102,16 @@ type Status struct {
 	Stale         string        `json:"stale,omitempty"`          // why they are not kept up to date
 	Until         events.Vector `json:"until,omitempty"`          // the cut that they show then
 
-	Done  int64 `json:"done,omitempty"`  // slices that were gone through to make the new ones
-	Total int64 `json:"total,omitempty"` // slices that hold something, about
+	// Reaches is, of a model of events that was made by reading logs again, the time from
+	// which on the entries have all events; null if that is from the first.
+	Reaches *time.Time `json:"reaches,omitempty"`
+
+	// While new entries are made. Of a model of views slices are gone through, of one of
+	// events the offsets of the logs that are read again.
+	Done    int64   `json:"done,omitempty"`
+	Total   int64   `json:"total,omitempty"`   // about
+	Again   []Again `json:"again,omitempty"`   // logs that are not through yet
+	Waiting string  `json:"waiting,omitempty"` // why it does not go on at present
 }
 
 func (r *running) status() Status {
@@ -109,11 +124,11 @@ func (r *running) status() Status {
 	case rec.Stopped != "":
 		st.State = Stopped
 	case rec.Building != nil:
-		st.State, st.Done = Building, rec.Building.Slices
+		st.State, st.Done, st.Again, st.Waiting = Building, rec.Building.Done, rec.Building.Again, r.waiting
 	}
 	if g := rec.Serving; g != nil {
 		st.Served, st.ServedVersion, st.Begun = true, g.Version, &g.Begun
-		st.Since, st.Stale, st.Until = g.Since, g.Stale, g.Until
+		st.Since, st.Reaches, st.Stale, st.Until = g.Since, g.Reaches, g.Stale, g.Until
 	}
 	return st
 }

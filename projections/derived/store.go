@@ -39,13 +39,15 @@ type running struct {
 	model    Model
 	record   record // guarded by Store.mu
 	failures int64  // guarded by Store.mu
+	waiting  string // why logs cannot be read again at present; guarded by Store.mu
 
 	// Of the turn.
-	failed  string // why it must stop
-	batch   *pebble.Batch
-	rows    [2]rowSet // before and after
-	entries *Entries
-	key     []byte
+	failed   string // why it must stop
+	batch    *pebble.Batch
+	rows     [2]rowSet // before and after
+	served   *Entries  // that the turn changes
+	building *Entries
+	key      []byte
 }
 
 // Readers are the models that read a stream.
@@ -164,13 +166,14 @@ func (s *Store) resume(batch *pebble.Batch, r *running, at events.Vector) (err e
 	if err != nil || r.record.Version == r.model.Version && r.record.OfEvents == r.model.OfEvents() {
 		return err
 	}
-	r.record, err = r.begin(batch, at)
+	r.record, err = r.begin(batch, at, nil)
 	return err
 }
 
 // begin starts a new generation of a model, in place of one that is being built,
-// and gives the record that the model has once the batch is committed.
-func (r *running) begin(batch *pebble.Batch, at events.Vector) (record, error) {
+// and gives the record that the model has once the batch is committed. Again says, for a
+// model of events, where its logs begin that are read again; nil: it begins now.
+func (r *running) begin(batch *pebble.Batch, at events.Vector, again map[events.Log]int64) (record, error) {
 	rec := r.record
 	if err := rec.drop(batch, r.model.Name, rec.Building); err != nil {
 		return rec, err
@@ -178,13 +181,16 @@ func (r *running) begin(batch *pebble.Batch, at events.Vector) (record, error) {
 	rec.Last, rec.Version, rec.OfEvents = rec.Last+1, r.model.Version, r.model.OfEvents()
 	rec.Building, rec.Stopped = nil, ""
 	g := &generation{Number: rec.Last, Version: rec.Version, OfEvents: rec.OfEvents, Begun: time.Now().UTC()}
-	if g.OfEvents {
+	switch {
+	case g.OfEvents && again == nil:
 		g.Since = at // what came before cannot be had from the state
+	case g.OfEvents:
+		g.Since, g.Again = planned(&r.model, at, again)
 	}
-	if g.OfEvents || len(at) == 0 {
+	if g.OfEvents && len(g.Again) == 0 || len(at) == 0 {
 		return rec, rec.serve(batch, r.model.Name, g)
 	}
-	if old := rec.Serving; old != nil && (old.Version != g.Version || old.OfEvents) {
+	if old := rec.Serving; old != nil && (old.Version != g.Version || old.OfEvents != g.OfEvents) {
 		rec.freeze(fmt.Sprintf("they were made by version %d of the model, this program has %d", old.Version, g.Version), at)
 	}
 	rec.Building = g
@@ -228,7 +234,7 @@ func (s *Store) show(r *running, rec record) {
 	if rec.Building == nil && r.record.Building != nil && rec.Stopped == "" {
 		s.log.Info("read model is built", "model", r.model.Name, "version", rec.Version)
 	}
-	r.record = rec
+	r.record, r.waiting = rec, ""
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -265,12 +271,14 @@ func (s *Store) lookup(name string) (*running, error) {
 	return nil, events.Errorf(events.KindNotFound, "model %q is not enabled; there is %s", name, strings.Join(names, ", "))
 }
 
-// Building reports whether anything is to be built.
+// Building reports whether anything is to be built out of the state.
 func (s *Store) Building() bool {
 	if s == nil {
 		return false
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.ContainsFunc(s.models, func(r *running) bool { return r.record.Building != nil })
+	return slices.ContainsFunc(s.models, (*running).isBuiltOfViews)
 }
+
+func (r *running) isBuiltOfViews() bool { return r.record.Building != nil && !r.record.OfEvents }

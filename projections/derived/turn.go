@@ -43,7 +43,7 @@ func (t *Turn) End() {
 }
 
 func (r *running) reset() {
-	r.failed, r.entries = "", nil
+	r.failed, r.served, r.building = "", nil, nil
 	if r.batch != nil {
 		r.batch.Close()
 		r.batch = nil
@@ -69,29 +69,48 @@ func (t *Turn) Event(readers *Readers, e Event) error {
 		return nil
 	}
 	for _, r := range readers.events {
-		if !r.wanted() {
-			continue
-		}
-		if r.entries == nil {
-			r.entries = &Entries{
-				db: t.store.db, prefix: entriesKey(r.model.Name, r.record.Serving.Number), pending: map[string]*entry{},
+		if r.wanted() && r.serves() {
+			if r.served == nil {
+				r.served = newEntries(t.store.db, r.model.Name, r.record.Serving)
+			}
+			if err := r.fold(e, r.served); err != nil {
+				return fmt.Errorf("model %s: %w", r.model.Name, err)
 			}
 		}
-		r.entries.begin(e.Position.Log)
-		err := r.fold(e)
-		if r.entries.database != nil {
-			return fmt.Errorf("model %s: %w", r.model.Name, r.entries.database)
-		}
-		if err = errors.Join(err, r.entries.problem); err != nil {
-			r.failed = fmt.Sprintf("%s: %s", e.Position, err)
+		if r.wanted() && r.gathers(e.Position.Log) {
+			if r.building == nil {
+				r.building = newEntries(t.store.db, r.model.Name, r.record.Building)
+			}
+			if err := r.fold(e, r.building); err != nil {
+				return fmt.Errorf("model %s: %w", r.model.Name, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (r *running) fold(e Event) (err error) {
+// gathers reports whether the events of a log go into entries that are being built.
+func (r *running) gathers(log events.Log) bool {
+	return r.record.Building != nil && !slices.ContainsFunc(r.record.Building.Again, func(a Again) bool { return a.Log == log })
+}
+
+// fold has the model fold an event. The error is one of the database; if it is the model
+// that fails it is noted.
+func (r *running) fold(e Event, entries *Entries) error {
+	entries.begin(e.Position.Log)
+	err := r.call(e, entries)
+	if entries.database != nil {
+		return entries.database
+	}
+	if err = errors.Join(err, entries.problem); err != nil {
+		r.failed = fmt.Sprintf("%s: %s", e.Position, err)
+	}
+	return nil
+}
+
+func (r *running) call(e Event, entries *Entries) (err error) {
 	defer guard(&err)
-	return r.model.Fold(e, r.entries)
+	return r.model.Fold(e, entries)
 }
 
 // View tells the models of views that a key's view has changed, or may have. The
@@ -224,8 +243,8 @@ func (t *Turn) Write(batch *pebble.Batch) error {
 			err = t.stop(batch, r)
 		case r.batch != nil:
 			err = batch.Apply(r.batch, nil)
-		case r.entries != nil:
-			err = r.entries.write(batch)
+		default:
+			err = errors.Join(r.served.write(batch), r.building.write(batch))
 		}
 		if err != nil {
 			return err
