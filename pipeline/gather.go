@@ -115,10 +115,9 @@ func fromOwners[T any](
 	return append(answers, answer), nil
 }
 
-// gather asks every node of the region for the slices of its shards: producers with
-// other partitioners put one key into other partitions. The pages come in no order.
+// gather asks the owners of some shards for slices. The pages come in no order.
 func (r *Region) gather(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error) {
-	return fromOwners(ctx, r, r.allShards(),
+	return fromOwners(ctx, r, p.Shards,
 		func(own []int32) (*api.SlicesPage, error) {
 			mine := p
 			mine.Shards = own
@@ -144,7 +143,8 @@ func (r *Region) view(ctx context.Context, stream events.Stream, key string) (pr
 func (r *Region) entity(ctx context.Context, stream events.Stream, key string) (projections.Entity, error) {
 	var pages []*api.SlicesPage
 	err := whileMoving(ctx, func() (err error) {
-		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Key: api.Bytes(key)})
+		// All of them: producers with other partitioners put one key into other partitions.
+		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.allShards(), Key: api.Bytes(key)})
 		return err
 	})
 	if err != nil {
@@ -162,7 +162,7 @@ func (r *Region) entity(ctx context.Context, stream events.Stream, key string) (
 func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int) (entries []projections.Entry, last string, more bool, err error) {
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
-		p := api.SlicesParams{Stream: stream, Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit}
+		p := api.SlicesParams{Stream: stream, Shards: r.allShards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit}
 		pages, err = r.gather(ctx, p)
 		return err
 	})

@@ -97,6 +97,30 @@ func TestPatches(t *testing.T) {
 	})
 }
 
+// A region that counts on after another one has reset a counter brings back nothing of
+// what it had counted before, once it knows of the reset.
+func TestIncrementAfterReset(t *testing.T) {
+	threeWith(t, "fieldmap", func(a, b, c *region) {
+		cut := a.must(events.TypePatch, "k", `{"increment":{"n":5},"set":{"kept":1}}`, nil)
+		cut = cut.Join(a.must(events.TypePatch, "other", `{"increment":{"n":1}}`, nil))
+		read := b.get("k", cut)
+		cut = cut.Join(b.must("", "k", `{"put":true}`, &read.Context))
+		c.get("k", cut)
+		cut = cut.Join(c.must(events.TypePatch, "k", `{"increment":{"n":10}}`, nil))
+		a.get("k", cut)
+		cut = cut.Join(a.must(events.TypePatch, "k", `{"increment":{"n":1}}`, nil))
+		cut = cut.Join(a.must(events.TypePatch, "k", `{"increment":{"n":1}}`, nil))
+		for _, r := range []*region{a, b, c} {
+			if e := r.get("k", cut); string(e.Value) != `{"n":12,"put":true}` {
+				t.Errorf("%s: %s", r.cfg.Region, e.Value)
+			}
+			if e := r.get("other", cut); string(e.Value) != `{"n":1}` {
+				t.Errorf("%s: another key: %s", r.cfg.Region, e.Value)
+			}
+		}
+	})
+}
+
 // What the stream's rule has no meaning for is refused rather than parked in every
 // region.
 func TestOperationsRefused(t *testing.T) {

@@ -47,6 +47,11 @@ func (s *stamper) record(ctx context.Context, e *events.Event, given *events.HLC
 	if e.Deps, err = s.context(ctx, partition); err != nil {
 		return nil, err
 	}
+	return s.encode(e, partition, given)
+}
+
+// encode gives an event a clock and makes a record of it.
+func (s *stamper) encode(e *events.Event, partition int32, given *events.HLC) (*kgo.Record, error) {
 	now, err := s.clock(e, given)
 	if err != nil {
 		return nil, err

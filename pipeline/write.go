@@ -24,18 +24,18 @@ const (
 
 // Put implements api.Node: it writes one event to the region's own log.
 func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, error) {
-	record, e, err := r.putRecord(ctx, p)
+	records, e, err := r.putRecords(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	results, err := r.write(ctx, func() kgo.ProduceResults { return r.tryProduce(ctx, record) })
+	results, err := r.write(ctx, func() kgo.ProduceResults { return r.tryProduce(ctx, records...) })
 	if err == nil {
 		err = results.FirstErr()
 	}
 	if err != nil {
 		return nil, r.notWritten(p.Stream, err)
 	}
-	written := results[0].Record
+	written := records[len(records)-1]
 	r.metrics.written.Inc()
 	log := events.Log{Origin: r.origin, Stream: p.Stream, Partition: written.Partition}
 	return &api.PutResult{
@@ -43,7 +43,8 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 	}, nil
 }
 
-func (r *Region) putRecord(ctx context.Context, p api.PutParams) (*kgo.Record, events.Event, error) {
+// putRecords makes the record of an event, the last one, and of what has to stand before it.
+func (r *Region) putRecords(ctx context.Context, p api.PutParams) ([]*kgo.Record, events.Event, error) {
 	e := r.newEvent(p.Key, p.Value, p.Type, p.ContentType)
 	if e.Op == events.OpResolve && p.Context == nil {
 		return nil, e, events.Errorf(events.KindInvalid, "a resolve needs a context: that of the answer in which the values were read")
@@ -53,17 +54,29 @@ func (r *Region) putRecord(ctx context.Context, p api.PutParams) (*kgo.Record, e
 	if err != nil {
 		return nil, e, err
 	}
+	reset, err := stamps.resetFirst(ctx, &e)
+	if err != nil {
+		return nil, e, err
+	}
 	record, err := stamps.record(ctx, &e, nil)
-	return record, e, err
+	if reset != nil {
+		return []*kgo.Record{reset, record}, e, err
+	}
+	return []*kgo.Record{record}, e, err
 }
 
-// tryProduce writes a record, unless there is no memory for it.
-func (r *Region) tryProduce(ctx context.Context, record *kgo.Record) kgo.ProduceResults {
-	answer := make(chan kgo.ProduceResults, 1)
-	r.producer.TryProduce(ctx, record, func(record *kgo.Record, err error) {
-		answer <- kgo.ProduceResults{{Record: record, Err: err}}
-	})
-	return <-answer
+// tryProduce writes records of one partition, in order, unless there is no memory for them.
+func (r *Region) tryProduce(ctx context.Context, records ...*kgo.Record) (results kgo.ProduceResults) {
+	answers := make(chan kgo.ProduceResult, len(records))
+	for _, record := range records {
+		r.producer.TryProduce(ctx, record, func(record *kgo.Record, err error) {
+			answers <- kgo.ProduceResult{Record: record, Err: err}
+		})
+	}
+	for range records {
+		results = append(results, <-answers)
+	}
+	return results
 }
 
 // checkRoom turns a load away for which there is no memory, before half of it is

@@ -61,11 +61,19 @@
 // else. Who is to delete what another region wrote must say what it has seen.
 //
 // A counter is one contribution per origin. A reset in region B takes back A's
-// contribution only as long as A does not increment again: A's next increment,
-// even if its writer had seen the reset, brings back all that A counted since its
-// own last reset, because A's slice is a function of A's log alone. Whoever goes on
-// counting in another region than the one that reset must begin with a put or a
-// delete there.
+// contribution only as long as A does not increment again: A's next increment
+// brings back all that A counted since its own last reset, because A's slice is a
+// function of A's log alone. For an increment that was concurrent to the reset this is how
+// embedded counters are elsewhere (Riak's): an increment beats a reset that had not
+// seen it, and takes along what its origin had counted before. Baquero, Almeida and Lerche
+// ("The problem with embedded CRDT counters and a solution", 2016) give each increment that
+// others may have seen a place of its own instead; here any record of a log may have been
+// seen by anybody, so that would be a place for every increment, for ever.
+//
+// An increment whose region knows of the reset must not bring anything back. Its writer sees
+// to that by writing a delete before it which covers of A's own log what B's reset covers, and
+// nothing else (Rule.Revives): it takes away only what does not count. Evenkeel's API
+// does; producers that increment by themselves have to.
 //
 // What is covered by a context that claims more than there is goes away as soon as
 // it is written. Contexts are what writers say, and nobody can check them.
