@@ -6,6 +6,8 @@ T ?= 30s
 N ?= 200
 DAYS ?= 40
 SEED ?=
+FROM ?= 1
+ONLY ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -31,8 +33,8 @@ test: build ## all tests that need Go alone
 race: ## all tests under the race detector
 	go test -race ./...
 
-sim: ## simulated regions under faults: SEED= one seed, N= so many seeds
-	go test ./pipeline/sim -run Sim -count=1 -sim.seed=$(SEED) -sim.n=$(N)
+sim: ## simulated regions under faults: SEED= one seed, N= so many seeds, FROM= a first one, ONLY= one scenario (Divergence takes a second a seed)
+	go test ./pipeline/sim -run Sim$(ONLY) -count=1 -timeout=0 -sim.seed=$(SEED) -sim.n=$(N) -sim.from=$(FROM)
 
 soak: ## a delta each minute for DAYS= simulated days (40), with fulls and prunes: about ten minutes on an idle machine
 	go test ./snapshotter/prune -run TestEveryMinute -count=1 -v -timeout 2h -days $(DAYS)

@@ -154,11 +154,7 @@ func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
 func (w *World) checkNoDivergence() error {
 	for _, r := range w.Regions {
 		r.await("consistent", func() error {
-			c, err := r.Node().Check(context.Background(), api.CheckParams{})
-			if err != nil {
-				return err
-			}
-			for _, f := range c.Logs {
+			for _, f := range w.findings(r) {
 				if f.Result == divergence.Diverged {
 					w.t.Fatal(f.Describe(r.Name))
 				}
@@ -175,6 +171,16 @@ func (w *World) checkNoDivergence() error {
 		}
 	}
 	return nil
+}
+
+// findings is what a region says of every log.
+func (w *World) findings(r *Region) []divergence.Finding {
+	w.t.Helper()
+	c, err := r.Node().Check(context.Background(), api.CheckParams{})
+	if err != nil {
+		w.t.Fatalf("%s: check: %v", r.Name, err)
+	}
+	return c.Logs
 }
 
 // found is how many divergences a node has found, whether or not they are over.

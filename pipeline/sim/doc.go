@@ -10,6 +10,9 @@
 // twice, mirrors equal their logs, regions at equal vectors have equal digests, no region
 // has found a divergence where there is none, every node sees the same, and every shard is open on the one node whose claim is the newest.
 //
+// A scenario may also do one thing wrong, in faults.go: a byte of a mirror is flipped, a record is
+// skipped by a fold or folded twice. Then exactly that has to be found (AwaitFindings).
+//
 // Every random choice comes from the World's seed. Goroutine scheduling does
 // not, so a seed narrows a failure down rather than replaying it instruction by
 // instruction.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -90,12 +91,12 @@ func (c *card) pump(from, to net.Conn, port int) {
 	onTheWay := make(chan []byte, 1_000)
 	c.pumps.Go(func() {
 		defer close(onTheWay)
+		buf := make([]byte, 32<<10)
 		for {
-			buf := make([]byte, 32<<10)
 			n, err := from.Read(buf)
 			if n > 0 {
 				select {
-				case onTheWay <- buf[:n]:
+				case onTheWay <- bytes.Clone(buf[:n]):
 				case <-ended:
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // Node is one node of a region.
@@ -59,8 +60,8 @@ func (n *Node) TryStart() error {
 	card := newCard(n)
 	w.net.change(func() { n.card, w.net.nodes[n.port] = card, n })
 	node, err := pipeline.StartNode(context.Background(), n.config(), pipeline.Parts{
-		FS: n.disk, Bucket: mortalBucket{n.region.Bucket, card}, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.String()),
-		Listen: w.net.virtual.Listen, Dial: card.dial, KafkaOpts: []kgo.Opt{kgo.Dialer(card.dial)},
+		FS: n.disk, Bucket: n.bucket(card), Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.String()),
+		Listen: w.net.virtual.Listen, Dial: card.dial, KafkaOpts: []kgo.Opt{kgo.Dialer(card.dial), kgo.DisableClientMetrics()},
 	})
 	if err != nil {
 		card.end()
@@ -68,6 +69,14 @@ func (n *Node) TryStart() error {
 	}
 	n.node = node
 	return nil
+}
+
+// bucket is a process's way to the bucket of its region.
+func (n *Node) bucket(c *card) objstore.Bucket {
+	if n.region.world.shape.NoBackups {
+		return nil
+	}
+	return mortalBucket{n.region.Bucket, c}
 }
 
 // AwaitReady waits until the node serves.

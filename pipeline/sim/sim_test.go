@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"testing"
@@ -16,7 +18,15 @@ import (
 var (
 	seedFlag = flag.String("sim.seed", "", "run this seed alone")
 	manyFlag = flag.Int("sim.n", 0, "run so many seeds (default 3, or 1 with -short)")
+	fromFlag = flag.Uint64("sim.from", 1, "the first of them")
 )
+
+// TestMain has the collector of garbage work less often: a simulation makes little else, and
+// has the memory.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
 
 // seeds lists the seeds to run. A failure names the command that runs its seed.
 func seeds(t *testing.T) []uint64 {
@@ -37,7 +47,7 @@ func seeds(t *testing.T) []uint64 {
 	}
 	list := make([]uint64, n)
 	for i := range list {
-		list[i] = uint64(i + 1)
+		list[i] = *fromFlag + uint64(i)
 	}
 	return list
 }

@@ -69,6 +69,8 @@ type Shape struct {
 	GroupProtocol string   // empty: the default
 	Models        []string // read models; nil: the default
 
+	NoBackups bool // nor an archive
+
 	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
 }
 
@@ -118,6 +120,9 @@ func (r *Region) config() *config.Config {
 	}
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1, Schedule: config.Schedule{Segment: segmentEvery}}
+	if r.world.shape.NoBackups {
+		c.Backup = nil
+	}
 	if every := r.world.shape.Deltas; every > 0 {
 		c.Backup.MaxChain = 48
 		c.Backup.Schedule = config.Schedule{Full: 24 * time.Hour, Delta: every, Segment: 2 * time.Second}

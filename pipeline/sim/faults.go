@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
+)
+
+// Flip has the region's Kafka store a batch of a mirror with one byte of a text in it
+// changed, once. Flipped says whether that has happened; until then the fault waits.
+func (r *Region) Flip(mirror, text string) (flipped func() bool) {
+	var done atomic.Bool
+	id := r.kafka.TopicInfo(mirror).TopicID
+	r.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		r.kafka.KeepControl()
+		for i, t := range req.(*kmsg.ProduceRequest).Topics {
+			for j, p := range t.Partitions {
+				at := bytes.Index(p.Records, []byte(text))
+				if t.TopicID != id && t.Topic != mirror || at < 0 || done.Load() {
+					continue
+				}
+				records := bytes.Clone(p.Records)
+				records[at] ^= 1
+				const crcAt, crcFrom = 17, 21
+				binary.BigEndian.PutUint32(records[crcAt:], crc32.Checksum(records[crcFrom:], crc32.MakeTable(crc32.Castagnoli)))
+				req.(*kmsg.ProduceRequest).Topics[i].Partitions[j].Records = records
+				done.Store(true)
+			}
+		}
+		return nil, nil, false
+	})
+	return done.Load
+}
+
+// brokenRule folds the events of one key a number of times, and others as they should be.
+type brokenRule struct {
+	lww.Rule
+	key   string
+	times int
+}
+
+func (b brokenRule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte, error) {
+	if e.Key != b.key {
+		return b.Rule.Fold(dst, prev, e, at)
+	}
+	slice := prev
+	for range b.times {
+		var err error
+		if slice, err = b.Rule.Fold(nil, slice, e, at); err != nil {
+			return nil, err
+		}
+	}
+	return append(dst, slice...), nil
+}
+
+// FoldWrongly folds what the state of a node that does not run lacks of a log: events of one
+// key a number of times, be it none.
+func (n *Node) FoldWrongly(log events.Log, key string, times int) {
+	w := n.region.world
+	w.t.Helper()
+	i := 0
+	for w.Regions[i].Name != log.Origin.Region {
+		i++
+	}
+	shard, err := projections.Open(projections.Config{
+		Partition: log.Partition, Dir: filepath.Join(pipeline.StateDir(n.config()), fmt.Sprintf("shard-%04d", log.Partition)), FS: n.disk,
+		Rules: map[events.Stream]merge.Rule{log.Stream: brokenRule{key: key, times: times}}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatalf("%s: %v", n, err)
+	}
+	_, err = shard.Apply([]projections.Run{{Log: log, Records: w.readTopic(w.Regions[i], string(log.Stream), log.Partition)}})
+	if err = errors.Join(err, shard.Close()); err != nil {
+		w.t.Fatalf("%s: %v", n, err)
+	}
+}
+
+// Wrong says what a region has to find about a log.
+type Wrong func(r *Region, log events.Log) (layer divergence.Layer, perhaps bool)
+
+// AwaitFindings waits until every region has found exactly what is wrong, and has compared
+// the rest and found it equal. What it perhaps finds may be equal, too.
+func (w *World) AwaitFindings(wrong Wrong) {
+	w.t.Helper()
+	for _, r := range w.Regions {
+		r.await("aware of what is wrong", func() error {
+			for _, f := range w.findings(r) {
+				layer, perhaps := wrong(r, f.Log)
+				switch {
+				case f.Result == divergence.Diverged && f.Layer != layer:
+					w.t.Fatalf("%s, which should be %q", f.Describe(r.Name), layer)
+				case f.Result == divergence.Diverged, f.Result == divergence.Consistent && (layer == "" || perhaps):
+				default:
+					return errors.New(f.Describe(r.Name))
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// ProduceTo writes one record into a log, uncompressed.
+func (r *Region) ProduceTo(log events.Log, key, value string) {
+	r.world.t.Helper()
+	r.Produce(&kgo.Record{Topic: string(log.Stream), Partition: log.Partition, Key: []byte(key), Value: []byte(value)})
+}
