@@ -161,11 +161,12 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 	return runs
 }
 
-// isCompacted reports whether a topic may lack records; see compactedTopics.
+// isCompacted reports whether a topic may lack records; see compactedTopics. Until that is
+// known it may.
 func (w *worker) isCompacted(topic string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.compacted[topic]
+	return w.compacted == nil || w.compacted[topic]
 }
 
 // translate gives records the offsets of their log. It waits until these are known;
