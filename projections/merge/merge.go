@@ -37,6 +37,13 @@ type Rule interface {
 	// slices of one log that of the longest prefix counts. An error means that
 	// a slice is corrupt.
 	Join(slices []Slice) (View, error)
+
+	// Back gives the events that bring a key back from the slices that it has now to
+	// what it was then: written one behind the other into one log of the key's
+	// partition, by a writer who had seen all that it has now and whose clock is ahead of
+	// all of it, they make its view have the value, or the values, of then. There are none if it
+	// has them. An error of kind refused says why it cannot be brought back.
+	Back(now, then []Slice) ([]Change, error)
 }
 
 // Slice is one slice of a key, with the log whose fold it is.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"math/big"
 	"slices"
 
@@ -99,27 +100,38 @@ type occurrence struct {
 	*field
 }
 
+// fields gives each field with what it has in all slices, in the order of names.
+func (j joined) fields() iter.Seq[[]occurrence] {
+	return func(yield func([]occurrence) bool) {
+		n := 0
+		for _, s := range j {
+			n += len(s.held)
+		}
+		all := make([]occurrence, 0, n)
+		for _, s := range j {
+			for i := range s.held {
+				all = append(all, occurrence{s, &s.held[i]})
+			}
+		}
+		slices.SortStableFunc(all, func(a, b occurrence) int { return bytes.Compare(a.name, b.name) })
+		for len(all) > 0 {
+			n := 1
+			for n < len(all) && bytes.Equal(all[n].name, all[0].name) {
+				n++
+			}
+			if !yield(all[:n]) {
+				return
+			}
+			all = all[n:]
+		}
+	}
+}
+
 // object is the view's value, nil if there is nothing.
 func (j joined) object() []byte {
-	n := 0
-	for _, s := range j {
-		n += len(s.held)
-	}
-	all := make([]occurrence, 0, n)
-	for _, s := range j {
-		for i := range s.held {
-			all = append(all, occurrence{s, &s.held[i]})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b occurrence) int { return bytes.Compare(a.name, b.name) })
 	dst := []byte{'{'}
-	for len(all) > 0 {
-		n := 1
-		for n < len(all) && bytes.Equal(all[n].name, all[0].name) {
-			n++
-		}
-		dst = j.appendField(dst, all[:n])
-		all = all[n:]
+	for in := range j.fields() {
+		dst = j.appendField(dst, in)
 	}
 	if len(dst) == 1 {
 		return nil

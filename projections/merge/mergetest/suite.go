@@ -36,6 +36,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("RegionsConverge", s.regionsConverge)
 	t.Run("OneStateOneSlice", s.oneStateOneSlice)
 	t.Run("LiveIsExisting", s.liveIsExisting)
+	t.Run("GoesBack", s.goesBack)
 	t.Run("WhatHasNoMeaning", s.whatHasNoMeaning)
 	t.Run("Damage", s.damage)
 }
