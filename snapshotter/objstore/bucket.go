@@ -26,6 +26,19 @@ type Info struct {
 	// Class is the store's name for the class that keeps the object; empty: the
 	// usual one, or the store does not say.
 	Class string
+	// Archived says that the body cannot be read before it was thawed. Only Stat
+	// tells.
+	Archived bool
+}
+
+// MayArchive says whether a class of storage keeps objects, or some of them, so that they
+// are to be thawed before they can be read.
+func MayArchive(class string) bool {
+	switch class {
+	case "", "STANDARD", "STANDARD_IA", "ONEZONE_IA", "REDUCED_REDUNDANCY", "GLACIER_IR", "EXPRESS_ONEZONE", "OUTPOSTS":
+		return false
+	}
+	return true
 }
 
 // Reader reads objects. The caller closes every body it gets.

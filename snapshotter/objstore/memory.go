@@ -88,7 +88,9 @@ func (m *Memory) Stat(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return obj.info(name), nil
+	info := obj.info(name)
+	info.Archived = !obj.readable(time.Now())
+	return info, nil
 }
 
 // List implements [Reader].

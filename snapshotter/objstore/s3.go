@@ -135,7 +135,7 @@ func (s *S3) Stat(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	out.Name = name
+	out.Name, out.Archived = name, out.isArchived() && !out.isThawed()
 	return out.Info, nil
 }
 

@@ -12,6 +12,12 @@ import (
 	"github.com/aws/smithy-go"
 )
 
+func (h headInfo) isArchived() bool {
+	return h.archive != "" || h.Class == string(types.StorageClassGlacier) || h.Class == string(types.StorageClassDeepArchive)
+}
+
+func (h headInfo) isThawed() bool { return strings.Contains(h.restore, `ongoing-request="false"`) }
+
 // Thaw implements [Thawer], at the standard speed: three to five hours, twelve and
 // more out of DEEP_ARCHIVE.
 func (s *S3) Thaw(ctx context.Context, name string, days int) (ready bool, err error) {
@@ -26,9 +32,8 @@ func (s *S3) Thaw(ctx context.Context, name string, days int) (ready bool, err e
 	if err != nil {
 		return false, err
 	}
-	archived := out.archive != "" || out.Class == string(types.StorageClassGlacier) || out.Class == string(types.StorageClassDeepArchive)
 	switch {
-	case !archived, strings.Contains(out.restore, `ongoing-request="false"`):
+	case !out.isArchived(), out.isThawed():
 		return true, nil
 	case out.restore != "":
 		return false, nil

@@ -38,7 +38,7 @@ func TestMemoryArchives(t *testing.T) {
 			}
 		}
 		refused()
-		if info, err := m.Stat(t.Context(), "a"); err != nil || info.Class == "" {
+		if info, err := m.Stat(t.Context(), "a"); err != nil || info.Class == "" || !info.Archived || !objstore.MayArchive(info.Class) {
 			t.Errorf("%+v, %v", info, err)
 		}
 		thaw(false)
@@ -47,6 +47,9 @@ func TestMemoryArchives(t *testing.T) {
 		thaw(false)
 		time.Sleep(time.Nanosecond)
 		thaw(true)
+		if info, err := m.Stat(t.Context(), "a"); err != nil || info.Archived {
+			t.Errorf("%+v, %v", info, err)
+		}
 		body, err := objstore.ReadAll(t.Context(), m, "a", 10)
 		if err != nil || string(body) != "body" {
 			t.Errorf("%q, %v", body, err)
@@ -103,6 +106,9 @@ func TestS3Archives(t *testing.T) {
 	}
 	thaw := func(wantReady bool, wantAsked int) {
 		t.Helper()
+		if info, err := b.Stat(t.Context(), "cold"); err != nil || info.Archived == wantReady || !objstore.MayArchive(info.Class) {
+			t.Errorf("%+v, %v", info, err)
+		}
 		ready, err := b.Thaw(t.Context(), "cold", 3)
 		if ready != wantReady || err != nil || len(asked) != wantAsked {
 			t.Errorf("ready %t, %v, asked %q", ready, err, asked)

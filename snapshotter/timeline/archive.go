@@ -23,7 +23,10 @@ type archive struct {
 }
 
 // object is a segment as the listing has it.
-type object struct{ number, bytes int64 }
+type object struct {
+	number, bytes int64
+	class         string
+}
 
 // listArchive lists the segments of a shard.
 func listArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*archive, error) {
@@ -33,7 +36,7 @@ func listArchive(ctx context.Context, bucket objstore.Reader, r events.Region, s
 			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
 		}
 		if number, ok := format.ParseSegmentName(r, shard, info.Name); ok {
-			a.objects = append(a.objects, object{number, info.Size})
+			a.objects = append(a.objects, object{number, info.Size, info.Class})
 		}
 	}
 	return a, nil

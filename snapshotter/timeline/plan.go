@@ -24,8 +24,9 @@ type Plan struct {
 	Bytes   int64           `json:"bytes"`   // of all objects
 	Records int64           `json:"records"` // to be folded, about
 	Seconds float64         `json:"expected_seconds"`
-	Rates   Rates           `json:"rates"` // from which that follows
-	Lacks   []string        `json:"lacks"` // what will not be there, as far as is known
+	Rates   Rates           `json:"rates"`   // from which that follows
+	Classes []ClassPlan     `json:"classes"` // of storage, in which the objects are
+	Lacks   []string        `json:"lacks"`   // what will not be there, as far as is known
 
 	Chain catalog.Chain `json:"-"` // of the base; empty: there is none
 }
@@ -40,7 +41,16 @@ type ShardPlan struct {
 // Rates are how fast a restore is taken to be.
 type Rates struct {
 	BytesPerS   float64 `json:"bytes_per_s"`
-	RecordsPerS float64 `json:"records_per_s"`
+	RecordsPerS float64 `json:"records_per_s,omitzero"` // 0: that is in the bytes
+	Drill       string  `json:"drill,omitzero"`         // id of the restore drill that has measured them; empty: careful guesses
+}
+
+func (r Rates) seconds(p *Plan) float64 {
+	s := float64(p.Bytes) / r.BytesPerS
+	if r.RecordsPerS > 0 {
+		s += float64(p.Records) / r.RecordsPerS
+	}
+	return s
 }
 
 // DefaultRates are careful ones for a machine with two processors.
@@ -64,7 +74,7 @@ func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	plan := &Plan{
-		Region: t.region, Target: req.Target.String(), Vector: p.vector, Streams: req.Streams, Rates: DefaultRates(),
+		Region: t.region, Target: req.Target.String(), Vector: p.vector, Streams: req.Streams,
 		Lacks: append([]string{}, p.lacks...), Shards: []ShardPlan{},
 	}
 	m, spans, err := t.way(ctx, req, p, shards, wanted)
@@ -80,8 +90,12 @@ func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 	for _, span := range spans {
 		plan.add(span)
 	}
-	plan.Seconds = float64(plan.Bytes)/plan.Rates.BytesPerS + float64(plan.Records)/plan.Rates.RecordsPerS
-	return plan, nil
+	if plan.Rates, err = t.rates(ctx); err != nil {
+		return nil, err
+	}
+	plan.Seconds = plan.Rates.seconds(plan)
+	plan.Classes, err = t.classes(ctx, plan)
+	return plan, err
 }
 
 func (p *Plan) add(span Span) {

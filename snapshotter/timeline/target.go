@@ -25,6 +25,12 @@ type Request struct {
 	Shards  []int32         `json:"shards,omitzero"`  // none: all
 }
 
+// IsZero says whether nothing is named: the newest of all.
+func (t Target) IsZero() bool {
+	_, isTime := t.at(time.Time{})
+	return t.Backup == "" && len(t.Vector)+len(t.Offsets) == 0 && !isTime
+}
+
 // String is the target for people, as flags say it.
 func (t Target) String() string {
 	switch {
