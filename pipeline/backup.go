@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -25,9 +26,13 @@ var _ snapshotter.Cut = shardCut{}
 
 func (r *Region) needBucket() error {
 	if r.parts.Bucket == nil {
-		return events.Errorf(events.KindRefused, "%s has no bucket for backups; configure backup.bucket", r.cfg.Region)
+		return errNoBucket(r.cfg)
 	}
 	return nil
+}
+
+func errNoBucket(cfg *config.Config) error {
+	return events.Errorf(events.KindRefused, "%s has no bucket for backups; configure backup.bucket", cfg.Region)
 }
 
 // CreateBackup implements api.Node: a full backup of every shard, each at its
@@ -133,6 +138,10 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 	defer release()
 	var cuts []snapshotter.Cut
 	for i, shard := range shards {
+		if note, is := r.renewals.of(p.Shards[i]); is && note.Moved && !note.Proved && behind(shard, note.Until) > 0 {
+			return nil, events.Errorf(events.KindNotReady, "shard %d is being restored, and not yet where it was before: %d records are to be replayed; try again when they are",
+				p.Shards[i], behind(shard, note.Until))
+		}
 		if at := shard.InPlace(); at != nil {
 			return nil, events.Errorf(events.KindNotReady, "shard %d is not proved yet: %d of %d bytes are still in backup %s, out of which it is restored; try again when it is here",
 				p.Shards[i], at.Left, at.Bytes, at.Backup)

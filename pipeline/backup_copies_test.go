@@ -9,6 +9,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // Copies are brought up to date by themselves, one that cannot be written is told and
@@ -66,8 +67,21 @@ func TestThaw(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := r.restore("early"); err == nil || !strings.Contains(err.Error(), "thaw") {
-			t.Errorf("archived: %v", err)
+		plan := func() timeline.ClassPlan {
+			t.Helper()
+			p, err := r.PlanRestore(r.w.Context(), api.PlanRestoreParams{Request: timeline.Request{Target: timeline.Target{Backup: b.ID}}})
+			if err != nil || len(p.Classes) != 1 || p.Classes[0].Bytes != p.Bytes || p.Classes[0].Objects != int64(objects) {
+				t.Fatalf("%+v, %v", p, err)
+			}
+			return p.Classes[0]
+		}
+		if c := plan(); c.Archived != c.Bytes || c.Class == "" {
+			t.Errorf("planned: %+v", c)
+		}
+		_, err := r.restore("early")
+		wantKind(t, err, events.KindNotReady, "thaw", b.ID)
+		if n := r.below("restores"); len(n) > 0 {
+			t.Errorf("fetched all the same: %q", n)
 		}
 		thaw := func(ready int) *api.Thawed {
 			t.Helper()
@@ -82,10 +96,13 @@ func TestThaw(t *testing.T) {
 		if err := thaw(objects).Err(); err != nil {
 			t.Error(err)
 		}
+		if c := plan(); c.Archived != 0 {
+			t.Errorf("planned: %+v", c)
+		}
 		if _, err := r.restore("late"); err != nil {
 			t.Error(err)
 		}
-		_, err := r.ThawBackup(r.w.Context(), api.ThawBackupParams{})
+		_, err = r.ThawBackup(r.w.Context(), api.ThawBackupParams{})
 		wantKind(t, err, events.KindInvalid, "days")
 	})
 }

@@ -44,6 +44,8 @@ type beginnings struct {
 	admin  *kadm.Client
 	log    *slog.Logger
 
+	renewals *renewals // of shards of this node
+
 	node    string         // which one this is
 	outside *outsideTables // the tables of backups, where they are; nil: no backups
 }
@@ -65,6 +67,10 @@ type held struct {
 // that has been tried. Damaged says that the directory refers to a backup that is
 // damaged: nothing is left there any more.
 func (b *beginnings) find(ctx context.Context, partition int32, since time.Time, damaged bool) (beginning, error) {
+	began, not, err := b.renewed(ctx, partition, damaged)
+	if !not || err != nil {
+		return began, err
+	}
 	if damaged && isInPlace(b.fs, StateDir(b.cfg), partition) {
 		if err := b.forget(partition); err != nil {
 			return beginning{}, err
@@ -92,10 +98,17 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 		}
 		return beginning{}, err
 	}
+	ends, err := b.logEnds(ctx, partition)
+	if err != nil {
+		return beginning{}, err
+	}
 	for tried := 0; tried < backupsTried && len(backups) > 0; tried++ {
 		id := backups[len(backups)-1]
 		m, err := b.usable(ctx, id)
 		backups = others(backups, m)
+		if err == nil {
+			err = RefuseAhead(b.cfg, vectorOfShard(m, partition), ends)
+		}
 		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
 			inPlace := !damaged && worthInPlace(b.cfg, m.Shards[partition])
 			if err = b.restore(ctx, m, partition, inPlace); err == nil {
@@ -223,6 +236,9 @@ func (b *beginnings) look(partition int32) (h held, err error) {
 // when the node starts.
 func (b *beginnings) lookAtAll() error {
 	for p := range b.cfg.Partitions {
+		if note, is := b.renewals.of(p); is && !note.Moved {
+			continue // it is replaced before it is opened
+		}
 		_, err := b.look(p)
 		var outside *projections.OutsideError
 		if errors.As(err, &outside) {
@@ -248,14 +264,17 @@ func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vec
 	if err != nil {
 		return nil, fmt.Errorf("where the logs of %s begin: %w", b.cfg.Region, err)
 	}
-	starts := events.Vector{}
-	for topic, rt := range topics {
-		// What cannot be asked for now is found out when it is read.
-		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
-			starts[rt.log(partition)] = o.Offset
-		}
+	// What cannot be asked for now is found out when it is read.
+	return vectorOfTopics(topics, listed, partition), nil
+}
+
+// notAhead refuses the state of a shard that is further than the region's own logs.
+func (b *beginnings) notAhead(ctx context.Context, p int32, shard *projections.Shard) error {
+	ends, err := b.logEnds(ctx, p)
+	if err != nil {
+		return err
 	}
-	return starts, nil
+	return RefuseAhead(b.cfg, events.VectorOf(shard.Logs()), ends)
 }
 
 // backups are the ids of the backups, oldest first.

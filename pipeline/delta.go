@@ -68,6 +68,9 @@ func (r *Region) deltaCut(ctx context.Context, cut *projections.Cut, since event
 			return nil, events.Errorf(events.KindNotReady, "shard %d has folded %s up to offset %d, and the last backup holds it up to %d", cut.Partition(), log, at[log], next)
 		}
 	}
+	if note, is := r.renewals.of(cut.Partition()); is && note.Moved {
+		return nil, events.Errorf(events.KindNotFound, "shard %d was restored at %s: a delta would lie on backups of the state before", cut.Partition(), note.Began.Format(time.RFC3339))
+	}
 	set := r.touched.of(cut.Partition())
 	wait, cancel := context.WithTimeout(ctx, touchedPatience)
 	defer cancel()

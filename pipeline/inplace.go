@@ -196,7 +196,7 @@ func RestoreInPlace(ctx context.Context, job RestoreJob) (*format.Manifest, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFits(job.Config, m); err != nil {
+	if err := errors.Join(checkFits(job.Config, m), job.notAhead(events.VectorOf(m.States()))); err != nil {
 		return nil, err
 	}
 	if names, err := job.FS.List(job.Dir); err == nil && len(names) > 0 {
@@ -364,7 +364,7 @@ func (k *keeper) giveUp(p int32, shard *openShard, err error) {
 	}
 	k.log.Error("a shard that was served out of its backup is damaged, and is restored again", "shard", p, "error", err)
 	at.state, k.damaged[p] = shardClosing, true
-	k.tasks.Go(func() { k.close(p, shard, err) })
+	k.tasks.Go(func() { k.close(p, shard, err, reclaimPause) })
 }
 
 // inPlaceStatus is how far a shard is here; nil: all of it.

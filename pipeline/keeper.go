@@ -48,6 +48,9 @@ type keeper struct {
 	mu      sync.Mutex
 	places  []place
 	damaged map[int32]bool // shards that referred to a backup that is damaged
+
+	renewing map[int32]bool      // shards for whose renewal something is being done
+	renewAt  map[int32]time.Time // when to look at it again
 }
 
 // place is what the keeper knows of one shard.
@@ -74,6 +77,7 @@ func newKeeper(cfg *config.Config, begin *beginnings, shards *shardSet, log *slo
 		cfg: cfg, begin: begin, shards: shards, log: log, wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), hydrations: make(chan struct{}, parallelHydrations),
 		places: make([]place, cfg.Partitions), damaged: map[int32]bool{},
+		renewing: map[int32]bool{}, renewAt: map[int32]time.Time{},
 	}
 	for p := range k.places {
 		k.places[p].state = shardClosed
@@ -138,7 +142,9 @@ func (k *keeper) look(ctx context.Context, p int32) {
 	case shardOpen:
 		if shard := k.shards.get(p); shard.Epoch() < newest.epoch || shard.isClosing() {
 			at.state = shardClosing
-			k.tasks.Go(func() { k.close(p, shard, superseded(newest)) })
+			k.tasks.Go(func() { k.close(p, shard, superseded(newest), reclaimPause) })
+		} else {
+			k.lookRenewal(ctx, p, shard)
 		}
 	case shardClosed:
 		if !assigned {
@@ -230,11 +236,17 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 	sc.Cache, sc.Epoch, sc.Lineage = k.shards.cache, epoch, newLineage("")
 	k.begin.readOutside(&sc)
 	shard, err := openState(sc)
+	if err == nil {
+		if err = k.begin.notAhead(ctx, p, shard); err != nil {
+			err = errors.Join(err, shard.Close())
+		}
+	}
 	return shard, began.from, err
 }
 
-// close ends the reading of a shard and closes it. Its directory stays.
-func (k *keeper) close(p int32, shard *openShard, reason error) {
+// close ends the reading of a shard and closes it, and claims it again after a pause at the
+// earliest. Its directory stays.
+func (k *keeper) close(p int32, shard *openShard, reason error, again time.Duration) {
 	shard.fence(reason)
 	k.worker.remove(p)
 	err := shard.close(reason)
@@ -244,7 +256,7 @@ func (k *keeper) close(p int32, shard *openShard, reason error) {
 		k.log.Error("shard was not closed properly", "shard", p, "error", err)
 	}
 	k.mu.Lock()
-	k.places[p] = place{state: shardClosed, retryAt: time.Now().Add(reclaimPause)}
+	k.places[p] = place{state: shardClosed, retryAt: time.Now().Add(again)}
 	k.mu.Unlock()
 	k.nudge()
 }

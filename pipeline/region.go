@@ -73,6 +73,7 @@ type Region struct {
 	archiver *archive.Archiver // nil: there is no continuous backup
 	touched  *touchedSets
 	keeper   *keeper
+	renewals *renewals
 	links    *linkKeeper
 	peers    *peers
 
@@ -157,6 +158,10 @@ func (r *Region) takeDir() (err error) {
 	if err := checkShards(r.cfg, r.parts.FS); err != nil {
 		return err
 	}
+	r.renewals = newRenewals(r.cfg, r.parts.FS)
+	if err := r.renewals.load(); err != nil {
+		return err
+	}
 	begin := r.beginnings()
 	if err := errors.Join(begin.clean(), begin.lookAtAll()); err != nil {
 		return err
@@ -166,7 +171,7 @@ func (r *Region) takeDir() (err error) {
 }
 
 func (r *Region) beginnings() *beginnings {
-	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log, node: r.name}
+	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log, node: r.name, renewals: r.renewals}
 	if r.parts.Bucket != nil {
 		b.bucket, b.outside = r.parts.Bucket, newOutsideTables(r.cfg, r.parts.Bucket, nil)
 	}

@@ -31,8 +31,10 @@ type RestoreJob struct {
 
 	// Keep what is proved after an error, so that the same job can go on. It is kept
 	// in any case if the process is killed.
-	Keep bool
-	Anew bool // forget what a job that was broken off has done
+	Keep    bool
+	Ends    events.Vector // where the region's own logs end; nil: that is not compared
+	Lineage string        // of what is made; empty: a new one
+	Anew    bool          // forget what a job that was broken off has done
 
 	Planned func(*timeline.Plan) // told once how it will be done; may be nil
 	Fetched func(bytes int64)    // told of every object that was fetched and verified; may be nil
@@ -69,6 +71,17 @@ func Restore(ctx context.Context, job RestoreJob) (*api.Restored, error) {
 		return nil, err
 	}
 	return r.finish()
+}
+
+// notAhead refuses a vector that is further than the logs.
+func (job *RestoreJob) notAhead(v events.Vector) error {
+	if job.Ends == nil {
+		return nil
+	}
+	if err := RefuseAhead(job.Config, v, job.Ends); err != nil {
+		return fmt.Errorf("%w; if the node will read other logs than these, say so with --ahead", err)
+	}
+	return nil
 }
 
 // PlanRestore says how a restore would be done, and does nothing.

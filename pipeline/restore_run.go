@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,8 +100,12 @@ func (r *restoring) start(ctx context.Context) (err error) {
 	if r.times, plan, err = r.job.find(ctx); err != nil {
 		return err
 	}
+	if err := errors.Join(r.job.notAhead(plan.Vector), plan.NotArchived()); err != nil {
+		return err
+	}
 	r.base = plan.Chain
 	r.note = restoreNote{Request: r.job.Request, Plan: *plan, Lineage: newLineage(plan.Base), Began: time.Now().UTC()}
+	r.note.Lineage.ID = cmp.Or(r.job.Lineage, r.note.Lineage.ID)
 	r.setTarget()
 	fs := r.job.FS
 	if err := errors.Join(fs.RemoveAll(r.work), makeDirs(fs, r.work), r.target.clear(), syncDir(fs, r.work)); err != nil {
@@ -112,6 +117,9 @@ func (r *restoring) start(ctx context.Context) (err error) {
 // resume goes on with a restore that was broken off.
 func (r *restoring) resume(ctx context.Context) (err error) {
 	cfg := r.job.Config
+	if err := r.job.notAhead(r.note.Plan.Vector); err != nil {
+		return err
+	}
 	r.job.Log.Info("a restore that was broken off goes on", "directory", r.work, "target", r.note.Plan.Target)
 	if r.note.Plan.Base != "" {
 		m, err := catalog.Load(ctx, r.job.Bucket, cfg.Region, r.note.Plan.Base)

@@ -48,7 +48,7 @@ func (r *Region) addShard(s *api.Status, p int32) error {
 	shards, release, err := r.useOwn([]int32{p})
 	if err != nil {
 		if at.state != shardClosed || at.err != nil {
-			row := api.ShardStatus{Partition: p, Node: r.name, State: at.state}
+			row := api.ShardStatus{Partition: p, Node: r.name, State: at.state, Restoring: r.renewals.status(p, nil)}
 			if at.err != nil {
 				row.Error = at.err.Error()
 			}
@@ -60,7 +60,7 @@ func (r *Region) addShard(s *api.Status, p int32) error {
 	shard := shards[0]
 	logs := shard.Logs()
 	row := shardStatus(p, shard.Shard, logs)
-	row.Load, row.InPlace = r.load(p, shard.Shard), inPlaceStatus(shard)
+	row.Load, row.InPlace, row.Restoring = r.load(p, shard.Shard), inPlaceStatus(shard), r.renewals.status(p, shard)
 	row.Node, row.Epoch, row.State, row.Began = r.name, shard.Epoch(), shardOpen, at.began
 	s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
 	left := shownParked - len(s.Examples)
@@ -114,6 +114,7 @@ func (r *Region) problems() []string {
 		}
 	}
 	problems = append(problems, r.shards.inPlaceProblems()...)
+	problems = append(problems, r.renewals.problems()...)
 	problems = append(problems, r.modelProblems()...)
 	problems = append(problems, r.divergences()...)
 	for _, l := range r.links.all() {

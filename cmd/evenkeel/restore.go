@@ -21,7 +21,7 @@ import (
 )
 
 func (t *tool) restoreCommand() *cobra.Command {
-	c := cli.Group("restore", "Bring a region back to where it was, from its bucket", t.restorePlanCommand(), t.restoreRunCommand(), t.restoreProofCommand(), t.restoreKafkaCommand())
+	c := cli.Group("restore", "Bring a region back to where it was, from its bucket", t.restorePlanCommand(), t.restoreRunCommand(), t.restoreProofCommand(), t.restoreShardsCommand(), t.restoreKeyCommand(), t.restoreKafkaCommand())
 	c.Long = c.Short + `.
 
 What to bring back is all that is archived, unless a flag says otherwise: a backup as it is, a vector,
@@ -78,9 +78,24 @@ func restorePlanTable(w io.Writer, p *timeline.Plan) error {
 	if err := term.Table(w, []string{"SHARD", "TABLES", "SIZE", "SEGMENTS", "SIZE", "RECORDS"}, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%s objects, %s, %s records; about %s at %s/s and %s records/s\n", term.Count(p.Objects), term.Bytes(p.Bytes), term.Count(p.Records),
-		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), term.Bytes(int64(p.Rates.BytesPerS)), term.Count(int64(p.Rates.RecordsPerS)))
+	fmt.Fprintf(w, "\n%s objects, %s, %s records; about %s at %s\n", term.Count(p.Objects), term.Bytes(p.Bytes), term.Count(p.Records),
+		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), ratesText(p.Rates))
+	for _, c := range p.Classes {
+		if c.Class != "" {
+			fmt.Fprintf(w, "of storage class %s: %s objects, %s\n", c.Class, term.Count(c.Objects), term.Bytes(c.Bytes))
+		}
+	}
+	if err := p.NotArchived(); err != nil {
+		fmt.Fprintf(w, "! %s\n", err)
+	}
 	return lacksLines(w, p.Lacks)
+}
+
+func ratesText(r timeline.Rates) string {
+	if r.Drill != "" {
+		return fmt.Sprintf("%s/s, as restore drill %s has measured it", term.Bytes(int64(r.BytesPerS)), r.Drill)
+	}
+	return fmt.Sprintf("%s/s and %s records/s, which is a careful guess", term.Bytes(int64(r.BytesPerS)), term.Count(int64(r.RecordsPerS)))
 }
 
 func lacksLines(w io.Writer, lacks []string) error {
@@ -128,6 +143,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 	c.Flags().BoolVar(&f.instant, "instant", false, "with --config: fetch nothing now, and have the node serve the backup out of the bucket meanwhile")
 	c.Flags().StringVar(&f.copy, "copy", "", "with --config: restore from the copy with this name (backup.copies) instead of the bucket")
 	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
+	c.Flags().BoolVar(&f.ahead, "ahead", false, "do not compare with where the logs in Kafka end: they are to come, or elsewhere")
 	c.Flags().BoolVar(&f.anew, "anew", false, "forget what a restore into this directory has done that was broken off")
 	return c
 }
@@ -136,7 +152,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 type restoreFlags struct {
 	target                          targetFlags
 	path, dir, name, copy, identity string
-	anew, instant                   bool
+	anew, instant, ahead            bool
 }
 
 func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) {
@@ -178,6 +194,7 @@ func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Confi
 	if job.Dir == "" {
 		job.Dir = pipeline.StateDir(cfg)
 	}
+	job.Ends = logEnds(ctx, progressTo, cfg, f)
 	var progress *term.Progress
 	job.Planned = func(p *timeline.Plan) {
 		fmt.Fprintf(progressTo, "to the vector %s\n", p.Vector)
@@ -189,6 +206,19 @@ func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Confi
 		progress.End()
 	}
 	return restored, err
+}
+
+// logEnds is where the logs end that a node will read who has the state; nil: nobody knows,
+// or they are others.
+func logEnds(ctx context.Context, warnTo io.Writer, cfg *config.Config, f restoreFlags) events.Vector {
+	if f.ahead || f.dir != "" && f.dir != pipeline.StateDir(cfg) {
+		return nil
+	}
+	ends, err := pipeline.LogEnds(ctx, cfg, nil)
+	if err != nil {
+		fmt.Fprintf(warnTo, "not compared with where the logs end: %s\n", err)
+	}
+	return ends
 }
 
 func restoredTable(w io.Writer, r *api.Restored) error {

@@ -33,7 +33,7 @@ func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 	if err != nil {
 		return err
 	}
-	restored, err := inPlace(c.Context(), cfg, f)
+	restored, err := inPlace(c.Context(), c.ErrOrStderr(), cfg, f)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 	})
 }
 
-func inPlace(ctx context.Context, cfg *config.Config, f restoreFlags) (*restoredInPlace, error) {
+func inPlace(ctx context.Context, warnTo io.Writer, cfg *config.Config, f restoreFlags) (*restoredInPlace, error) {
 	bucket, err := needBucket(ctx, cfg, "")
 	if err != nil {
 		return nil, err
@@ -57,7 +57,9 @@ func inPlace(ctx context.Context, cfg *config.Config, f restoreFlags) (*restored
 	if r.Dir == "" {
 		r.Dir = pipeline.StateDir(cfg)
 	}
-	m, err := pipeline.RestoreInPlace(ctx, pipeline.RestoreJob{Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir})
+	m, err := pipeline.RestoreInPlace(ctx, pipeline.RestoreJob{
+		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Ends: logEnds(ctx, warnTo, cfg, f),
+	})
 	if err != nil {
 		return nil, err
 	}

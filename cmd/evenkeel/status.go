@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -185,6 +186,9 @@ func shardsTable(w io.Writer, s *api.Status) error {
 		notes.add(fmt.Sprintf("shard %d", sh.Partition), sh.Error)
 		if at := sh.InPlace; at != nil {
 			notes.add(fmt.Sprintf("shard %d", sh.Partition), inPlaceText(at))
+		}
+		if at := sh.Restoring; at != nil {
+			notes.add(fmt.Sprintf("shard %d", sh.Partition), fmt.Sprintf("restored to %s since %s: %s", at.Target, at.Began.Format(time.RFC3339), restoringText(at)))
 		}
 	}
 	err := term.Table(w, []string{"SHARD", "NODE", "EPOCH", "STATE", "EVENTS", "SLICES", "PARKED", "BLOCKED LOGS", "PACE", "DIGEST", "LINEAGE", "BEGAN WITH"}, rows)

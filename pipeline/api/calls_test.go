@@ -255,7 +255,8 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			&timeline.Plan{
 				Region: "r", Target: "t", Vector: events.Vector{sampleLogState.Log: 7}, Streams: []events.Stream{"session"}, Base: "b", Created: sampleTime,
 				Shards:  []timeline.ShardPlan{{Span: timeline.Span{Shard: 3, First: 1, Last: 2, Records: 5, Bytes: 6}, Tables: 1, TableBytes: 2}},
-				Objects: 3, Bytes: 8, Records: 5, Seconds: 0.5, Rates: timeline.DefaultRates(), Lacks: []string{"x"},
+				Objects: 3, Bytes: 8, Records: 5, Seconds: 0.5, Rates: timeline.Rates{BytesPerS: 2, Drill: "d"}, Lacks: []string{"x"},
+				Classes: []timeline.ClassPlan{{Class: "c", Objects: 1, Bytes: 2, Archived: 3}},
 			},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.PlanRestore(ctx, p.(api.PlanRestoreParams))
@@ -272,6 +273,29 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.Restore(ctx, p.(api.RestoreParams))
+			},
+		},
+		{
+			"restore.shards", api.RestoreShardsParams{Request: timeline.Request{Target: timeline.Target{Backup: "b"}, Shards: []int32{3}}},
+			&api.RestoringShards{Shards: []api.RestoringShard{{Partition: 3, Node: "n", ShardRestore: api.ShardRestore{
+				Target: "t", Backup: "b", Lineage: "l", Began: sampleTime, Step: api.RestoreFetching, Bytes: 3, Fetched: 2,
+				Until: events.Vector{sampleLogState.Log: 7}, Left: 5, Error: "e", Damaged: []string{"d"},
+			}}}},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.RestoreShards(ctx, p.(api.RestoreShardsParams))
+			},
+		},
+		{
+			"restore.keys", api.RestoreKeysParams{Stream: "session", Prefix: api.Bytes("k"), After: api.Bytes("k\xff"), Limit: 3, Time: &sampleTime, Write: true},
+			&api.RestoredKeys{
+				Stream: "session", Backup: "b", Created: sampleTime, Same: 2, More: true, Last: api.Bytes("k2"),
+				Keys: []api.RestoredKey{{
+					Key: api.Bytes("k1"), Now: &api.KeyValue{Values: []api.Bytes{{255}}, Count: 1, Bytes: 1, Clock: 7, Position: sampleEntry.Position},
+					Events: []string{"t"}, Written: []events.Position{sampleEntry.Position}, Error: "e", Refused: true,
+				}},
+			},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.RestoreKeys(ctx, p.(api.RestoreKeysParams))
 			},
 		},
 		{

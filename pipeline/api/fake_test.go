@@ -130,6 +130,14 @@ func (n *fakeNode) Restore(ctx context.Context, p api.RestoreParams) (*api.Resto
 	return ask[api.Restored](ctx, n, "restore.run", p)
 }
 
+func (n *fakeNode) RestoreShards(ctx context.Context, p api.RestoreShardsParams) (*api.RestoringShards, error) {
+	return ask[api.RestoringShards](ctx, n, "restore.shards", p)
+}
+
+func (n *fakeNode) RestoreKeys(ctx context.Context, p api.RestoreKeysParams) (*api.RestoredKeys, error) {
+	return ask[api.RestoredKeys](ctx, n, "restore.keys", p)
+}
+
 func (n *fakeNode) Check(ctx context.Context, p api.CheckParams) (*api.Check, error) {
 	return ask[api.Check](ctx, n, "check", p)
 }

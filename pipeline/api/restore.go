@@ -15,6 +15,8 @@ import (
 type RestoreNode interface {
 	PlanRestore(ctx context.Context, p PlanRestoreParams) (*timeline.Plan, error)
 	Restore(ctx context.Context, p RestoreParams) (*Restored, error)
+	RestoreShards(ctx context.Context, p RestoreShardsParams) (*RestoringShards, error)
+	RestoreKeys(ctx context.Context, p RestoreKeysParams) (*RestoredKeys, error)
 }
 
 // PlanRestoreParams ask how the region could be brought back to where it was.

@@ -45,6 +45,8 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"backup.list":       c.bounded(c.admin, plainMethod(node.ListBackups)),
 		"restore.plan":      c.bounded(c.admin, method(node.PlanRestore)),
 		"restore.run":       c.bounded(c.admin, method(node.Restore)),
+		"restore.shards":    c.bounded(c.admin, method(node.RestoreShards)),
+		"restore.keys":      c.bounded(c.admin, method(node.RestoreKeys)),
 		"links.list":        c.bounded(c.admin, plainMethod(node.ListLinks)),
 		"links.show":        c.bounded(c.admin, method(node.ShowLink)),
 		"links.pause":       c.bounded(c.admin, method(node.PauseLink)),

@@ -245,7 +245,8 @@ type ShardStatus struct {
 	Parked    *int64         `json:"parked"`
 	Digest    *events.Digest `json:"digest"`
 	Blocked   []string       `json:"blocked,omitempty"`
-	InPlace   *InPlace       `json:"in_place,omitempty"` // nil: all of it is here
+	InPlace   *InPlace       `json:"in_place,omitempty"`  // nil: all of it is here
+	Restoring *ShardRestore  `json:"restoring,omitempty"` // nil: it is not, or that is over
 	Load      ShardLoad      `json:"load"`
 }
 

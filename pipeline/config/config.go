@@ -102,6 +102,10 @@ type Stream struct {
 	// once: meanwhile regions differ.
 	Merge string `yaml:"merge"`
 
+	// Secret says that commands which compare values do not show them. Default true
+	// for a stream named secrets, else false.
+	Secret bool `yaml:"secret"`
+
 	Backup StreamBackup `yaml:"backup"`
 }
 
@@ -393,6 +397,7 @@ func defaultStreams() map[events.Stream]Stream {
 func (s *Stream) setDefaults(name string) {
 	*s = Stream{Topic: name, Merge: defaultMerge}
 	if name == secretsStream {
+		s.Secret = true
 		s.Backup.Segment = time.Second
 	}
 }

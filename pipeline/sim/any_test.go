@@ -101,6 +101,58 @@ func TestSimAnyNode(t *testing.T) {
 	})
 }
 
+// Shards are restored by their owners, whichever node is asked, and the region goes on.
+func TestSimRestoreShards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2}, "us-east-1", "us-west-1", "eu-central-1")
+		defer w.Close()
+		r := w.Regions[0]
+		spread(t, r)
+		for i := range 40 {
+			if err := r.Nodes[i%2].Put(t.Context(), fmt.Sprintf("key-%02d", i%20), fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.Settle()
+		if _, err := r.Nodes[1].Process().CreateBackup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		begun, err := r.Nodes[0].Process().RestoreShards(t.Context(), api.RestoreShardsParams{})
+		if err != nil || len(begun.Shards) != 3 {
+			t.Fatalf("%+v, %v", begun, err)
+		}
+		nodes := map[string]bool{}
+		for i, s := range begun.Shards {
+			if nodes[s.Node] = true; s.Partition != int32(i) || s.Step != api.RestoreFetching {
+				t.Errorf("%+v", s)
+			}
+		}
+		if len(nodes) != 2 {
+			t.Errorf("restored on %v", nodes)
+		}
+		for _, n := range r.Nodes {
+			left := 3
+			for begun2 := time.Now(); left > 0 && time.Since(begun2) < time.Minute; time.Sleep(100 * time.Millisecond) {
+				s, err := n.Process().Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				left = 3
+				for i, row := range s.Shards {
+					if row.Restoring == nil && row.Lineage == begun.Shards[i].Lineage {
+						left--
+					}
+				}
+			}
+			if left > 0 {
+				t.Errorf("%s: %d shards are not restored", n, left)
+			}
+		}
+		w.Settle()
+		w.Check()
+	})
+}
+
 // While the owner of a shard is gone there are no partial answers: reads say which shard
 // and node is missing, sums are unknown; and after the session timeout all is well.
 func TestSimOwnerGone(t *testing.T) {

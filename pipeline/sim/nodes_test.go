@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/sim"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 func threeRegions(t *testing.T, seed uint64) *sim.World {
@@ -55,7 +57,7 @@ func trouble(w *sim.World) {
 	r := w.Regions[w.Rand.IntN(len(w.Regions))]
 	n := r.Nodes[w.Rand.IntN(len(r.Nodes))]
 	long := time.Duration(w.Rand.IntN(30_000)) * time.Millisecond
-	switch w.Rand.IntN(5) {
+	switch w.Rand.IntN(6) {
 	case 0:
 		n.PowerLoss()
 		time.Sleep(long)
@@ -77,6 +79,9 @@ func trouble(w *sim.World) {
 		w.Cut(r, other)
 		time.Sleep(long)
 		w.Mend(r, other)
+	case 5:
+		// Whatever becomes of it, and of the nodes meanwhile.
+		_, _ = n.Process().RestoreShards(context.Background(), api.RestoreShardsParams{Request: timeline.Request{Shards: []int32{w.Rand.Int32N(3)}}})
 	}
 }
 

@@ -1,0 +1,368 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
+)
+
+// prepareRenewal makes the new state of a shard aside. It does nothing if that was done.
+// An error that lasts ends the renewal, and is told; done then says that there is nothing to
+// wait for.
+func (b *beginnings) prepareRenewal(ctx context.Context, p int32) (done bool, err error) {
+	select {
+	case b.renewals.work[p] <- struct{}{}:
+		defer func() { <-b.renewals.work[p] }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	note, is := b.renewals.of(p)
+	if !is || note.Moved {
+		return true, nil
+	}
+	if b.isPrepared(p, note) {
+		return false, nil
+	}
+	err = b.bringAside(ctx, p, note)
+	switch events.KindOf(err) {
+	case events.KindInconsistent, events.KindRefused, events.KindNotFound, events.KindInvalid:
+		b.log.Error("a shard cannot be restored and stays as it is", "shard", p, "error", err)
+		return true, errors.Join(b.putBack(p), b.renewals.end(p, err))
+	}
+	if err != nil {
+		b.renewals.tell(p, func(at *renewalProgress) { at.err = err })
+	}
+	return false, err
+}
+
+// isPrepared says whether the new state lies aside, whole.
+func (b *beginnings) isPrepared(p int32, note renewal) bool {
+	var report api.Restored
+	there, err := readNote(b.fs, filepath.Join(b.renewals.aside(p), RestoreReport), &report)
+	return err == nil && there && report.Lineage == note.Lineage.ID
+}
+
+// bringAside restores the shard aside, to what was asked for.
+func (b *beginnings) bringAside(ctx context.Context, p int32, note renewal) error {
+	if b.bucket == nil {
+		return errNoBucket(b.cfg)
+	}
+	if err := b.fs.RemoveAll(b.renewals.aside(p)); err != nil { // what is there is of an earlier try
+		return err
+	}
+	if !note.Request.Target.IsZero() {
+		return b.bringTo(ctx, p, note)
+	}
+	ids, err := b.backups(ctx)
+	if err != nil {
+		return err
+	}
+	var last error
+	for tried := 0; tried < backupsTried && len(ids) > 0; tried++ {
+		id := ids[len(ids)-1]
+		ids = ids[:len(ids)-1]
+		if slices.Contains(note.Damaged, id) {
+			continue
+		}
+		candidate := note
+		candidate.Request.Backup = id
+		err := b.bringTo(ctx, p, candidate)
+		switch events.KindOf(err) {
+		case events.KindInconsistent, events.KindRefused, events.KindNotFound:
+			b.log.Error("backup cannot be used; trying another", "shard", p, "backup", id, "error", err)
+			last = err
+			_, err = b.renewals.change(p, func(n *renewal) { n.Damaged = append(n.Damaged, id) })
+			if err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+	if last == nil {
+		last = events.Errorf(events.KindNotFound, "the bucket holds no backup of %s that could be used", b.cfg.Region)
+	}
+	return last
+}
+
+// bringTo restores the shard aside to a target: as a backup that is served out of the
+// bucket, or fetched and proved.
+func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
+	req := note.Request
+	b.renewals.tell(p, func(at *renewalProgress) { *at = renewalProgress{} })
+	if only := (timeline.Request{Target: timeline.Target{Backup: req.Backup}, Shards: req.Shards}); req.Backup != "" && sameRequest(req, only) {
+		m, err := b.usable(ctx, req.Backup)
+		if err != nil {
+			return err
+		}
+		if worthInPlace(b.cfg, m.Shards[p]) && !slices.Contains(note.Damaged, m.ID) {
+			return b.referAside(ctx, m, p, note)
+		}
+	}
+	var other restoreNote // of another backup, which was tried before
+	there, err := readNote(b.fs, filepath.Join(b.renewals.aside(p)+".restoring", restoreNoteFile), &other)
+	if err != nil {
+		return err
+	}
+	done, err := Restore(ctx, RestoreJob{
+		Config: b.cfg, Bucket: b.bucket, FS: b.fs, Log: b.log, Request: req, Dir: b.renewals.aside(p), Keep: true, Lineage: note.Lineage.ID,
+		Anew: there && !sameRequest(other.Request, req),
+		Planned: func(plan *timeline.Plan) {
+			b.renewals.tell(p, func(at *renewalProgress) { at.bytes = plan.Bytes })
+		},
+		Fetched: func(bytes int64) {
+			b.renewals.tell(p, func(at *renewalProgress) { at.fetched += bytes })
+		},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = b.renewals.change(p, func(n *renewal) { n.Backup = done.Backup })
+	return err
+}
+
+// referAside makes a state aside whose tables stay in the bucket.
+func (b *beginnings) referAside(ctx context.Context, m *format.Manifest, p int32, note renewal) error {
+	work := b.renewals.aside(p) + ".restoring"
+	t := &stateTarget{cfg: b.cfg, fs: b.fs, log: b.log, dir: work, lineage: note.Lineage}
+	t.lineage.Parent = m.ID
+	if err := t.clear(); err != nil {
+		return err
+	}
+	if err := b.referTo(ctx, m, p, t); err != nil {
+		return errors.Join(err, b.fs.RemoveAll(work))
+	}
+	if _, err := b.renewals.change(p, func(n *renewal) { n.Backup = m.ID }); err != nil {
+		return err
+	}
+	report := api.Restored{Region: b.cfg.Region, Software: Software, Lineage: note.Lineage.ID, Backup: m.ID, Shards: []int32{p}}
+	if err := writeNote(b.fs, filepath.Join(work, RestoreReport), report); err != nil {
+		return err
+	}
+	return moveDir(b.fs, work, b.renewals.aside(p))
+}
+
+// swapRenewal puts the new state of a shard, which is closed, in the place of the old one,
+// and keeps that. What it has done is seen from what lies where.
+func (b *beginnings) swapRenewal(ctx context.Context, p int32) error {
+	fresh, place, old := shardDir(b.renewals.aside(p), p), shardDir(StateDir(b.cfg), p), b.renewals.old(p)
+	if exists(b.fs, fresh) {
+		if !exists(b.fs, old) && exists(b.fs, place) {
+			if err := moveAcross(b.fs, place, old); err != nil {
+				return err
+			}
+		}
+		if err := b.fs.RemoveAll(place); err != nil { // half of a move
+			return err
+		}
+		if err := moveAcross(b.fs, fresh, place); err != nil {
+			return err
+		}
+	}
+	note, _ := b.renewals.of(p)
+	until, err := b.reachable(ctx, p, note.Until)
+	if err != nil {
+		return err
+	}
+	note, err = b.renewals.change(p, func(n *renewal) { n.Moved, n.Until = true, until })
+	b.log.Info("shard has a new state", "shard", p, "backup", note.Backup, "lineage", note.Lineage.ID)
+	return err
+}
+
+// reachable is as much of a vector as the logs have.
+func (b *beginnings) reachable(ctx context.Context, p int32, v events.Vector) (events.Vector, error) {
+	ends, err := b.logEnds(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	reached := events.Vector{}
+	for l, next := range v {
+		if end := ends[l]; min(next, end) > 0 {
+			reached[l] = min(next, end)
+		}
+	}
+	return reached, nil
+}
+
+func exists(fs vfs.FS, path string) bool {
+	_, err := fs.Stat(path)
+	return err == nil
+}
+
+// moveAcross moves a directory to where none is.
+func moveAcross(fs vfs.FS, from, to string) error {
+	if err := makeDirs(fs, filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := fs.Rename(from, to); err != nil {
+		return fmt.Errorf("move a shard's state: %w", err)
+	}
+	return errors.Join(syncDir(fs, filepath.Dir(to)), syncDir(fs, filepath.Dir(from)))
+}
+
+// putBack undoes a swap whose new state has turned out to be damaged.
+func (b *beginnings) putBack(p int32) error {
+	place, old := shardDir(StateDir(b.cfg), p), b.renewals.old(p)
+	if exists(b.fs, place) || !exists(b.fs, old) {
+		return nil
+	}
+	return moveAcross(b.fs, old, place)
+}
+
+// renewed is where a shard begins that is being restored while its node runs. not is true
+// if that has nothing to say.
+func (b *beginnings) renewed(ctx context.Context, p int32, damaged bool) (began beginning, not bool, err error) {
+	note, is := b.renewals.of(p)
+	if !is {
+		return began, true, nil
+	}
+	if note.Moved && !note.Proved && damaged && isInPlace(b.fs, StateDir(b.cfg), p) {
+		if err := b.forget(p); err != nil {
+			return began, false, err
+		}
+		if note, err = b.renewals.change(p, func(n *renewal) { n.Moved, n.Damaged = false, append(n.Damaged, n.Backup) }); err != nil {
+			return began, false, err
+		}
+	}
+	if !note.Moved {
+		if done, err := b.prepareRenewal(ctx, p); done || err != nil {
+			return began, done, err
+		}
+		if err := b.swapRenewal(ctx, p); err != nil {
+			return began, false, err
+		}
+		note, _ = b.renewals.of(p)
+		return beginning{from: "what was restored out of " + describeBackup(note.Backup)}, false, nil
+	}
+	own, err := b.look(p)
+	if err != nil {
+		return began, true, nil // which is told where all are looked at
+	}
+	starts, err := b.logStarts(ctx, p)
+	if err != nil {
+		return began, false, err
+	}
+	return beginning{from: describeOwn(own), epoch: own.epoch}, lacks(own.vector, starts), nil
+}
+
+func describeBackup(id string) string {
+	if id == "" {
+		return "the archive"
+	}
+	return "backup " + id
+}
+
+// lookRenewal does what is due for the renewal of an open shard. It is called with the keeper's
+// lock.
+func (k *keeper) lookRenewal(ctx context.Context, p int32, shard *openShard) {
+	note, is := k.begin.renewals.of(p)
+	if !is || k.renewing[p] || time.Now().Before(k.renewAt[p]) {
+		return
+	}
+	do := func(ctx context.Context) error { return k.prepareAndClose(ctx, p, shard) }
+	switch {
+	case note.Proved:
+		do = func(ctx context.Context) error { return k.forgetIfBackedUp(ctx, p, note) }
+	case note.Moved && (shard.InPlace() != nil || behind(shard, note.Until) > 0):
+		return
+	case note.Moved:
+		do = func(context.Context) error { return k.begin.proved(p) }
+	}
+	k.renewing[p] = true
+	k.tasks.Go(func() {
+		err := do(ctx)
+		if err != nil && !ended(ctx) {
+			k.log.Warn("the restore of a shard does not get on and is tried again", "shard", p, "error", err)
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.renewing[p], k.renewAt[p] = false, time.Now()
+		if err != nil || note.Proved {
+			k.renewAt[p] = time.Now().Add(openRetryMost)
+		}
+	})
+}
+
+// prepareAndClose makes the new state of a shard while the old one serves, and closes
+// that.
+func (k *keeper) prepareAndClose(ctx context.Context, p int32, shard *openShard) error {
+	if done, err := k.begin.prepareRenewal(ctx, p); done || err != nil {
+		return err
+	}
+	if _, err := k.begin.renewals.change(p, func(n *renewal) { n.Until = events.VectorOf(shard.Logs()) }); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if at := &k.places[p]; at.state == shardOpen && k.shards.get(p) == shard {
+		at.state = shardClosing
+		k.tasks.Go(func() { k.close(p, shard, errRenewed, 0) })
+	}
+	return nil
+}
+
+var errRenewed = events.Errorf(events.KindNotReady, "its state is replaced by one out of a backup")
+
+// proved deletes the old state of a shard: the new one is proved, and where the old one
+// was.
+func (b *beginnings) proved(p int32) error {
+	if err := errors.Join(b.fs.RemoveAll(b.renewals.old(p)), b.fs.RemoveAll(b.renewals.aside(p))); err != nil {
+		return err
+	}
+	note, err := b.renewals.change(p, func(n *renewal) { n.Proved = true })
+	if err == nil {
+		b.log.Info("shard is restored", "shard", p, "backup", note.Backup, "took", time.Since(note.Began).String())
+	}
+	return err
+}
+
+// forgetIfBackedUp ends a renewal once a backup has the new state.
+func (k *keeper) forgetIfBackedUp(ctx context.Context, p int32, note renewal) error {
+	ids, err := k.begin.backups(ctx)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	m, err := k.begin.usable(ctx, ids[len(ids)-1])
+	if err != nil || m.Shards[p].Lineage != note.Lineage.ID {
+		return nil // which is looked at where backups are made
+	}
+	return k.begin.renewals.end(p, nil)
+}
+
+// logEnds asks the cluster where the logs of a shard end.
+func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	topics := routes(b.cfg)
+	var names []string
+	for topic := range topics {
+		names = append(names, topic)
+	}
+	listed, err := b.admin.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("where the logs of %s end: %w", b.cfg.Region, err)
+	}
+	return vectorOfTopics(topics, listed, partition), nil
+}
+
+// vectorOfTopics are listed offsets of a shard, of those topics that could be asked for.
+func vectorOfTopics(topics map[string]route, listed kadm.ListedOffsets, partition int32) events.Vector {
+	v := events.Vector{}
+	for topic, rt := range topics {
+		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
+			v[rt.log(partition)] = o.Offset
+		}
+	}
+	return v
+}

@@ -1,0 +1,342 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+)
+
+// parallelKeys is how many keys are brought back at a time.
+const parallelKeys = 8
+
+// RestoreKeys implements api.Node.
+func (r *Region) RestoreKeys(ctx context.Context, p api.RestoreKeysParams) (*api.RestoredKeys, error) {
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := r.cfg.Streams[p.Stream]; !ok {
+		return nil, r.noStream(p.Stream)
+	}
+	if len(p.Key) > events.MaxKeyBytes || len(p.Key) > 0 && len(p.Prefix)+len(p.After) > 0 {
+		return nil, events.Errorf(events.KindInvalid, "restore keys: want a key of at most %d bytes, or a prefix", events.MaxKeyBytes)
+	}
+	if p.Limit = cmp.Or(p.Limit, api.MaxRestoredKeys); p.Limit < 1 || p.Limit > api.MaxRestoredKeys {
+		return nil, events.Errorf(events.KindInvalid, "restore keys: limit %d: want 1 to %d", p.Limit, api.MaxRestoredKeys)
+	}
+	m, err := b.at(ctx, api.GetAtParams{Stream: p.Stream, Backup: p.Backup, Time: p.Time})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFits(r.cfg, m); err != nil {
+		return nil, err
+	}
+	rule, err := projections.LookupRule(r.cfg.Streams[p.Stream].Merge)
+	if err != nil {
+		return nil, err
+	}
+	k := &keysBack{region: r, backups: b, p: p, rule: rule, backup: m}
+	src, err := newSource(b.Config, b.Bucket, b.Opener)
+	if err != nil {
+		return nil, err
+	}
+	var done *api.RestoredKeys
+	_, err = src.Pinned(ctx, m, func() (err error) {
+		done, err = k.run(ctx)
+		return err
+	})
+	return done, err
+}
+
+// keysBack brings keys back to what a backup has.
+type keysBack struct {
+	region  *Region
+	backups Backups
+	p       api.RestoreKeysParams
+	rule    merge.Rule
+	backup  *format.Manifest
+}
+
+// keyBack is a key that is compared.
+type keyBack struct {
+	key     string
+	then    []merge.Slice
+	now     []merge.Slice
+	seen    events.Vector // of the key's partition, no more than now has
+	changes []merge.Change
+	told    api.RestoredKey
+}
+
+func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
+	done := &api.RestoredKeys{Stream: k.p.Stream, Backup: k.backup.ID, Created: k.backup.Created, Keys: []api.RestoredKey{}}
+	keys, last, more, err := k.keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done.More, done.Last = more, api.Bytes(last)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelKeys)
+	for _, key := range keys {
+		g.Go(func() error { return k.key(gctx, key) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := k.confirm(ctx, keys); err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if len(key.told.Events) == 0 && !key.told.Refused && len(k.p.Key) == 0 {
+			done.Same++
+			continue
+		}
+		done.Keys = append(done.Keys, key.told)
+	}
+	if one := done.Keys; len(k.p.Key) > 0 && one[0].Now == nil && one[0].Then == nil {
+		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q, and backup %s of %s has none", k.p.Stream, k.region.cfg.Region, k.p.Key, done.Backup, done.Created)
+	}
+	return done, nil
+}
+
+// keys are those that are asked for, with what they were: of many a page. last is up to
+// where it has come, if there may be more.
+func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more bool, err error) {
+	if len(k.p.Key) > 0 {
+		then, err := k.backups.slicesAt(ctx, k.backup, api.GetAtParams{Stream: k.p.Stream, Key: k.p.Key})
+		return []*keyBack{{key: string(k.p.Key), then: then}}, "", false, err
+	}
+	var pages []*api.SlicesPage
+	err = whileMoving(ctx, func() (err error) {
+		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
+		return err
+	})
+	if err != nil {
+		return nil, "", false, err
+	}
+	for _, page := range pages { // what keys have now is read once more, with its context
+		for i := range page.Entities {
+			page.Entities[i].Slices = nil
+		}
+	}
+	then, err := k.pageThen(ctx)
+	if err != nil {
+		return nil, "", false, err
+	}
+	entities, last, more := joinPages(k.p.Stream, append(pages, then))
+	if len(entities) > k.p.Limit {
+		entities = entities[:k.p.Limit]
+		last, more = entities[k.p.Limit-1].Key, true
+	}
+	for _, e := range entities {
+		keys = append(keys, &keyBack{key: e.Key, then: e.Slices})
+	}
+	return keys, last, more, nil
+}
+
+// pageThen is a page of the keys that the backup has.
+func (k *keysBack) pageThen(ctx context.Context) (page *api.SlicesPage, err error) {
+	outside := newOutsideTables(k.backups.Config, k.backups.Bucket, k.backups.Opener)
+	shards := make([]*projections.Shard, len(k.backup.Shards))
+	defer func() {
+		for _, s := range shards {
+			if s != nil {
+				err = errors.Join(err, s.Close())
+			}
+		}
+	}()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelPast)
+	for i, shard := range k.backup.Shards {
+		if len(shard.States) == 0 {
+			continue
+		}
+		g.Go(func() (err error) {
+			shards[i], err = k.backups.openAt(gctx, outside, k.backup, shard.Partition)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("backup %s: %w", k.backup.ID, err)
+	}
+	open := slices.DeleteFunc(slices.Clone(shards), func(s *projections.Shard) bool { return s == nil })
+	page = &api.SlicesPage{}
+	size := 0
+	for e, err := range projections.Entities(open, k.p.Stream, string(k.p.Prefix), string(k.p.After)) {
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return nil, fmt.Errorf("backup %s: %w", k.backup.ID, err)
+		}
+		if len(page.Entities) == k.p.Limit || size > api.MaxScanBytes {
+			page.More = true
+			break
+		}
+		entity := toEntity(e)
+		page.Entities = append(page.Entities, entity)
+		for _, s := range entity.Slices {
+			size += len(s.Data)
+		}
+	}
+	return page, nil
+}
+
+// key compares a key with what it was, and writes what is to be written. What is wrong
+// with one key is told with it.
+func (k *keysBack) key(ctx context.Context, key *keyBack) error {
+	key.told.Key = api.Bytes(key.key)
+	if err := k.compare(ctx, key); err != nil {
+		return err
+	}
+	is, was, err := merge.JoinBoth(k.rule, key.now, key.then)
+	if err != nil {
+		return fmt.Errorf("stream %s, key %q: %w", k.p.Stream, key.key, err)
+	}
+	key.told.Now, key.told.Then = k.valueOf(is), k.valueOf(was)
+	for _, c := range key.changes {
+		key.told.Events = append(key.told.Events, c.Type)
+	}
+	if !k.p.Write || len(key.changes) == 0 {
+		return nil
+	}
+	k.region.clock.Observe(is.Clock) // so that what is written comes after it
+	if err := k.write(ctx, key); err != nil {
+		key.told.Error = err.Error()
+	}
+	return ctx.Err()
+}
+
+// compare finds out what is to be written to bring a key back.
+func (k *keysBack) compare(ctx context.Context, key *keyBack) (err error) {
+	// The context is taken first: it may claim less than what is read, never more.
+	if key.seen, err = k.region.applied(ctx, k.p.Stream, k.region.partitionOf([]byte(key.key))); err != nil {
+		return err
+	}
+	e, err := k.region.entity(ctx, k.p.Stream, key.key)
+	if err != nil {
+		return err
+	}
+	key.now = e.Slices
+	key.changes, err = k.rule.Back(key.now, key.then)
+	if events.KindOf(err) == events.KindRefused {
+		key.told.Error, key.told.Refused, err = err.Error(), true, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("stream %s, key %q: %w", k.p.Stream, key.key, err)
+	}
+	return err
+}
+
+func (k *keysBack) valueOf(v merge.View) *api.KeyValue {
+	if !v.Exists {
+		return nil
+	}
+	values := []api.Bytes{v.Value}
+	if len(v.Siblings) > 0 {
+		values = nil
+		for _, s := range v.Siblings {
+			values = append(values, s.Value)
+		}
+	}
+	told := &api.KeyValue{Count: len(values), Clock: v.Clock, Position: v.Position}
+	for _, value := range values {
+		told.Bytes += len(value)
+	}
+	if !k.region.cfg.Streams[k.p.Stream].Secret {
+		told.Values = values
+	}
+	return told
+}
+
+// write writes the events that bring a key back, as a writer who has seen what it has
+// now.
+func (k *keysBack) write(ctx context.Context, key *keyBack) error {
+	own := events.Log{Origin: k.region.origin, Stream: k.p.Stream, Partition: k.region.partitionOf([]byte(key.key))}
+	if len(key.changes) > 1 && key.seen[own] == 0 {
+		// Nothing of the own log was seen, and that cannot be said: without an entry of its
+		// own log a writer is taken to have seen all of it, and each value would
+		// replace the one before.
+		if err := k.writeOne(ctx, key, merge.Deletion()); err != nil {
+			return err
+		}
+		if err := k.region.await(ctx, api.Freshness{AtLeast: atLeastOf(key)}); err != nil {
+			return err
+		}
+		if err := k.compare(ctx, key); err != nil {
+			return err
+		}
+	}
+	for _, c := range key.changes {
+		if err := k.writeOne(ctx, key, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *keysBack) writeOne(ctx context.Context, key *keyBack, c merge.Change) error {
+	seen := key.seen
+	written, err := k.region.Put(ctx, api.PutParams{
+		Stream: k.p.Stream, Key: api.Bytes(key.key), Value: c.Value, Type: c.Type, ContentType: c.ContentType, Context: &seen,
+	})
+	if err == nil {
+		key.told.Written = append(key.told.Written, written.Position)
+	}
+	return err
+}
+
+// atLeastOf is a cut that has what was written.
+func atLeastOf(keys ...*keyBack) events.Vector {
+	cut := events.Vector{}
+	for _, key := range keys {
+		for _, p := range key.told.Written {
+			cut[p.Log] = max(cut[p.Log], p.Offset+1)
+		}
+	}
+	return cut
+}
+
+// confirm looks whether the keys that were written have become what they were.
+func (k *keysBack) confirm(ctx context.Context, keys []*keyBack) error {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key *keyBack) bool { return len(key.told.Written) == 0 || key.told.Error != "" })
+	if len(keys) == 0 {
+		return nil
+	}
+	notSeen := k.region.await(ctx, api.Freshness{AtLeast: atLeastOf(keys...)})
+	for _, key := range keys {
+		if notSeen != nil {
+			key.told.Error = fmt.Sprintf("written, but not seen yet: %s", notSeen)
+			continue
+		}
+		if err := k.compare(ctx, key); err != nil {
+			return err
+		}
+		if len(key.changes) > 0 {
+			key.told.Error = k.whyNot(key)
+		}
+	}
+	return nil
+}
+
+// whyNot says why a key is not what it was, though all was written.
+func (k *keysBack) whyNot(key *keyBack) string {
+	own := k.region.partitionOf([]byte(key.key))
+	var elsewhere []string
+	for _, s := range key.now {
+		if s.Log.Partition != own && k.rule.Live(s.Data) {
+			elsewhere = append(elsewhere, s.Log.String())
+		}
+	}
+	if len(elsewhere) > 0 {
+		return fmt.Sprintf("written, but it is not what it was: producers with another partitioner have written it to %s; write or delete it from there", strings.Join(elsewhere, ", "))
+	}
+	return "written, but it is not what it was: somebody else has written it meanwhile, or with a clock that is ahead of all clocks; try again"
+}
