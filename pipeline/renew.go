@@ -61,7 +61,7 @@ func (b *beginnings) bringAside(ctx context.Context, p int32, note renewal) erro
 	if err := b.fs.RemoveAll(b.renewals.aside(p)); err != nil { // what is there is of an earlier try
 		return err
 	}
-	if !note.Request.Target.IsZero() {
+	if !note.Request.Target.IsNewest() {
 		return b.bringTo(ctx, p, note)
 	}
 	ids, err := b.backups(ctx)
@@ -245,15 +245,14 @@ func (b *beginnings) renewed(ctx context.Context, p int32, damaged bool) (began 
 		note, _ = b.renewals.of(p)
 		return beginning{from: "what was restored out of " + describeBackup(note.Backup)}, false, nil
 	}
-	own, err := b.look(p)
-	if err != nil {
-		return began, true, nil // which is told where all are looked at
-	}
 	starts, err := b.logStarts(ctx, p)
 	if err != nil {
 		return began, false, err
 	}
-	return beginning{from: describeOwn(own), epoch: own.epoch}, lacks(own.vector, starts), nil
+	if own, err := b.look(p); err == nil && !lacks(own.vector, starts) {
+		return beginning{from: describeOwn(own), epoch: own.epoch}, false, nil
+	}
+	return began, true, nil // what is wrong is found out, and mended, as always
 }
 
 func describeBackup(id string) string {
@@ -334,10 +333,10 @@ func (k *keeper) forgetIfBackedUp(ctx context.Context, p int32, note renewal) er
 		return err
 	}
 	m, err := k.begin.usable(ctx, ids[len(ids)-1])
-	if err != nil || m.Shards[p].Lineage != note.Lineage.ID {
-		return nil // which is looked at where backups are made
+	if err == nil && m.Shards[p].Lineage == note.Lineage.ID {
+		err = k.begin.renewals.end(p, nil)
 	}
-	return k.begin.renewals.end(p, nil)
+	return err
 }
 
 // logEnds asks the cluster where the logs of a shard end.

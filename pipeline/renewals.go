@@ -208,7 +208,7 @@ func (n *renewals) status(p int32, shard *openShard) *api.ShardRestore {
 }
 
 func describeTarget(req timeline.Request) string {
-	if req.Target.IsZero() {
+	if req.Target.IsNewest() {
 		return "the newest backup that is whole"
 	}
 	return req.Target.String()

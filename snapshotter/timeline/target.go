@@ -25,8 +25,9 @@ type Request struct {
 	Shards  []int32         `json:"shards,omitzero"`  // none: all
 }
 
-// IsZero says whether nothing is named: the newest of all.
-func (t Target) IsZero() bool {
+// IsNewest says whether nothing is named. (It is not called IsZero, which would be that of
+// a Request as well.)
+func (t Target) IsNewest() bool {
 	_, isTime := t.at(time.Time{})
 	return t.Backup == "" && len(t.Vector)+len(t.Offsets) == 0 && !isTime
 }
