@@ -62,6 +62,8 @@ func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*fo
 		return nil, err
 	}
 	id, now := snapshotter.NewID()
+	cfg := r.backupConfig()
+	cfg.Groups = r.groupsFor(ctx)
 	left := r.allShards()
 	var copied []format.Shard
 	err := whileMoving(ctx, func() error {
@@ -76,9 +78,9 @@ func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*fo
 		return nil, err
 	}
 	if parent != nil {
-		return snapshotter.PublishDelta(ctx, r.parts.Bucket, id, now, parent, copied, r.backupConfig())
+		return snapshotter.PublishDelta(ctx, r.parts.Bucket, id, now, parent, copied, cfg)
 	}
-	return snapshotter.Publish(ctx, r.parts.Bucket, id, now, copied, r.backupConfig())
+	return snapshotter.Publish(ctx, r.parts.Bucket, id, now, copied, cfg)
 }
 
 // copyShards has the owners of shards copy them. With an error come those that were

@@ -31,6 +31,7 @@ type backupWatch struct {
 	drills   time.Time         // when this node has last tried a drill
 	copies   []api.CopyStatus  // as this node has last made them
 	deltas   deltaWatch
+	groups   error // why the last backup is without offsets of consumer groups; nil: it is not
 
 	cache catalog.Cache
 }
@@ -147,6 +148,13 @@ func (w *backupWatch) made(began time.Time, m *format.Manifest, err error) {
 	w.last = run
 }
 
+// haveGroups notes whether the offsets of consumer groups could be had for a backup.
+func (w *backupWatch) haveGroups(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.groups = err
+}
+
 func toRun(began time.Time, m *format.Manifest, err error) *api.BackupRun {
 	run := &api.BackupRun{Began: began.UTC(), Duration: time.Since(began).Seconds()}
 	if err != nil {
@@ -215,6 +223,9 @@ func (w *backupWatch) problems() (problems []string) {
 	}
 	if w.last != nil && w.last.Error != "" {
 		problems = append(problems, fmt.Sprintf("the backup of %s failed: %s", w.last.Began.Format(time.RFC3339), w.last.Error))
+	}
+	if w.groups != nil {
+		problems = append(problems, fmt.Sprintf("backups go without offsets of consumer groups (backup.groups): %s", w.groups))
 	}
 	for _, c := range w.copies {
 		if c.Error != "" {

@@ -32,6 +32,7 @@ type RefillJob struct {
 	Log       *slog.Logger
 	KafkaOpts []kgo.Opt // further options of clients; may be nil
 	Request   timeline.Request
+	Mirrors   bool // the region's mirrors as well: their origins are lost too, or do not have it all any more
 
 	Planned func(bytes int64) // told once how much will be fetched; may be nil
 	Fetched func(bytes int64) // told of every segment that was written; may be nil
@@ -48,6 +49,8 @@ const (
 // configured before their retention was held off.
 type refillNote struct {
 	Request timeline.Request              `json:"request"`
+	Mirrors bool                          `json:"mirrors"`
+	Groups  string                        `json:"groups"` // id of the backup whose offsets of consumer groups are written back; empty: none has any
 	Target  string                        `json:"target"`
 	Vector  events.Vector                 `json:"vector"`
 	Spans   []timeline.Span               `json:"spans"`
@@ -64,15 +67,18 @@ type refilling struct {
 	client  *kgo.Client // writes
 	opts    []kgo.Opt
 	admin   *kadm.Client
-	topics  map[string]events.Stream // of the region's own logs that are wanted
+	topics  map[string]events.Stream // of the logs that are wanted
 	logs    map[events.Log]*refilledLog
 }
 
-// Refill writes the archived records of a region's own logs back into its Kafka, which
+// Refill writes the archived records of a region's own logs, and of its mirrors if that is
+// asked for, back into its Kafka, which
 // must have lost them all: topics are made as they are configured, and must be empty. Key,
 // value, headers and timestamps stay as they are, and so do offsets where the archive has
 // every one from 0 on; else the report maps them. Records are not deleted by age or size
-// while that goes on. At the end every topic is read back and its hash chain compared.
+// while that goes on. At the end every topic is read back and its hash chain compared, the
+// links are told what lies where in mirrors, and consumer groups get the offsets back that
+// they had.
 //
 // No node of the region may run. If it is broken off the same is asked for again: what is in
 // the topics is compared with the archive, and the rest follows.
@@ -122,10 +128,13 @@ func (r *refilling) open() (err error) {
 	return nil
 }
 
-// wanted says whether a log is one of the region's own that is asked for.
+// wanted says whether a log, or a mirror, is asked for.
 func (r *refilling) wanted(l events.Log) bool {
-	_, known := r.job.Config.Streams[l.Stream]
-	return known && l.Origin == r.job.Config.Origin(r.job.Config.Region) && (len(r.job.Request.Streams) == 0 || slices.Contains(r.job.Request.Streams, l.Stream))
+	cfg := r.job.Config
+	_, known := cfg.Streams[l.Stream]
+	_, configured := cfg.Regions[l.Origin.Region]
+	return known && configured && l.Origin == cfg.Origin(l.Origin.Region) && (r.job.Mirrors || l.Origin.Region == cfg.Region) &&
+		(len(r.job.Request.Streams) == 0 || slices.Contains(r.job.Request.Streams, l.Stream))
 }
 
 // begin finds out what is to be done, and has the topics ready for it.
@@ -134,7 +143,7 @@ func (r *refilling) begin(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.resumed && !sameRequest(r.note.Request, r.job.Request) {
+	if r.resumed && (!sameRequest(r.note.Request, r.job.Request) || r.note.Mirrors != r.job.Mirrors) {
 		return events.Errorf(events.KindRefused, "%s: topics of %s were being filled up to %s, and that was broken off; ask for the same to go on", r.path(refillNoteFile), r.job.Config.Region, r.note.Target)
 	}
 	if !r.resumed {
@@ -182,7 +191,11 @@ func (r *refilling) plan(ctx context.Context) error {
 	if err == nil && len(vector) == 0 {
 		err = events.Errorf(events.KindNotFound, "nothing is archived of the logs of %s", cfg.Origin(cfg.Region))
 	}
-	r.note = refillNote{Request: r.job.Request, Target: r.job.Request.Target.String(), Vector: vector, Spans: spans, Began: time.Now().UTC()}
+	if err != nil {
+		return err
+	}
+	groups, err := t.Groups(ctx, vector, r.wanted)
+	r.note = refillNote{Request: r.job.Request, Mirrors: r.job.Mirrors, Groups: groups, Target: r.job.Request.Target.String(), Vector: vector, Spans: spans, Began: time.Now().UTC()}
 	return err
 }
 
@@ -234,6 +247,12 @@ func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
 		done.Logs = append(done.Logs, api.RefilledLog{
 			Log: l, Topic: log.topic, Records: log.count, Next: log.to, Chain: chain, Same: log.same(), Runs: log.runs,
 		})
+	}
+	if err := r.noteMirrors(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.giveBackGroups(ctx, done); err != nil {
+		return nil, err
 	}
 	if err := r.release(ctx); err != nil {
 		return nil, err

@@ -46,6 +46,9 @@ type Config struct {
 	// Sealer seals every table. Required; seal.None() for tables as they are.
 	Sealer *seal.Sealer
 
+	// Groups are the offsets of consumer groups that go with the backup; nil: none.
+	Groups *format.Groups
+
 	// Uploaded, if not nil, is told the bytes of every table that is in the
 	// bucket. It may be called from several goroutines.
 	Uploaded func(bytes int64)
@@ -147,7 +150,7 @@ func publish(ctx context.Context, bucket objstore.Bucket, m *format.Manifest) (*
 func (c Config) manifest(id string, created time.Time) *format.Manifest {
 	m := &format.Manifest{
 		Format: format.Version, ID: id, Kind: format.Full, Region: c.Region, Created: created, Software: c.Software,
-		Merge: map[events.Stream]string{}, Shards: []format.Shard{},
+		Merge: map[events.Stream]string{}, Shards: []format.Shard{}, Groups: c.Groups,
 	}
 	maps.Copy(m.Merge, c.Merge)
 	return m

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,9 +20,10 @@ import (
 func (t *tool) restoreKafkaCommand() *cobra.Command {
 	var target targetFlags
 	var path, identity string
+	var mirrors, dryRun bool
 	c := &cobra.Command{
 		Use:   "kafka --config FILE [--to-time T | --to-vector V | --to-offset LOG@OFFSET]",
-		Short: "Write the archived records of the region's own logs back into its empty Kafka",
+		Short: "Write the archived records of the region's logs, and the offsets of its consumer groups, back into its empty Kafka",
 		Long: `Write the archived records of the region's own logs back into its Kafka, which has lost them: topics
 are made with the configured partitions, and must be empty. Keys, values, headers and timestamps stay as
 they are, and so do offsets where all records from offset 0 on are archived; where they do not,
@@ -29,7 +32,12 @@ incarnation. Meanwhile topics delete nothing (retention.ms, retention.bytes and 
 and set back at the end). At the end every topic is read back and its hash chain compared with the archive.
 
 No node of the region may run. A restore that is broken off goes on when the same command is given again.
-Mirrors are not written: links make them anew from their origins. Offsets of consumer groups are not archived.`,
+Mirrors are left to the links, which make them anew from their origins; with --mirrors they are written as
+well, for when an origin is lost too or does not have it all any more, and the links go on behind them.
+
+Consumer groups (backup.groups) get back the offsets that they had committed when the newest backup was made
+that is no further, translated where offsets are mapped, and never behind the end of a topic. What they had
+read since they read again. Groups with members, and offsets that are there, are left alone.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if target.backup != "" || target.base != "" {
@@ -43,7 +51,7 @@ Mirrors are not written: links make them anew from their origins. Offsets of con
 			if err != nil {
 				return err
 			}
-			job := pipeline.RefillJob{Config: cfg, Log: newLogger(cfg), Request: req}
+			job := pipeline.RefillJob{Config: cfg, Log: newLogger(cfg), Request: req, Mirrors: mirrors}
 			if job.Bucket, err = needBucket(c.Context(), cfg, ""); err != nil {
 				return err
 			}
@@ -51,6 +59,13 @@ Mirrors are not written: links make them anew from their origins. Offsets of con
 				if job.Opener, err = config.ReadIdentity(identity); err != nil {
 					return err
 				}
+			}
+			if dryRun {
+				plan, err := pipeline.PlanRefill(c.Context(), job)
+				if err != nil {
+					return err
+				}
+				return t.out.Show(c.OutOrStdout(), plan, func(w io.Writer) error { return refillPlanTable(w, plan) })
 			}
 			var progress *term.Progress
 			job.Planned = func(bytes int64) { progress = term.NewProgress(c.ErrOrStderr(), "bytes", bytes, 0) }
@@ -68,7 +83,27 @@ Mirrors are not written: links make them anew from their origins. Offsets of con
 	configFlag(c, &path)
 	target.add(c)
 	c.Flags().StringVar(&identity, "identity", "", "file with the identity to open segments with (default the configured one)")
+	c.Flags().BoolVar(&mirrors, "mirrors", false, "write the region's mirrors back, too")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be written")
 	return c
+}
+
+func refillPlanTable(w io.Writer, p *api.RefillPlan) error {
+	fmt.Fprintf(w, "To %s of %s, which is the vector\n  %s\n\n", p.Target, p.Region, p.Vector)
+	for _, topic := range p.Topics {
+		fmt.Fprintf(w, "topic %s\n", topic)
+	}
+	fmt.Fprintf(w, "%s segments, %s, about %s records\n", term.Count(p.Segments), term.Bytes(p.Bytes), term.Count(p.Records))
+	if p.GroupsOf == "" {
+		_, err := fmt.Fprintln(w, "\nNo backup that is no further has offsets of consumer groups.")
+		return err
+	}
+	fmt.Fprintf(w, "\nOffsets of consumer groups, as backup %s has them:\n", p.GroupsOf)
+	var rows [][]string
+	for _, g := range p.Groups {
+		rows = append(rows, []string{printable([]byte(g.Group)), term.Count(int64(g.Offsets))})
+	}
+	return term.Table(w, []string{"GROUP", "OFFSETS"}, rows)
 }
 
 func refilledTable(w io.Writer, r *api.Refilled) error {
@@ -78,7 +113,7 @@ func refilledTable(w io.Writer, r *api.Refilled) error {
 	for _, l := range r.Logs {
 		offsets := "as they were"
 		if !l.Same {
-			offsets, mapped = fmt.Sprintf("MAPPED, in %d runs", len(l.Runs)), true
+			offsets, mapped = fmt.Sprintf("MAPPED, in %d runs", len(l.Runs)), mapped || l.Log.Origin.Region == r.Region
 		}
 		rows = append(rows, []string{l.Log.String(), l.Topic, term.Count(l.Records), term.Count(l.Next), l.Chain.String(), offsets})
 	}
@@ -88,6 +123,26 @@ func refilledTable(w io.Writer, r *api.Refilled) error {
 	if mapped {
 		fmt.Fprintf(w, "\n! positions in mapped logs are others now: let %s come back as a new incarnation (regions.%s.incarnation)\n", r.Region, r.Region)
 	}
+	if err := refilledGroupsTable(w, r); err != nil {
+		return err
+	}
 	_, err := fmt.Fprintf(w, "\nin %.2f s; %s in the data directory says it all\n", r.Duration, pipeline.RefillReport)
 	return err
+}
+
+func refilledGroupsTable(w io.Writer, r *api.Refilled) error {
+	if r.GroupsOf == "" {
+		_, err := fmt.Fprintln(w, "\nNo backup that is no further has offsets of consumer groups.")
+		return err
+	}
+	fmt.Fprintf(w, "\nOffsets of consumer groups, as backup %s of %s has them:\n", r.GroupsOf, r.GroupsTime.Format(time.RFC3339))
+	var rows [][]string
+	for _, g := range r.Groups {
+		what := "given back"
+		if g.Skipped != "" {
+			what = g.Skipped
+		}
+		rows = append(rows, []string{printable([]byte(g.Group)), g.Topic, strconv.Itoa(int(g.Log.Partition)), term.Count(g.Offset), what})
+	}
+	return term.Table(w, []string{"GROUP", "TOPIC", "PARTITION", "OFFSET", "RESULT"}, rows)
 }

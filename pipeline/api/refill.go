@@ -14,8 +14,42 @@ type Refilled struct {
 	Vector   events.Vector `json:"vector"` // that it meant, of the region's own logs
 	Logs     []RefilledLog `json:"logs"`
 	Resumed  bool          `json:"resumed"`
-	Began    time.Time     `json:"began"`
-	Duration float64       `json:"duration_seconds"`
+
+	GroupsOf   string          `json:"groups_of,omitzero"` // id of the backup whose offsets of consumer groups were given back; empty: none has any
+	GroupsTime time.Time       `json:"groups_time,omitzero"`
+	Groups     []RefilledGroup `json:"groups"`
+
+	Began    time.Time `json:"began"`
+	Duration float64   `json:"duration_seconds"`
+}
+
+// RefilledGroup is an offset that a consumer group has back.
+type RefilledGroup struct {
+	Group   string     `json:"group"`
+	Log     events.Log `json:"log"`
+	Next    int64      `json:"next"` // that it had, of the log
+	Topic   string     `json:"topic"`
+	Offset  int64      `json:"offset"`           // that it has in the topic, never behind its end
+	Skipped string     `json:"skipped,omitzero"` // why it does not
+}
+
+// RefillPlan says what would be written back into a region's Kafka.
+type RefillPlan struct {
+	Region   events.Region  `json:"region"`
+	Target   string         `json:"target"`
+	Vector   events.Vector  `json:"vector"`
+	Topics   []string       `json:"topics"`
+	Segments int64          `json:"segments"`
+	Bytes    int64          `json:"bytes"`
+	Records  int64          `json:"records"`            // about
+	GroupsOf string         `json:"groups_of,omitzero"` // as in Refilled
+	Groups   []PlannedGroup `json:"groups"`
+}
+
+// PlannedGroup is a consumer group whose offsets would be given back.
+type PlannedGroup struct {
+	Group   string `json:"group"`
+	Offsets int    `json:"offsets"`
 }
 
 // RefilledLog is a log that was written back.

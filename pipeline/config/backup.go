@@ -28,6 +28,8 @@ func (b Backup) check(p *problems) {
 	own.check(p, "backup")
 	b.checkSealing(p)
 	b.checkTimes(p)
+	checkPatterns(p, "backup.groups", b.Groups)
+	checkPatterns(p, "backup.groups_exclude", b.GroupsExclude)
 	for name, c := range b.Copies {
 		path := "backup.copies." + name
 		if !copyName.MatchString(name) {
@@ -75,6 +77,7 @@ func (b *Backup) setDefaults(string) {
 	b.Keep.Segment = 24 * time.Hour
 	b.KeepLast = 3
 	b.MaxChain = 48
+	b.Groups = []string{"*"}
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour

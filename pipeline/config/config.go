@@ -230,6 +230,14 @@ type Backup struct {
 	// would build on more is not made, but a full backup.
 	MaxChain int `yaml:"max_chain"`
 
+	// Groups are patterns of consumer groups whose committed offsets for the streams'
+	// logs and mirrors go with each backup, so that "restore kafka" can give them back;
+	// as Links.Groups. Default "*": all. The nodes' own group never is.
+	Groups []string `yaml:"groups"`
+
+	// GroupsExclude are patterns of groups that Groups does not mean.
+	GroupsExclude []string `yaml:"groups_exclude"`
+
 	// Schedule says when a node makes backups by itself.
 	Schedule Schedule `yaml:"schedule"`
 

@@ -98,7 +98,7 @@ func TestDocListsFields(t *testing.T) {
 	if len(listed) != len(want) {
 		t.Errorf("FORMAT.md lists %q, there are %q", listed, want)
 	}
-	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}),
+	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}), "`groups`": fields(Groups{}), "offset:": fields(GroupOffset{}),
 		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{}),
 		"segment:": fields(Segment{}), "end:": fields(LogEnd{}), "part:": fields(SegmentPart{}), "mark:": fields(events.Mark{}),
 		"gap:": fields(Gap{}), "block:": fields(Block{}), "drill:": fields(Drill{}), "trial:": fields(Trial{})} {

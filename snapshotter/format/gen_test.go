@@ -62,6 +62,14 @@ func sample() *Manifest {
 	m.addTable(1, "first table", "00112233445566aa", "8899aabbccddeeff")
 	m.addTable(1, "second table")
 	m.Shards[1].Firsts = []byte("sealed keys")
+	m.Groups = &Groups{Offsets: 3, Keys: []string{"00112233445566aa", "8899aabbccddeeff"}, Data: []byte("sealed offsets")}
+	return m
+}
+
+// sample3 is what format 3 can say of the sample.
+func sample3() *Manifest {
+	m := sample()
+	m.Format, m.Groups = 3, nil
 	return m
 }
 
@@ -75,7 +83,7 @@ func sampleFull() *Manifest {
 // sample2 is what format 2 can say of the sample.
 func sample2() *Manifest {
 	m := sampleFull()
-	m.Format, m.Shards[1].Firsts = 2, nil
+	m.Format, m.Shards[1].Firsts, m.Groups = 2, nil, nil
 	return m
 }
 
@@ -109,6 +117,12 @@ func drawManifest(t *rapid.T) *Manifest {
 		slices.Sort(at)
 		for _, millis := range at {
 			m.Parents = append(m.Parents, NewID(time.UnixMilli(millis), [4]byte{}))
+		}
+	}
+	if m.Format > 3 && rapid.Bool().Draw(t, "with groups") {
+		m.Groups = &Groups{
+			Offsets: rapid.Int64Range(1, 1<<40).Draw(t, "offsets"), Data: rapid.SliceOfN(rapid.Byte(), 1, 30).Draw(t, "groups"),
+			Keys: rapid.SliceOfNDistinct(rapid.StringMatching(`[0-9a-f]{16}`), 0, 3, rapid.ID).Draw(t, "keys of groups"),
 		}
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "streams") {

@@ -67,7 +67,7 @@ func TestEveryFormatIsRead(t *testing.T) {
 			t.Errorf("format %d: %v", version, err)
 			continue
 		}
-		if want := map[int]*Manifest{1: sample1(), 2: sample2(), 3: sample()}[version]; !reflect.DeepEqual(m, want) {
+		if want := map[int]*Manifest{1: sample1(), 2: sample2(), 3: sample3(), 4: sample()}[version]; !reflect.DeepEqual(m, want) {
 			t.Errorf("format %d is read as\n%+v\nwant\n%+v", version, m, want)
 		}
 		if again := mustEncode(t, m); !bytes.Equal(again, text) {

@@ -20,7 +20,7 @@ import (
 
 // Version of the format that this package writes. It reads this one and all
 // before it.
-const Version = 3
+const Version = 4
 
 // Kinds of backups.
 const (
@@ -43,8 +43,9 @@ type Manifest struct {
 	Region   events.Region            `json:"region"`           // whose state it is
 	Created  time.Time                `json:"created"`          // UTC
 	Software string                   `json:"software"`
-	Merge    map[events.Stream]string `json:"merge"`  // the rule of each stream
-	Shards   []Shard                  `json:"shards"` // ascending by partition
+	Merge    map[events.Stream]string `json:"merge"`           // the rule of each stream
+	Shards   []Shard                  `json:"shards"`          // ascending by partition
+	Groups   *Groups                  `json:"groups,omitzero"` // nil: none were there, or asked for; since format 4
 }
 
 // Shard is one shard of the backup, at its own vector.
@@ -291,7 +292,17 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("shard %d: %w", s.Partition, err)
 		}
 	}
-	return nil
+	return m.validateGroups()
+}
+
+func (m *Manifest) validateGroups() error {
+	switch {
+	case m.Groups == nil:
+		return nil
+	case m.Format < 4:
+		return fmt.Errorf("groups: unknown in format %d", m.Format)
+	}
+	return m.Groups.validate()
 }
 
 func (m *Manifest) validateShard(s Shard) error {
@@ -341,13 +352,20 @@ func (m *Manifest) validateTable(partition int32, n int, t Table) error {
 	if len(t.Keys) == 0 && (size != t.Size || stored != t.SHA256) {
 		return fmt.Errorf("table %q is not sealed, and yet stored with other bytes: malformed", t.Name)
 	}
-	for i, k := range t.Keys {
-		if !keyForm.MatchString(k) || slices.Contains(t.Keys[:i], k) {
-			return fmt.Errorf("table %q: key id %q: malformed", t.Name, k)
-		}
+	if err := checkKeys(t.Keys); err != nil {
+		return fmt.Errorf("table %q: %w", t.Name, err)
 	}
 	if t.Name != m.TableName(partition, n, sum, len(t.Keys) > 0) {
 		return fmt.Errorf("table %q with SHA-256 %q stands at place %d: malformed", t.Name, stored, n)
+	}
+	return nil
+}
+
+func checkKeys(keys []string) error {
+	for i, k := range keys {
+		if !keyForm.MatchString(k) || slices.Contains(keys[:i], k) {
+			return fmt.Errorf("key id %q: malformed", k)
+		}
 	}
 	return nil
 }
