@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,6 +20,7 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // lived has three regions write for a while, and waits until a has archived all of it.
@@ -149,6 +153,7 @@ func TestRefillMirrorsMapped(t *testing.T) {
 		for i := range 30 {
 			b.put(fmt.Sprint("early-", i), "b")
 		}
+		b.eventsFolded(30)
 		b.deleteBefore("session", 3)
 		begins, expired := map[*region]map[int32]int64{b: {}, c: {}}, int64(0)
 		for p := range int32(partitions) {
@@ -161,6 +166,7 @@ func TestRefillMirrorsMapped(t *testing.T) {
 		a.start()
 		c.start()
 		lived(a, b, c)
+		a.backup()
 		before := a.status()
 		b.stop()
 		b.down()
@@ -192,7 +198,6 @@ func TestRefillMirrorsMapped(t *testing.T) {
 		}
 		a.mirrors(b, begins[b])
 		settle(w.regions)
-		a.consistent()
 	}, us, west, eu)
 }
 
@@ -333,4 +338,76 @@ func TestRefillGroupsMapped(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Killed at any call of the bucket, and any operation on the disk, it goes on when it is
+// asked for again, and comes to the same.
+func TestRefillKilledAnywhere(t *testing.T) {
+	one(t, func(r *region) {
+		held := archivedRegion(r, func() {})
+		bucket := objstore.Faulty(r.bucket)
+		r.bucket = bucket
+		kill := errors.New("killed")
+		step, most := 1, 1_000
+		if testing.Short() {
+			step = 5
+		}
+		for name, killAt := range map[string]func(n int, job *pipeline.RefillJob){
+			"bucket": func(n int, _ *pipeline.RefillJob) {
+				rules := []objstore.Rule{{Nth: n, Effect: objstore.Deny}}
+				for i := range 20 { // and none after it
+					rules = append(rules, objstore.Rule{Nth: n + 1 + i, Effect: objstore.Deny})
+				}
+				bucket.SetRules(rules...)
+			},
+			"disk": func(n int, job *pipeline.RefillJob) {
+				job.FS = errorfs.Wrap(r.disk, &diskKiller{at: n, err: kill})
+			},
+		} {
+			for n := 1; n < most; n += step {
+				r.lose()
+				job := r.refillJob()
+				killAt(n, &job)
+				_, err := pipeline.Refill(r.w.Context(), job)
+				bucket.SetRules()
+				if err == nil {
+					if n < 5 {
+						t.Errorf("%s: it takes only %d", name, n)
+					}
+					break // there is no such call
+				}
+				r.disk = r.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0})
+				if _, err := pipeline.Refill(r.w.Context(), r.refillJob()); err != nil {
+					t.Fatalf("%s, killed at %d: %v", name, n, err)
+				}
+				r.holds(held, false)
+				if t.Failed() {
+					t.Fatalf("%s, killed at %d", name, n)
+				}
+			}
+		}
+	})
+}
+
+// diskKiller fails every operation on a disk from the nth that writes on.
+type diskKiller struct {
+	at  int
+	err error
+
+	mu   sync.Mutex
+	done int
+}
+
+func (k *diskKiller) String() string { return "killer" }
+
+func (k *diskKiller) MaybeError(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.done++; k.done < k.at {
+		return nil
+	}
+	return k.err
 }

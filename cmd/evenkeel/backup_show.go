@@ -53,6 +53,9 @@ func manifestTable(w io.Writer, m *format.Manifest) error {
 	fmt.Fprintf(w, "Backup %s of %s, made at %s by %s (format %d): %s\n%s of tables, %s in the bucket; keys: %s\n\n",
 		m.ID, m.Region, m.Created.Format(time.RFC3339), m.Software, m.Format, kind, term.Bytes(m.Bytes()), term.Bytes(m.StoredBytes()),
 		tableKeys(len(slices.Collect(m.Tables())), m.Keys()))
+	if m.Groups != nil {
+		fmt.Fprintf(w, "%s offsets of consumer groups go with it.\n\n", term.Count(m.Groups.Offsets))
+	}
 	var logs, objects [][]string
 	for _, s := range m.Shards {
 		for _, st := range s.States {

@@ -178,7 +178,7 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "run", "--name", "early"}, code: 5, stderr: []string{"evenkeel backup create"}},
 		{args: []string{"backup", "create"}, stdout: []string{"us-east-1"}},
 		{args: []string{"backup", "list", "-o", "json"}, stdout: []string{`"backups"`, `"region": "us-east-1"`}},
-		{args: []string{"backup", "show"}, stdout: []string{"us-east-1/session/", "CHAIN", ".sst.age", "(format 3): a full backup"}},
+		{args: []string{"backup", "show"}, stdout: []string{"us-east-1/session/", "CHAIN", ".sst.age", "(format 4): a full backup"}},
 		{args: []string{"backup", "show", "20200101T000000.000Z-00000000"}, code: 5, stderr: []string{"evenkeel backup list"}},
 		{args: []string{"backup", "verify"}, stdout: []string{"hashes", "ok"}},
 		{args: []string{"backup", "verify", "--all", "--level", "restore"}, stdout: []string{"restore", "ok"}},
@@ -212,7 +212,23 @@ func TestVerbs(t *testing.T) {
 		s.run(t)
 	}
 	awaitEvents(t, 12)
-	step{args: []string{"get", "session", "s-1"}, code: 5}.run(t)
+	for _, s := range []step{
+		{args: []string{"get", "session", "s-1"}, code: 5},
+		{args: []string{"restore", "key", "session"}, code: 2, stderr: []string{"--prefix"}},
+		{args: []string{"restore", "key", "session", "s-1", "--prefix", "s-"}, code: 2, stderr: []string{"--prefix"}},
+		{args: []string{"restore", "key", "session", "s-1", "--to-time", "soon"}, code: 2, stderr: []string{"--to-time", `"soon"`}},
+		{args: []string{"restore", "key", "session", "s-1"}, stdout: []string{"THEN", "ada", "evenkeel.put.v1", "Nothing was written"}},
+		{args: []string{"get", "session", "s-1"}, code: 5},
+		{args: []string{"restore", "key", "session", "--prefix", "s-", "--yes"}, stdout: []string{"us-east-1/session/"}},
+		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
+		{args: []string{"restore", "key", "session", "s-1", "--yes"}, stdout: []string{"it is what it was"}},
+		{args: []string{"restore", "key", "session", "nobody"}, code: 5, stderr: []string{`"nobody"`}},
+		{args: []string{"restore", "shards", "--shards", "99"}, code: 2, stderr: []string{"no shard 99"}},
+		{args: []string{"restore", "shards", "--shards", "0,2"}, stdout: []string{"LINEAGE", "done"}, stderr: []string{"shard 2: done"}},
+		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
+	} {
+		s.run(t)
+	}
 	withoutNodes(t, l, dir)
 }
 

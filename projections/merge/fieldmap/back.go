@@ -86,8 +86,8 @@ func contentsOf(all []merge.Slice) (map[string]content, error) {
 			c.total, _ = new(big.Int).SetString(string(sum), 10)
 		}
 		if array := j.appendSet(nil, in); len(array) > 0 {
-			items, err := itemsOf(array)
-			if err != nil {
+			var items []json.RawMessage
+			if err := json.Unmarshal(array, &items); err != nil {
 				return nil, err
 			}
 			c.elements = map[string]bool{}
