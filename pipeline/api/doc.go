@@ -2,7 +2,7 @@
 // POST at /rpc, served by Handler for any Node, and its Go client.
 //
 // Methods: put, load, landed, get, scan, history, status, lag, backup.create,
-// backup.list, restore.run, links.list, links.show, links.pause, links.unpause,
+// backup.list, restore.run, restore.keys, restore.shards, links.list, links.show, links.pause, links.unpause,
 // links.resume, links.verify, slices, backup.shards. Parameters are objects; an unknown field is an error.
 // Keys and values are Bytes: a JSON string if they are UTF-8, else
 // {"base64": "…"}, so that every byte survives.
