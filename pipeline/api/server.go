@@ -61,6 +61,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"check.acknowledge": c.bounded(c.admin, method(node.Acknowledge)),
 		"backup.show":       c.bounded(c.admin, method(node.ShowBackup)),
 		"backup.get":        c.bounded(c.searches, method(node.GetAt)),
+		"backup.scan":       c.bounded(c.searches, method(node.ScanAt)),
 		"backup.verify":     c.bounded(c.admin, method(node.VerifyBackups)),
 		"backup.status":     c.bounded(c.admin, plainMethod(node.BackupStatus)),
 		"backup.prune":      c.bounded(c.admin, method(node.PruneBackups)),
@@ -70,7 +71,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"drill.list":        c.bounded(c.admin, method(node.ListDrills)),
 		"slices":            c.bounded(c.inner, method(node.Slices)),
 		"applied":           c.bounded(c.inner, method(node.Applied)),
-		"parked":            c.bounded(c.inner, method(node.ParkedReason)),
+		"parked":            c.bounded(c.inner, method(node.ParkedReasons)),
 		"backup.shards":     c.bounded(c.inner, method(node.BackupShards)),
 	}
 	h.mux.HandleFunc("GET /watch", h.serveWatch(node))

@@ -116,37 +116,43 @@ func (r Replay) Run(ctx context.Context, src Source, state State) (Replayed, err
 	return f.done, nil
 }
 
-// opened is a segment, or why it could not be opened.
-type opened struct {
-	segment *segment.Segment
-	err     error
-}
-
 // Segments opens segments of a shard by their numbers, some of them ahead, and yields them
 // in order.
 func (src Source) Segments(ctx context.Context, region events.Region, shard int32, first, last int64) iter.Seq2[*segment.Segment, error] {
-	return func(yield func(*segment.Segment, error) bool) {
-		if first == 0 {
-			return
-		}
+	if first == 0 {
+		last = -1 // there is none
+	}
+	return ahead(ctx, first, last, func(ctx context.Context, number int64) (*segment.Segment, error) {
+		return src.Segment(ctx, region, shard, number)
+	})
+}
+
+// ahead fetches what has the numbers from first to last, some of it ahead, and yields it in
+// order. An error ends it.
+func ahead[T any](ctx context.Context, first, last int64, fetch func(ctx context.Context, number int64) (T, error)) iter.Seq2[T, error] {
+	type fetched struct {
+		one T
+		err error
+	}
+	return func(yield func(T, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		var fetches sync.WaitGroup
 		defer fetches.Wait()
 		defer cancel()
-		var coming []chan opened
+		var coming []chan fetched
 		next := first
 		for n := first; n <= last; n++ {
 			for ; next <= last && next < n+segmentsAhead; next++ {
-				fetched, number := make(chan opened, 1), next
-				coming = append(coming, fetched)
+				place, number := make(chan fetched, 1), next
+				coming = append(coming, place)
 				fetches.Go(func() {
-					s, err := src.Segment(ctx, region, shard, number)
-					fetched <- opened{s, err}
+					one, err := fetch(ctx, number)
+					place <- fetched{one, err}
 				})
 			}
-			o := <-coming[0]
+			f := <-coming[0]
 			coming = coming[1:]
-			if !yield(o.segment, o.err) || o.err != nil {
+			if !yield(f.one, f.err) || f.err != nil {
 				return
 			}
 		}

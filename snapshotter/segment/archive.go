@@ -57,7 +57,8 @@ func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region,
 // Listed is a segment in a listing.
 type Listed struct {
 	Number int64
-	Size   int64 // of the object
+	Size   int64  // of the object
+	Class  string // of storage; empty: the usual one
 }
 
 // Behind lists the segments behind a number, ascending.
@@ -72,7 +73,7 @@ func Behind(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 				yield(Listed{}, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err))
 				return
 			}
-			if n, ok := format.ParseSegmentName(r, shard, info.Name); ok && !yield(Listed{n, info.Size}, nil) {
+			if n, ok := format.ParseSegmentName(r, shard, info.Name); ok && !yield(Listed{n, info.Size, info.Class}, nil) {
 				return
 			}
 		}
@@ -116,7 +117,7 @@ func NewestBehind(ctx context.Context, bucket objstore.Reader, r events.Region, 
 	if newest.Number == 0 {
 		return known, nil
 	}
-	return header(ctx, bucket, r, shard, newest)
+	return HeaderOf(ctx, bucket, r, shard, newest)
 }
 
 // firstRead is what is read of a segment for its header: nearly always all of it.
@@ -130,25 +131,13 @@ func Header(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 	if err != nil {
 		return nil, readError(name, err)
 	}
-	return header(ctx, bucket, r, shard, Listed{number, info.Size})
+	return HeaderOf(ctx, bucket, r, shard, Listed{Number: number, Size: info.Size})
 }
 
-func header(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {
-	name := format.SegmentName(r, shard, at.Number)
-	for size := int64(firstRead); ; size *= 8 {
-		size = min(size, at.Size, format.MaxSegmentHeaderBytes)
-		b, err := readRange(ctx, bucket, name, size)
-		if err != nil {
-			return nil, readError(name, err)
-		}
-		s, _, complete, err := decode(b, r, shard, at.Number)
-		if complete || err != nil {
-			return s, err
-		}
-		if size == at.Size || size == format.MaxSegmentHeaderBytes {
-			return nil, events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
-		}
-	}
+// HeaderOf is Header for one who knows from a listing how large the segment is.
+func HeaderOf(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {
+	s, _, _, err := readHeader(ctx, bucket, r, shard, at, firstRead)
+	return s, err
 }
 
 func readRange(ctx context.Context, bucket objstore.Reader, name string, size int64) ([]byte, error) {
@@ -268,8 +257,7 @@ func (s *Segment) Records(l events.Log, from int64) iter.Seq2[*kgo.Record, error
 			}
 			records, err := decodeBlock(s.payload[block.At:block.At+block.Length], block)
 			if err != nil {
-				yield(nil, events.Errorf(events.KindInconsistent, "object %s, %s, block of offsets %d to %d: %w",
-					format.SegmentName(s.Region, s.Shard, s.Number), l, block.First, block.Last, err))
+				yield(nil, blockError(s.Segment, l, block, err))
 				return
 			}
 			for _, r := range records {

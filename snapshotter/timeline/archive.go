@@ -18,39 +18,34 @@ type archive struct {
 	bucket  objstore.Reader
 	region  events.Region
 	shard   int32
-	objects []object                  // ascending by number
+	objects []segment.Listed          // ascending by number
 	headers map[int64]*format.Segment // of segments that were searched
 }
 
-// object is a segment as the listing has it.
-type object struct {
-	number, bytes int64
-	class         string
+func newArchive(bucket objstore.Reader, r events.Region, shard int32) *archive {
+	return &archive{bucket: bucket, region: r, shard: shard, headers: map[int64]*format.Segment{}}
 }
 
-// listArchive lists the segments of a shard.
-func listArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*archive, error) {
-	a := &archive{bucket: bucket, region: r, shard: shard, headers: map[int64]*format.Segment{}}
-	for info, err := range bucket.List(ctx, format.ShardSegmentPrefix(r, shard)) {
+// list lists the segments of the shard.
+func (a *archive) list(ctx context.Context) error {
+	for at, err := range segment.Behind(ctx, a.bucket, a.region, a.shard, 0) {
 		if err != nil {
-			return nil, fmt.Errorf("list segments of shard %d of %s: %w", shard, r, err)
+			return err
 		}
-		if number, ok := format.ParseSegmentName(r, shard, info.Name); ok {
-			a.objects = append(a.objects, object{number, info.Size, info.Class})
-		}
+		a.objects = append(a.objects, at)
 	}
-	return a, nil
+	return nil
 }
 
 // header reads the header of the ith segment.
 func (a *archive) header(ctx context.Context, i int) (*format.Segment, error) {
-	number := a.objects[i].number
-	if s := a.headers[number]; s != nil {
+	at := a.objects[i]
+	if s := a.headers[at.Number]; s != nil {
 		return s, nil
 	}
-	s, err := segment.Header(ctx, a.bucket, a.region, a.shard, number)
+	s, err := segment.HeaderOf(ctx, a.bucket, a.region, a.shard, at)
 	if err == nil {
-		a.headers[number] = s
+		a.headers[at.Number] = s
 	}
 	return s, err
 }
@@ -105,12 +100,12 @@ func (a *archive) walk(ctx context.Context, first, last int, each func(i int, s 
 		headers := make([]*format.Segment, min(parallelHeaders, last-first+1))
 		g, ctx := errgroup.WithContext(ctx)
 		for k := range headers {
-			number := a.objects[first+k].number
-			if headers[k] = a.headers[number]; headers[k] != nil {
+			at := a.objects[first+k]
+			if headers[k] = a.headers[at.Number]; headers[k] != nil {
 				continue
 			}
 			g.Go(func() (err error) {
-				headers[k], err = segment.Header(ctx, a.bucket, a.region, a.shard, number)
+				headers[k], err = segment.HeaderOf(ctx, a.bucket, a.region, a.shard, at)
 				return err
 			})
 		}
@@ -241,7 +236,7 @@ func (a *archive) endsBefore(ctx context.Context, from map[events.Log]events.Log
 // follow makes sure that a run of segments holds everything between states and a
 // vector.
 func (a *archive) follow(ctx context.Context, first, last int, from map[events.Log]events.LogState, to events.Vector) (Span, error) {
-	span := Span{Shard: a.shard, First: a.objects[first].number, Last: a.objects[last].number}
+	span := Span{Shard: a.shard, First: a.objects[first].Number, Last: a.objects[last].Number}
 	var before *format.Segment
 	err := a.walk(ctx, first, last, func(i int, s *format.Segment) error {
 		if before != nil {
@@ -253,7 +248,7 @@ func (a *archive) follow(ctx context.Context, first, last int, from map[events.L
 			}
 		}
 		before = s
-		span.Bytes += a.objects[i].bytes
+		span.Bytes += a.objects[i].Size
 		for l, st := range from {
 			if err := a.advance(s, &st, to[l], &span); err != nil {
 				return err

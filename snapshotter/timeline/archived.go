@@ -75,9 +75,9 @@ func (a *archive) whole(ctx context.Context, to events.Vector, exact bool) (Span
 	if err != nil {
 		return span, err
 	}
-	span.First, span.Last = a.objects[0].number, a.objects[last].number
+	span.First, span.Last = a.objects[0].Number, a.objects[last].Number
 	for _, o := range a.objects[:last+1] {
-		span.Bytes += o.bytes
+		span.Bytes += o.Size
 	}
 	return span, nil
 }

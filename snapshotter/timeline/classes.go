@@ -55,8 +55,8 @@ func (t *Timeline) classes(ctx context.Context, p *Plan) ([]ClassPlan, error) {
 	}
 	for _, s := range p.Shards {
 		for _, o := range t.archives[s.Shard].objects {
-			if s.First > 0 && o.number >= s.First && o.number <= s.Last {
-				add(objstore.Info{Name: format.SegmentName(t.region, s.Shard, o.number), Size: o.bytes, Class: o.class})
+			if s.First > 0 && o.Number >= s.First && o.Number <= s.Last {
+				add(objstore.Info{Name: format.SegmentName(t.region, s.Shard, o.Number), Size: o.Size, Class: o.Class})
 			}
 		}
 	}
