@@ -31,6 +31,7 @@ type backupWatch struct {
 	drills   time.Time         // when this node has last tried a drill
 	copies   []api.CopyStatus  // as this node has last made them
 	deltas   deltaWatch
+	prunes   pruneWatch
 	groups   error // why the last backup is without offsets of consumer groups; nil: it is not
 
 	cache catalog.Cache
@@ -204,7 +205,7 @@ func (w *backupWatch) status() *api.BackupStatus {
 		s.Error = w.failed.Error()
 	}
 	s.Last, s.LastDelta = w.last, w.deltas.last
-	s.Copies = w.copies
+	s.Copies, s.Prunes = w.copies, w.prunes.last
 	return &s
 }
 
@@ -233,6 +234,7 @@ func (w *backupWatch) problems() (problems []string) {
 		}
 	}
 	problems = append(problems, w.deltas.problems(time.Now())...)
+	problems = append(problems, w.prunes.problems()...)
 	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
 		problems = append(problems, fmt.Sprintf("%s (drill %s); see: evenkeel drill show", w.seen.Drill.Error, w.seen.Drill.ID))
 	}
@@ -248,7 +250,7 @@ var infinite = math.Inf(1)
 type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
-	copied, stopped, full                          *prometheus.Desc
+	copied, stopped, full, pruned                  *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -265,6 +267,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
+		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
 		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 	}
 }
@@ -280,6 +283,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.copied
 	ch <- g.stopped
 	ch <- g.full
+	ch <- g.pruned
 }
 
 // Collect implements prometheus.Collector.
@@ -316,6 +320,9 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		stopped = 1
 	}
 	gauge(g.stopped, stopped)
+	if s.PruneEvery > 0 {
+		gauge(g.pruned, g.watch.prunedAge())
+	}
 	full := infinite
 	if !s.NewestFull.IsZero() {
 		full = time.Since(s.NewestFull).Seconds()

@@ -189,7 +189,7 @@ func wantMetrics(t *testing.T, registry *prometheus.Registry, rules string) {
 // The age of backups is what the bucket tells, not what the node remembers.
 func TestBackupMetrics(t *testing.T) {
 	one(t, func(r *region) {
-		r.cfg.Backup.Schedule.Copy = time.Minute
+		r.cfg.Backup.Schedule.Copy, r.cfg.Backup.Schedule.Prune = time.Minute, 24*time.Hour
 		r.copies = map[string]objstore.Bucket{"west": objstore.NewMemory("west")}
 		filled(r)
 		time.Sleep(time.Second)

@@ -197,10 +197,17 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 		}
 		s.Encryption, s.Every, s.Keys = c.Encryption, c.Schedule.Full.Seconds(), append(s.Keys, sealer.Keys()...)
 		s.DeltaEvery = c.Schedule.Delta.Seconds()
-		s.DrillEvery = c.Schedule.Drill.Seconds()
+		s.DrillEvery, s.PruneEvery = c.Schedule.Drill.Seconds(), c.Schedule.Prune.Seconds()
 	}
 	if s.Drill, err = b.drillStatus(ctx); err != nil {
 		return nil, err
+	}
+	plan, err := catalog.NewestPlan(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	if plan != nil {
+		s.Pruned = &plan.Created
 	}
 	if full := inv.NewestFull(); full != nil {
 		s.NewestFull = full.Manifest.Created
@@ -300,7 +307,12 @@ func (r *Region) PruneBackups(ctx context.Context, p api.PruneBackupsParams) (*p
 	if err != nil {
 		return nil, err
 	}
-	return b.Prune(ctx, p)
+	began := time.Now()
+	report, err := b.Prune(ctx, p)
+	if p.Run && ctx.Err() == nil {
+		r.backups.pruned(toPruneRun("", began, report, err))
+	}
+	return report, err
 }
 
 // newestBackup is the newest point that all streams can be restored to; zero: none.

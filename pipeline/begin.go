@@ -352,7 +352,11 @@ func (b *beginnings) referTo(ctx context.Context, m *format.Manifest, partition 
 	if err := b.hold(ctx, m, partition); err != nil {
 		return err
 	}
-	return t.restoreInPlace(ctx, b.outside, m, partition)
+	chain, err := catalog.LoadChain(ctx, b.bucket, m)
+	if err != nil {
+		return err
+	}
+	return t.restoreInPlace(ctx, b.outside, chain, partition)
 }
 
 // clean removes what restores that were broken off have left.

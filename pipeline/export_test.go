@@ -5,6 +5,12 @@ import "github.com/evenkeel/evenkeel/events"
 // LastSlot is lastSlot, for tests.
 var LastSlot = lastSlot
 
+// PruneSlot is pruneSlot, for tests.
+var PruneSlot = pruneSlot
+
+// TopicOf is topicOf, for tests.
+var TopicOf = topicOf
+
 // ForgetTouched has a region forget which keys were written below a vector.
 func (r *Region) ForgetTouched(below events.Vector) {
 	for p := range r.cfg.Partitions {

@@ -26,13 +26,13 @@ const (
 )
 
 // History implements api.Node: it reads the logs and mirrors of the partitions that
-// a key is in.
+// a key is in, and in the archive what these do not have any more.
 func (r *Region) History(ctx context.Context, p api.HistoryParams) (*api.HistoryPart, error) {
 	if _, ok := r.cfg.Streams[p.Stream]; !ok {
 		return nil, r.noStream(p.Stream)
 	}
-	if len(p.Key) == 0 || len(p.Key) > events.MaxKeyBytes {
-		return nil, events.Errorf(events.KindInvalid, "history: want a key of 1 to %d bytes", events.MaxKeyBytes)
+	if err := checkHistory(p); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
@@ -46,17 +46,32 @@ func (r *Region) History(ctx context.Context, p api.HistoryParams) (*api.History
 	if err != nil {
 		return nil, err
 	}
-	h := historian{region: r, key: string(p.Key), part: part, left: map[topicPartition]*api.HistoryLog{}}
-	for i := range part.Logs {
-		if l := &part.Logs[i]; l.Next < l.End {
-			h.left[topicPartition{topicOf(r.cfg, l.Log), l.Log.Partition}] = l
+	h := historian{key: string(p.Key), part: part, begun: time.Now()}
+	if r.parts.Bucket != nil {
+		if err := h.readArchive(ctx, Backups{Config: r.cfg, Bucket: r.parts.Bucket}); err != nil {
+			return nil, err
 		}
 	}
-	if err := h.read(ctx); err != nil {
+	if !h.isEnough() {
+		if err := (&logReader{historian: &h, region: r}).read(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.judge(func(positions []events.Position) ([]string, error) { return r.parkedAt(ctx, positions) }); err != nil {
 		return nil, err
 	}
-	part.Done = len(h.left) == 0
+	part.Done = len(h.left()) == 0
 	return part, nil
+}
+
+func checkHistory(p api.HistoryParams) error {
+	switch {
+	case len(p.Key) == 0 || len(p.Key) > events.MaxKeyBytes:
+		return events.Errorf(events.KindInvalid, "history: want a key of 1 to %d bytes", events.MaxKeyBytes)
+	case p.Since != nil && p.Until != nil && p.Until.Before(*p.Since):
+		return events.Errorf(events.KindInvalid, "history: from %s until %s: that is no time", p.Since.Format(time.RFC3339Nano), p.Until.Format(time.RFC3339Nano))
+	}
+	return nil
 }
 
 func (r *Region) checkHistoryLogs(p api.HistoryParams) error {
@@ -66,7 +81,7 @@ func (r *Region) checkHistoryLogs(p api.HistoryParams) error {
 		if !ok || rt.log(l.Log.Partition) != l.Log || l.Log.Stream != p.Stream || l.Log.Partition < 0 || l.Log.Partition >= r.cfg.Partitions {
 			return events.Errorf(events.KindInvalid, "history: %s is no log of stream %s in %s; give back the logs of the answer before", l.Log, p.Stream, r.cfg.Region)
 		}
-		if l.Start < 0 || l.From < l.Start || l.Next < l.From {
+		if l.Start < 0 || l.From < l.Start || l.Next < l.From || l.Segment < 0 {
 			return events.Errorf(events.KindInvalid, "history: %s: offsets %d, %d, %d: want them ascending", l.Log, l.Start, l.From, l.Next)
 		}
 	}
@@ -91,19 +106,14 @@ func (r *Region) historyLogs(ctx context.Context, p api.HistoryParams) ([]api.Hi
 			topics = append(topics, topic)
 		}
 	}
-	starts, err1 := admin.ListStartOffsets(ctx, topics...)
-	ends, err2 := admin.ListCommittedOffsets(ctx, topics...)
-	from, err3 := starts, error(nil)
-	if p.Since != nil {
-		from, err3 = admin.ListOffsetsAfterMilli(ctx, p.Since.UnixMilli(), topics...)
-	}
-	if err := errors.Join(err1, err2, err3); err != nil {
+	offsets, err := listHistory(ctx, admin, p, topics)
+	if err != nil {
 		return nil, events.Errorf(events.KindNotReady, "history: where the topics of stream %s of %s begin and end: %w", p.Stream, r.cfg.Region, err)
 	}
 	var logs []api.HistoryLog
 	for _, topic := range topics {
 		for _, n := range partitions {
-			l, err := historyLog(known[topic].log(n), topic, starts, from, ends)
+			l, err := r.historyLog(ctx, known[topic].log(n), topic, offsets)
 			if err != nil {
 				return nil, err
 			}
@@ -111,24 +121,61 @@ func (r *Region) historyLogs(ctx context.Context, p api.HistoryParams) ([]api.Hi
 		}
 	}
 	slices.SortFunc(logs, func(a, b api.HistoryLog) int { return a.Log.Compare(b.Log) })
+	r.addArchive(ctx, p, logs)
 	return logs, nil
 }
 
-func historyLog(log events.Log, topic string, starts, from, ends kadm.ListedOffsets) (l api.HistoryLog, err error) {
-	l.Log = log
-	for _, o := range []struct {
-		listed kadm.ListedOffsets
-		into   *int64
-	}{{starts, &l.Start}, {from, &l.From}, {ends, &l.End}} {
-		found, ok := o.listed.Lookup(topic, log.Partition)
+// historyOffsets are where topics begin, where a time begins and ends in them, and where
+// they end.
+type historyOffsets struct{ starts, from, until, ends kadm.ListedOffsets }
+
+func listHistory(ctx context.Context, admin *kadm.Client, p api.HistoryParams, topics []string) (o historyOffsets, err error) {
+	var errs [4]error
+	o.starts, errs[0] = admin.ListStartOffsets(ctx, topics...)
+	o.ends, errs[1] = admin.ListCommittedOffsets(ctx, topics...)
+	o.from, o.until = o.starts, o.ends
+	if p.Since != nil {
+		o.from, errs[2] = admin.ListOffsetsAfterMilli(ctx, ceilMillis(*p.Since), topics...)
+	}
+	if p.Until != nil {
+		o.until, errs[3] = admin.ListOffsetsAfterMilli(ctx, p.Until.UnixMilli()+1, topics...)
+	}
+	return o, errors.Join(errs[:]...)
+}
+
+// ceilMillis is the first millisecond that is not before a time.
+func ceilMillis(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
+
+// historyLog is how far a log reaches, in its own offsets, which those of its mirror need
+// not be.
+func (r *Region) historyLog(ctx context.Context, log events.Log, topic string, offsets historyOffsets) (l api.HistoryLog, err error) {
+	var at [4]int64
+	for i, listed := range []kadm.ListedOffsets{offsets.starts, offsets.from, offsets.until, offsets.ends} {
+		found, ok := listed.Lookup(topic, log.Partition)
 		if !ok || found.Err != nil {
 			return l, events.Errorf(events.KindNotReady, "history: topic %s, partition %d: %w", topic, log.Partition, errors.Join(found.Err, errIf(!ok, "it is not there")))
 		}
-		*o.into = found.Offset
+		at[i] = found.Offset
 	}
-	l.From = min(max(l.From, l.Start), max(l.End, l.Start))
+	start, end := at[0], max(at[0], at[3])
+	end = min(max(start, at[2]), end)
+	from := min(max(start, at[1]), end)
+	l.Log = log
+	if l.Start, err = r.worker.mirrors.inLog(ctx, log, start); err != nil {
+		return l, err
+	}
+	l.From, l.End = l.Start, l.Start
+	if end > start { // what lies behind the last record may have another place by now
+		l.End, err = r.worker.mirrors.inLog(ctx, log, end-1)
+		l.End++
+	}
+	if err == nil && from == end {
+		l.From = l.End
+	} else if err == nil && from > start {
+		l.From, err = r.worker.mirrors.inLog(ctx, log, from)
+	}
 	l.Next = l.From
-	return l, nil
+	return l, err
 }
 
 func errIf(is bool, text string) error {
@@ -138,18 +185,89 @@ func errIf(is bool, text string) error {
 	return errors.New(text)
 }
 
-// historian reads logs for the events of one key.
+// historian looks for the events of one key.
 type historian struct {
-	region  *Region
 	key     string
 	part    *api.HistoryPart
-	left    map[topicPartition]*api.HistoryLog // that have more
-	scanned int
-	bytes   int
+	begun   time.Time
+	scanned int // bytes
+	bytes   int // of events
 }
 
-func (h *historian) read(ctx context.Context) error {
-	if len(h.left) == 0 {
+// left are the logs that have more.
+func (h *historian) left() (left []*api.HistoryLog) {
+	for i := range h.part.Logs {
+		if l := &h.part.Logs[i]; l.Next < l.End {
+			left = append(left, l)
+		}
+	}
+	return left
+}
+
+// isEnough says whether a stretch ends here.
+func (h *historian) isEnough() bool {
+	return h.scanned > 0 && time.Since(h.begun) > historyBudget || h.scanned > historyScanBytes || h.bytes > historyEventsBytes || len(h.part.Events) > historyEventsMost
+}
+
+// is says whether a record is of the key, which is all that is known of others.
+func (h *historian) is(record *kgo.Record) bool { return string(record.Key) == h.key }
+
+// add tells of a record of the key what folds make of it.
+func (h *historian) add(log events.Log, record *kgo.Record) {
+	found := api.HistoryEvent{Position: log.At(record.Offset), Written: record.Timestamp.UTC()}
+	e, wrong := readEvent(record)
+	if wrong != "" {
+		found.Op, found.Parked = "none", wrong
+		found.Clock = events.HLCAt(record.Timestamp)
+		found.Effective = found.Clock
+	} else {
+		found.Op, found.Type, found.ID, found.Source = e.Op.String(), e.Type, e.ID, e.Source
+		found.Clock, found.Effective, found.Context = e.Clock, e.Clock, e.Deps.String()
+		found.ContentType, found.Value = e.ContentType, e.Value
+	}
+	h.part.Events, h.bytes = append(h.part.Events, found), h.bytes+len(found.Value)
+}
+
+// judge finds out which events were set aside. Of these it says why, never what they
+// hold.
+func (h *historian) judge(parked func([]events.Position) ([]string, error)) error {
+	var places []int
+	var positions []events.Position
+	for i, e := range h.part.Events {
+		if e.Parked == "" {
+			places, positions = append(places, i), append(positions, e.Position)
+		}
+	}
+	if len(positions) == 0 {
+		return nil
+	}
+	reasons, err := parked(positions)
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	for n, i := range places {
+		if e := &h.part.Events[i]; reasons[n] != "" {
+			e.Parked, e.ContentType, e.Value = reasons[n], "", nil
+		}
+	}
+	return nil
+}
+
+// logReader looks through the logs and mirrors of a region.
+type logReader struct {
+	*historian
+	region *Region
+	open   map[topicPartition]*api.HistoryLog // that have more
+}
+
+func (h *logReader) read(ctx context.Context) error {
+	h.open = map[topicPartition]*api.HistoryLog{}
+	for _, l := range h.left() {
+		if l.Next >= l.Archived {
+			h.open[topicPartition{topicOf(h.region.cfg, l.Log), l.Log.Partition}] = l
+		}
+	}
+	if len(h.open) == 0 {
 		return nil
 	}
 	client, err := h.client(ctx)
@@ -157,8 +275,7 @@ func (h *historian) read(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	begun := time.Now()
-	for len(h.left) > 0 && !h.isEnough(time.Since(begun)) {
+	for len(h.open) > 0 && !h.isEnough() {
 		fetches := client.PollRecords(ctx, historyPollRecords)
 		for _, fe := range fetches.Errors() {
 			if errors.Is(fe.Err, kerr.OffsetOutOfRange) {
@@ -169,9 +286,9 @@ func (h *historian) read(ctx context.Context) error {
 			return events.Errorf(events.KindNotReady, "history: read the logs of %s: %w", h.region.cfg.Region, err)
 		}
 		var failed error
-		fetches.EachRecord(func(record *kgo.Record) {
+		fetches.EachPartition(func(ftp kgo.FetchTopicPartition) {
 			if failed == nil {
-				failed = h.take(ctx, record)
+				failed = h.take(ctx, ftp)
 			}
 		})
 		if failed != nil {
@@ -181,21 +298,21 @@ func (h *historian) read(ctx context.Context) error {
 	return nil
 }
 
-func (h *historian) isEnough(took time.Duration) bool {
-	return h.scanned > 0 && took > historyBudget || h.scanned > historyScanBytes || h.bytes > historyEventsBytes || len(h.part.Events) > historyEventsMost
-}
-
-func (h *historian) client(ctx context.Context) (*kgo.Client, error) {
+func (h *logReader) client(ctx context.Context) (*kgo.Client, error) {
 	opts, err := h.region.kafkaOpts(h.region.cfg.Region)
 	if err != nil {
 		return nil, err
 	}
 	from := map[string]map[int32]kgo.Offset{}
-	for tp, l := range h.left {
+	for tp, l := range h.open {
 		if from[tp.topic] == nil {
 			from[tp.topic] = map[int32]kgo.Offset{}
 		}
-		from[tp.topic][tp.partition] = kgo.NewOffset().At(l.Next)
+		at, err := h.region.worker.mirrors.begin(ctx, l.Log, l.Next)
+		if err != nil {
+			return nil, fmt.Errorf("history: %w", err)
+		}
+		from[tp.topic][tp.partition] = kgo.NewOffset().At(at)
 	}
 	return kgo.NewClient(append(opts,
 		kgo.WithContext(ctx),
@@ -207,54 +324,34 @@ func (h *historian) client(ctx context.Context) (*kgo.Client, error) {
 		kgo.KeepControlRecords())...) // a log may end with one
 }
 
-// take looks at a record.
-func (h *historian) take(ctx context.Context, record *kgo.Record) error {
-	tp := topicPartition{record.Topic, record.Partition}
-	l, ok := h.left[tp]
-	if !ok || record.Offset >= l.End {
-		delete(h.left, tp)
+// take looks at records of a log, or of its mirror.
+func (h *logReader) take(ctx context.Context, ftp kgo.FetchTopicPartition) error {
+	tp := topicPartition{ftp.Topic, ftp.Partition}
+	l, ok := h.open[tp]
+	if !ok {
 		return nil
 	}
-	h.scanned += len(record.Key) + len(record.Value) + 1
-	if !record.Attrs.IsControl() && string(record.Key) == h.key {
-		e, err := h.event(ctx, l.Log, record)
-		if err != nil {
-			return err
-		}
-		h.part.Events, h.bytes = append(h.part.Events, e), h.bytes+len(e.Value)
+	if err := h.region.worker.mirrors.toLog(ctx, l.Log, ftp.Records, ftp.HighWatermark); err != nil {
+		return fmt.Errorf("history: %w", err)
 	}
-	l.Next = record.Offset + 1
+	for _, record := range ftp.Records {
+		if record.Offset < l.Next {
+			continue
+		}
+		if record.Offset >= l.End {
+			l.Next = l.End
+			break
+		}
+		h.scanned += len(record.Key) + len(record.Value) + 1
+		if !record.Attrs.IsControl() && h.is(record) {
+			h.add(l.Log, record)
+		}
+		l.Next = record.Offset + 1
+	}
 	if l.Next >= l.End {
-		delete(h.left, tp)
+		delete(h.open, tp)
 	}
 	return nil
-}
-
-// event tells of a record of the key what folds make of it. Of what is parked it
-// says why, never what.
-func (h *historian) event(ctx context.Context, log events.Log, record *kgo.Record) (api.HistoryEvent, error) {
-	inLog := *record // the reading goes on by the mirror's offsets
-	if err := h.region.worker.mirrors.toLog(ctx, log, []*kgo.Record{&inLog}, 0); err != nil {
-		return api.HistoryEvent{}, fmt.Errorf("history: %w", err)
-	}
-	found := api.HistoryEvent{Position: log.At(inLog.Offset), Written: record.Timestamp.UTC()}
-	e, wrong := readEvent(record)
-	if wrong != "" {
-		found.Op, found.Parked = "none", wrong
-		found.Clock = events.HLCAt(record.Timestamp)
-		found.Effective = found.Clock
-		return found, nil
-	}
-	found.Op, found.Type, found.ID, found.Source = e.Op.String(), e.Type, e.ID, e.Source
-	found.Clock, found.Effective, found.Context = e.Clock, e.Clock, e.Deps.String()
-	reason, err := h.region.parkedAt(ctx, found.Position)
-	if err != nil {
-		return found, fmt.Errorf("history: %w", err)
-	}
-	if found.Parked = reason; reason == "" {
-		found.ContentType, found.Value = e.ContentType, e.Value
-	}
-	return found, nil
 }
 
 // readEvent decodes a record, or says why it is no event.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +22,6 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
-	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 const (
@@ -117,11 +115,7 @@ func (o *outsideTables) add(m *format.Manifest) (*outsideBackup, error) {
 }
 
 // layers are the tables of one shard of a backup and of all that it builds on.
-func (o *outsideTables) layers(ctx context.Context, m *format.Manifest, partition int32) (layers []projections.Layer, err error) {
-	chain, err := catalog.LoadChain(ctx, o.bucket, m)
-	if err != nil {
-		return nil, err
-	}
+func (o *outsideTables) layers(ctx context.Context, chain catalog.Chain, partition int32) (layers []projections.Layer, err error) {
 	layers = make([]projections.Layer, len(chain))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelInPlace)
@@ -163,8 +157,9 @@ func (o *outsideTables) layer(ctx context.Context, m *format.Manifest, partition
 
 // restoreInPlace makes the state of a shard below a directory of tables that stay in
 // the bucket.
-func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables, m *format.Manifest, partition int32) error {
-	layers, err := outside.layers(ctx, m, partition)
+func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables, chain catalog.Chain, partition int32) error {
+	m := chain.Newest()
+	layers, err := outside.layers(ctx, chain, partition)
 	if err != nil {
 		return err
 	}
@@ -177,49 +172,6 @@ func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables
 		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
 	}
 	return nil
-}
-
-// RestoreInPlace makes a new state directory of a backup whose tables stay in the bucket.
-// It can be served at once; whoever opens its shards has to bring the tables here, as a node
-// does, which also proves them. The backup stays pinned for a time (catalog.PinFor), and for
-// longer once a node has it. The job is as for Restore, but that it can ask for nothing but a
-// backup, or the newest.
-func RestoreInPlace(ctx context.Context, job RestoreJob) (*format.Manifest, error) {
-	if job.FS == nil {
-		job.FS = vfs.Default
-	}
-	only := timeline.Request{Target: timeline.Target{Backup: job.Request.Backup}}
-	if !reflect.DeepEqual(job.Request, only) {
-		return nil, events.Errorf(events.KindRefused, "restore to %s: only backups as they are can be served at once", job.Request.Target)
-	}
-	m, err := findManifest(ctx, job.Bucket, job.Config.Region, job.Request.Backup)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(checkFits(job.Config, m), job.notAhead(events.VectorOf(m.States()))); err != nil {
-		return nil, err
-	}
-	if names, err := job.FS.List(job.Dir); err == nil && len(names) > 0 {
-		return nil, events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", job.Dir)
-	}
-	owner := "restored in place, and no node has it yet"
-	if err := catalog.Hold(ctx, job.Bucket, m, owner); err != nil && !errors.Is(err, objstore.ErrAccess) {
-		return nil, err
-	}
-	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(m.ID)}
-	if err := t.clear(); err != nil {
-		return nil, err
-	}
-	outside := newOutsideTables(job.Config, job.Bucket, job.Opener)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelInPlace)
-	for _, shard := range m.Shards {
-		g.Go(func() error { return t.restoreInPlace(gctx, outside, m, shard.Partition) })
-	}
-	if err := g.Wait(); err != nil {
-		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
-	}
-	return m, moveDir(t.fs, t.dir, job.Dir)
 }
 
 // OpenShard opens a shard of a state directory without a node.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -22,11 +24,13 @@ var hashKeys = kgo.StickyKeyPartitioner(nil).ForTopic("")
 
 // partitionOf is the partition of a key that is written through the API, and by
 // most other producers.
-func (r *Region) partitionOf(key []byte) int32 {
+func (r *Region) partitionOf(key []byte) int32 { return partitionOf(r.cfg, key) }
+
+func partitionOf(cfg *config.Config, key []byte) int32 {
 	if key == nil {
 		key = []byte{} // no key would be any partition
 	}
-	return int32(hashKeys.Partition(&kgo.Record{Key: key}, int(r.cfg.Partitions)))
+	return int32(hashKeys.Partition(&kgo.Record{Key: key}, int(cfg.Partitions)))
 }
 
 // applied is the cut at which the shard of a partition stands, of the logs of
@@ -121,40 +125,78 @@ func (r *Region) partitionsWith(ctx context.Context, stream events.Stream, key [
 	return partitions, err
 }
 
-// parkedAt tells why a record was set aside by the shard that folds its log; empty
-// if it was not, or was not come to yet.
-func (r *Region) parkedAt(ctx context.Context, p events.Position) (reason string, err error) {
+// parkedAt tells of records why they were set aside by the shards that fold their logs;
+// empty if one was not, or was not come to yet. Each owner is asked once.
+func (r *Region) parkedAt(ctx context.Context, positions []events.Position) (reasons []string, err error) {
+	byShard := map[int32][]int{}
+	for i, p := range positions {
+		byShard[p.Partition] = append(byShard[p.Partition], i)
+	}
 	err = whileMoving(ctx, func() error {
-		_, others, err := r.shares([]int32{p.Partition})
+		reasons = make([]string, len(positions))
+		own, others, err := r.shares(slices.Sorted(maps.Keys(byShard)))
 		if err != nil {
 			return err
 		}
-		var answer *api.Parked
-		if len(others) == 0 {
-			answer, err = r.ParkedReason(ctx, api.ParkedParams{Position: p})
-		} else {
-			err = r.askOthers(ctx, others, func(ctx context.Context, _ int, c *api.Client) (err error) {
-				answer, err = c.ParkedReason(ctx, api.ParkedParams{Position: p})
+		ask := func(shards []int32, ask func(api.ParkedParams) (*api.Parked, error)) error {
+			var places []int
+			for _, p := range shards {
+				places = append(places, byShard[p]...)
+			}
+			if len(places) == 0 {
+				return nil
+			}
+			var p api.ParkedParams
+			for _, i := range places {
+				p.Positions = append(p.Positions, positions[i])
+			}
+			answer, err := ask(p)
+			if err == nil && len(answer.Reasons) != len(places) {
+				err = fmt.Errorf("%d answers to %d questions", len(answer.Reasons), len(places))
+			}
+			if err != nil {
 				return err
-			})
+			}
+			for n, i := range places {
+				reasons[i] = answer.Reasons[n]
+			}
+			return nil
 		}
-		if err == nil {
-			reason = answer.Reason
+		err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) error {
+			return ask(others[i].shards, func(p api.ParkedParams) (*api.Parked, error) { return c.ParkedReasons(ctx, p) })
+		})
+		if err != nil {
+			return err
 		}
-		return err
+		return ask(own, func(p api.ParkedParams) (*api.Parked, error) { return r.ParkedReasons(ctx, p) })
 	})
-	return reason, err
+	return reasons, err
 }
 
-// ParkedReason implements api.PeerNode.
-func (r *Region) ParkedReason(_ context.Context, p api.ParkedParams) (*api.Parked, error) {
-	shards, release, err := r.useOwn([]int32{p.Position.Partition})
-	if err != nil {
-		return nil, err
+// ParkedReasons implements api.PeerNode.
+func (r *Region) ParkedReasons(_ context.Context, p api.ParkedParams) (*api.Parked, error) {
+	if n := len(p.Positions); n > api.MaxParkedAsked {
+		return nil, events.Errorf(events.KindInvalid, "parked: %d positions, at most %d are answered for", n, api.MaxParkedAsked)
 	}
-	defer release()
-	reason, err := shards[0].ParkedAt(p.Position)
-	return &api.Parked{Reason: reason}, err
+	byShard := map[int32]*openShard{}
+	answer := &api.Parked{Reasons: make([]string, len(p.Positions))}
+	for i, position := range p.Positions {
+		shard := byShard[position.Partition]
+		if shard == nil {
+			shards, release, err := r.useOwn([]int32{position.Partition})
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			shard = shards[0]
+			byShard[position.Partition] = shard
+		}
+		var err error
+		if answer.Reasons[i], err = shard.ParkedAt(position); err != nil {
+			return nil, err
+		}
+	}
+	return answer, nil
 }
 
 // load says what holds a shard up.

@@ -230,6 +230,7 @@ func (r *Region) run() error {
 		r.running.Go(func() { r.backups.run(ctx) })
 		r.running.Go(func() { r.backups.watchDrills(ctx) })
 		r.running.Go(func() { r.backups.watchCopies(ctx) })
+		r.running.Go(func() { r.backups.watchPrunes(ctx) })
 	}
 	r.launch(ctx)
 	return r.startChecks(ctx, own)

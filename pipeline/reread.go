@@ -56,14 +56,27 @@ func (r *rereader) First(ctx context.Context, l events.Log, to int64) (int64, er
 	if err != nil || start == 0 || r.bucket == nil {
 		return min(start, to), err
 	}
-	first, next, err := timeline.Reach(ctx, r.bucket, r.cfg.Region, l)
+	archive, err := r.archive(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	reach, _, err := archive.Reach(ctx, l)
 	if err != nil {
 		return 0, fmt.Errorf("what is archived of %s: %w", l, err)
 	}
-	if first < next && next >= min(start, to) {
-		start = min(start, first)
+	if reach.From < reach.Next && reach.Next >= min(start, to) {
+		start = min(start, reach.From)
 	}
 	return min(start, to), nil
+}
+
+// archive is what is archived of a log's shard.
+func (r *rereader) archive(ctx context.Context, l events.Log) (*timeline.Timeline, error) {
+	t, err := timeline.ReadShards(ctx, r.bucket, r.opener, r.cfg.Region, r.cfg.Partitions, []int32{l.Partition})
+	if err != nil {
+		return nil, fmt.Errorf("what is archived of %s: %w", l, err)
+	}
+	return t, nil
 }
 
 // start is the first offset of a log that Kafka has.
@@ -159,7 +172,11 @@ func (r *rereader) fromArchive(ctx context.Context, l events.Log, from, to, star
 	if r.bucket == nil {
 		return gone
 	}
-	number, err := timeline.Holding(ctx, r.bucket, r.cfg.Region, l, from)
+	archive, err := r.archive(ctx, l)
+	if err != nil {
+		return err
+	}
+	number, err := archive.SegmentOf(ctx, l, from)
 	if err != nil {
 		return fmt.Errorf("what is archived of %s: %w", l, err)
 	}

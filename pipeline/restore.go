@@ -96,7 +96,7 @@ func (job *RestoreJob) find(ctx context.Context) (*timeline.Timeline, *timeline.
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := timeline.Read(ctx, job.Bucket, src.Opener, job.Config.Region, job.Config.Partitions)
+	t, err := timeline.ReadShards(ctx, job.Bucket, src.Opener, job.Config.Region, job.Config.Partitions, job.Request.Shards)
 	if err != nil {
 		return nil, nil, err
 	}

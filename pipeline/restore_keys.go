@@ -14,7 +14,6 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
-	"github.com/evenkeel/evenkeel/snapshotter/format"
 )
 
 // parallelKeys is how many keys are brought back at a time.
@@ -35,37 +34,23 @@ func (r *Region) RestoreKeys(ctx context.Context, p api.RestoreKeysParams) (*api
 	if p.Limit = cmp.Or(p.Limit, api.MaxRestoredKeys); p.Limit < 1 || p.Limit > api.MaxRestoredKeys {
 		return nil, events.Errorf(events.KindInvalid, "restore keys: limit %d: want 1 to %d", p.Limit, api.MaxRestoredKeys)
 	}
-	m, err := b.at(ctx, api.GetAtParams{Stream: p.Stream, Backup: p.Backup, Time: p.Time})
-	if err != nil {
-		return nil, err
-	}
-	if err := checkFits(r.cfg, m); err != nil {
-		return nil, err
-	}
 	rule, err := projections.LookupRule(r.cfg.Streams[p.Stream].Merge)
 	if err != nil {
 		return nil, err
 	}
-	k := &keysBack{region: r, backups: b, p: p, rule: rule, backup: m}
-	src, err := newSource(b.Config, b.Bucket, b.Opener)
-	if err != nil {
-		return nil, err
-	}
-	var done *api.RestoredKeys
-	_, err = src.Pinned(ctx, m, func() (err error) {
-		done, err = k.run(ctx)
-		return err
-	})
-	return done, err
+	k := &keysBack{region: r, backups: b, p: p, rule: rule}
+	return k.run(ctx)
 }
 
-// keysBack brings keys back to what a backup has.
+// keysBack brings keys back to what they were.
 type keysBack struct {
 	region  *Region
 	backups Backups
 	p       api.RestoreKeysParams
 	rule    merge.Rule
-	backup  *format.Manifest
+
+	point  *api.PastPoint // at which they were that
+	moment *moment
 }
 
 // keyBack is a key that is compared.
@@ -79,11 +64,11 @@ type keyBack struct {
 }
 
 func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
-	done := &api.RestoredKeys{Stream: k.p.Stream, Backup: k.backup.ID, Created: k.backup.Created, Keys: []api.RestoredKey{}}
 	keys, last, more, err := k.keys(ctx)
 	if err != nil {
 		return nil, err
 	}
+	done := &api.RestoredKeys{Stream: k.p.Stream, PastPoint: *k.point, Vector: k.moment.vector, Keys: []api.RestoredKey{}}
 	done.More, done.Last = more, api.Bytes(last)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelKeys)
@@ -104,7 +89,7 @@ func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
 		done.Keys = append(done.Keys, key.told)
 	}
 	if one := done.Keys; len(k.p.Key) > 0 && one[0].Now == nil && one[0].Then == nil {
-		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q, and backup %s of %s has none", k.p.Stream, k.region.cfg.Region, k.p.Key, done.Backup, done.Created)
+		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q, and had none at %s, as %s say", k.p.Stream, k.region.cfg.Region, k.p.Key, k.moment.target, k.moment.describe())
 	}
 	return done, nil
 }
@@ -113,8 +98,15 @@ func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
 // where it has come, if there may be more.
 func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more bool, err error) {
 	if len(k.p.Key) > 0 {
-		then, err := k.backups.slicesAt(ctx, k.backup, api.GetAtParams{Stream: k.p.Stream, Key: k.p.Key})
-		return []*keyBack{{key: string(k.p.Key), then: then}}, "", false, err
+		then, err := k.pageThen(ctx)
+		if err != nil {
+			return nil, "", false, err
+		}
+		key := &keyBack{key: string(k.p.Key)}
+		for _, e := range then.Entities {
+			key.then = append(key.then, slicesOf(e)...)
+		}
+		return []*keyBack{key}, "", false, nil
 	}
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
@@ -144,41 +136,44 @@ func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more
 	return keys, last, more, nil
 }
 
-// pageThen is a page of the keys that the backup has.
+// pageThen is what the key was, or a page of the keys that there were.
 func (k *keysBack) pageThen(ctx context.Context) (page *api.SlicesPage, err error) {
-	outside := newOutsideTables(k.backups.Config, k.backups.Bucket, k.backups.Opener)
-	shards := make([]*projections.Shard, len(k.backup.Shards))
-	defer func() {
-		for _, s := range shards {
-			if s != nil {
-				err = errors.Join(err, s.Close())
-			}
-		}
-	}()
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelPast)
-	for i, shard := range k.backup.Shards {
-		if len(shard.States) == 0 {
-			continue
-		}
-		g.Go(func() (err error) {
-			shards[i], err = k.backups.openAt(gctx, outside, k.backup, shard.Partition)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("backup %s: %w", k.backup.ID, err)
-	}
-	open := slices.DeleteFunc(slices.Clone(shards), func(s *projections.Shard) bool { return s == nil })
 	page = &api.SlicesPage{}
+	wanted := func(key string) bool {
+		if len(k.p.Key) > 0 {
+			return key == string(k.p.Key)
+		}
+		return strings.HasPrefix(key, string(k.p.Prefix)) && (len(k.p.After) == 0 || key > string(k.p.After))
+	}
+	find := func(ctx context.Context, b Backups) (*moment, error) {
+		m, err := b.moment(ctx, k.p.Stream, k.p.PastTarget)
+		if err == nil && len(k.p.Key) == 0 && m.segmentBytes() > maxScanAtBytes {
+			err = events.Errorf(events.KindRefused, "restore keys: %d MiB of segments lie between %s and %s, which is too much to be folded in memory; name single keys, or a backup",
+				m.segmentBytes()>>20, m.describe(), m.target)
+		}
+		return m, err
+	}
+	k.moment, k.point, err = k.backups.inPast(ctx, k.p.Stream, find, wanted, func(shards []*projections.Shard) error {
+		if len(k.p.Key) > 0 {
+			e, err := projections.EntityOf(shards, k.p.Stream, string(k.p.Key))
+			page.Entities = append(page.Entities, toEntity(e))
+			return err
+		}
+		return k.fill(ctx, page, shards)
+	})
+	return page, err
+}
+
+// fill fills a page with keys of shards.
+func (k *keysBack) fill(ctx context.Context, page *api.SlicesPage, shards []*projections.Shard) error {
 	size := 0
-	for e, err := range projections.Entities(open, k.p.Stream, string(k.p.Prefix), string(k.p.After)) {
+	for e, err := range projections.Entities(shards, k.p.Stream, string(k.p.Prefix), string(k.p.After)) {
 		if err = errors.Join(err, ctx.Err()); err != nil {
-			return nil, fmt.Errorf("backup %s: %w", k.backup.ID, err)
+			return err
 		}
 		if len(page.Entities) == k.p.Limit || size > api.MaxScanBytes {
 			page.More = true
-			break
+			return nil
 		}
 		entity := toEntity(e)
 		page.Entities = append(page.Entities, entity)
@@ -186,7 +181,7 @@ func (k *keysBack) pageThen(ctx context.Context) (page *api.SlicesPage, err erro
 			size += len(s.Data)
 		}
 	}
-	return page, nil
+	return nil
 }
 
 // key compares a key with what it was, and writes what is to be written. What is wrong

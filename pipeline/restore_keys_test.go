@@ -106,16 +106,16 @@ func restoreKeys(t *testing.T, rule string, rng *rand.Rand) {
 		at.backup() // a newer one, which is not meant
 		before := at.values(keys)
 
-		plan := at.restoreKeys(api.RestoreKeysParams{Prefix: []byte("k-"), Backup: id, Limit: 5})
+		plan := at.restoreKeys(api.RestoreKeysParams{Prefix: []byte("k-"), PastTarget: api.PastTarget{Backup: id}, Limit: 5})
 		if settle(all); !sameValues(at.values(keys), before) || plan.Backup != id || !plan.More {
 			t.Fatalf("only asked, and it was changed: %+v", plan)
 		}
-		one := at.restoreKeys(api.RestoreKeysParams{Key: []byte(keys[3]), Backup: id, Write: true}).Keys[0]
+		one := at.restoreKeys(api.RestoreKeysParams{Key: []byte(keys[3]), PastTarget: api.PastTarget{Backup: id}, Write: true}).Keys[0]
 		if one.Error != "" || len(one.Written) != len(one.Events) {
 			t.Fatalf("%+v", one)
 		}
 		written := 0
-		for p := (api.RestoreKeysParams{Prefix: []byte("k-"), Backup: id, Limit: 5, Write: true}); ; {
+		for p := (api.RestoreKeysParams{Prefix: []byte("k-"), PastTarget: api.PastTarget{Backup: id}, Limit: 5, Write: true}); ; {
 			page := at.restoreKeys(p)
 			for _, k := range page.Keys {
 				if written += len(k.Written); k.Error != "" || len(k.Written) < len(k.Events) || len(k.Events) == 0 || string(k.Key) == keys[3] {
@@ -132,7 +132,7 @@ func restoreKeys(t *testing.T, rule string, rng *rand.Rand) {
 				t.Fatalf("%s has\n%v, want\n%v; before it had\n%v", r.cfg.Region, got, then, before)
 			}
 		}
-		if again := at.restoreKeys(api.RestoreKeysParams{Prefix: []byte("k-"), Backup: id, Write: true}); len(again.Keys) > 0 || again.Same == 0 || written == 0 {
+		if again := at.restoreKeys(api.RestoreKeysParams{Prefix: []byte("k-"), PastTarget: api.PastTarget{Backup: id}, Write: true}); len(again.Keys) > 0 || again.Same == 0 || written == 0 {
 			t.Errorf("again: %+v; %d events were written", again, written)
 		}
 		if pins := at.pins(); pins > 0 {
@@ -222,5 +222,29 @@ func TestRestoreKeysTellsWhyNot(t *testing.T) {
 		if err != nil || strings.Contains(string(text), "hush") || strings.Contains(string(text), "values") {
 			t.Errorf("%s, %v", text, err)
 		}
+	})
+}
+
+// A key goes back to what it was at a time that no backup is of.
+func TestRestoreKeysToATime(t *testing.T) {
+	one(t, func(r *region) {
+		archives(r)
+		r.start()
+		r.put("k", "1")
+		r.has("k", "1")
+		r.backup()
+		time.Sleep(time.Minute)
+		r.put("k", "2")
+		time.Sleep(time.Minute)
+		at := time.Now()
+		time.Sleep(time.Minute)
+		last := r.put("k", "3")
+		r.has("k", "3")
+		r.archived(last.Log, last.Offset+1)
+		done := r.restoreKeys(api.RestoreKeysParams{Key: []byte("k"), PastTarget: api.PastTarget{Time: &at}, Write: true})
+		if k := done.Keys[0]; k.Error != "" || string(k.Then.Values[0]) != "2" || done.Segments == 0 {
+			t.Errorf("%+v", done)
+		}
+		r.has("k", "2")
 	})
 }

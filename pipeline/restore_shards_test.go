@@ -119,7 +119,7 @@ func TestRestoreShardsHeals(t *testing.T) {
 		c.stop()
 		c.start()
 		c.consistent()
-		if _, err := c.GetAt(c.w.Context(), api.GetAtParams{Stream: "session", Key: []byte("k"), Backup: full.ID}); err != nil {
+		if _, err := c.GetAt(c.w.Context(), api.GetAtParams{Stream: "session", Key: []byte("k"), PastTarget: api.PastTarget{Backup: full.ID}}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 
@@ -150,6 +151,10 @@ func (c *Config) readOutside(under *reading, opts *pebble.Options) {
 	// Its statistics are read out of every table, one by one: thousands of requests to
 	// the bucket while others wait for theirs. They help to pick compactions, which can wait.
 	opts.DisableTableStats = true
+	// An opening waits for the compactions that it starts, and these for the bucket if a
+	// table is outside, as all layers of deltas are. So there are none before it is over.
+	opts.CompactionConcurrencyRange = under.compactions
+	opts.Experimental.L0CompactionConcurrency, opts.Experimental.CompactionDebtConcurrency = math.MaxInt32, math.MaxInt64
 }
 
 // openOutside prepares opts for tables that lie outside, if there are any.

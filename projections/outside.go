@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/objstorage/remote"
@@ -78,6 +79,17 @@ type reading struct {
 	ended   bool
 	cancels map[int]context.CancelFunc
 	last    int
+
+	opened atomic.Bool // the database is
+}
+
+// compactions is how many compactions run at least and at most, in a database of which
+// tables lie outside.
+func (r *reading) compactions() (least, most int) {
+	if r.opened.Load() {
+		return 1, 1
+	}
+	return 0, 1 // with nothing that raises it above the least
 }
 
 // begin is the context of a reading; the caller calls done once it is over.

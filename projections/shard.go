@@ -101,6 +101,7 @@ func Open(cfg Config) (*Shard, error) {
 		return nil, fmt.Errorf("state in %s cannot be opened: %w", cfg.Dir, err)
 	}
 	s.db = db
+	s.reading.opened.Store(true)
 	if err := s.load(); err != nil {
 		s.reading.end()
 		return nil, errors.Join(fmt.Errorf("state in %s: %w", cfg.Dir, err), db.Close())
@@ -218,6 +219,9 @@ func (s *Shard) Close() error {
 	s.reading.end()
 	return s.db.Close()
 }
+
+// Partition is the shard's number.
+func (s *Shard) Partition() int32 { return s.cfg.Partition }
 
 // Lineage is the line of descent of the shard's state.
 func (s *Shard) Lineage() Lineage { return s.lineage }

@@ -105,6 +105,7 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	runLine(w, "full backup", s.Last)
 	runLine(w, "delta", s.LastDelta)
 	fmt.Fprintln(w, drillText(s))
+	fmt.Fprintln(w, pruneText(s))
 	if len(s.Copies) > 0 {
 		fmt.Fprintln(w)
 		if err := copiesTable(w, s.Copies); err != nil {
@@ -145,6 +146,31 @@ func drillText(s *api.BackupStatus) string {
 		return fmt.Sprintf("restore drills %s; the last, %s ago, proved the state of %s", schedule, ago(d.Created), d.Proved.Format(time.RFC3339))
 	}
 	return "restore drills " + schedule + "; none of the last has proved anything"
+}
+
+// pruneText says how old backups are deleted.
+func pruneText(s *api.BackupStatus) string {
+	text := "old backups are pruned on demand only"
+	if s.PruneEvery > 0 {
+		text = "old backups are pruned every " + seconds(s.PruneEvery)
+	}
+	if s.Pruned != nil {
+		text += fmt.Sprintf("; the newest plan is %s old", ago(*s.Pruned))
+	}
+	for _, run := range s.Prunes {
+		of := "the node's last prune"
+		if run.Copy != "" {
+			of = "that of copy " + run.Copy
+		}
+		text += fmt.Sprintf("\n%s, %s ago, deleted %s objects", of, ago(run.Began), term.Count(run.Deleted))
+		if run.Left > 0 {
+			text += fmt.Sprintf(" and had to leave %s", term.Count(run.Left))
+		}
+		if run.Error != "" {
+			text += ", then FAILED: " + run.Error
+		}
+	}
+	return text
 }
 
 // runLine says how the node's last backup of a kind went, if there was one.

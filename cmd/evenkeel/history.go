@@ -9,36 +9,49 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 )
 
 func (t *tool) historyCommand() *cobra.Command {
 	var limit int
-	var from string
+	var from, until string
+	past := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "history STREAM KEY",
-		Short: "List a key's events, of all regions, from the logs and mirrors of the node's region",
+		Short: "List a key's events, of all regions, from the logs, mirrors and archive of the node's region",
 		Long: `List a key's events, of all regions, from the logs and mirrors of the node's region: oldest first, by
 the clocks by which they count and then by position. The partitions that the key is in are read from their
-beginning, or from a time on.
+beginning, or from a time on. What the logs do not have any more comes out of the archive in the region's bucket;
+with --config all of it does, and no node and no Kafka is needed.
 
-Exit code 3 if the logs do not reach back to their beginning: older events have expired.`,
+What neither has is named. Exit code 3 if something is missing from the logs' beginning on, or of the time that was
+asked for.`,
 		Args: cli.Args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			p := api.HistoryParams{Stream: events.Stream(args[0]), Key: []byte(args[1])}
-			if from != "" {
-				since, err := parseTime(from, time.Now())
+			for _, flag := range []struct {
+				text string
+				into **time.Time
+			}{{from, &p.Since}, {until, &p.Until}} {
+				if flag.text == "" {
+					continue
+				}
+				at, err := parseTime(flag.text, time.Now())
 				if err != nil {
 					return err
 				}
-				p.Since = &since
+				*flag.into = &at
 			}
-			return t.history(c, p, limit)
+			return t.history(c, past, p, limit)
 		},
 	}
+	past.flags(c)
+	c.Flags().StringVar(&past.identity, "identity", "", "with --config: file with the identity to open backups with (default the configured one)")
 	c.Flags().IntVar(&limit, "limit", api.DefaultHistoryEvents, fmt.Sprintf("the newest so many events, 1 to %d", api.MaxHistoryEvents))
 	c.Flags().StringVar(&from, "from", "", "leave out what was written before: a time like 2026-11-26T10:00:00Z, or how long ago, like 2h")
+	c.Flags().StringVar(&until, "until", "", "leave out what was written later, as get --at does")
 	return c
 }
 
@@ -54,14 +67,11 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-func (t *tool) history(c *cobra.Command, p api.HistoryParams, limit int) error {
-	client, err := t.client()
-	if err != nil {
-		return err
-	}
+func (t *tool) history(c *cobra.Command, b *backups, p api.HistoryParams, limit int) error {
+	ctx := c.Context()
 	var progress *term.Progress
 	said := int64(0)
-	h, err := client.History(c.Context(), p, limit, func(done, total int64) {
+	tell := func(done, total int64) {
 		if progress == nil {
 			if done == total {
 				return // all of it at once
@@ -70,7 +80,9 @@ func (t *tool) history(c *cobra.Command, p api.HistoryParams, limit int) error {
 		}
 		progress.Add(done - said)
 		said = done
-	})
+	}
+	h, err := ask(ctx, b, func(own pipeline.Backups) (*api.History, error) { return own.History(ctx, p, limit, tell) },
+		func(client *api.Client) (*api.History, error) { return client.History(ctx, p, limit, tell) })
 	if progress != nil {
 		progress.End()
 	}
@@ -82,7 +94,7 @@ func (t *tool) history(c *cobra.Command, p api.HistoryParams, limit int) error {
 	}
 	switch {
 	case !h.Complete && h.Omitted == 0:
-		return events.Errorf(events.KindPartial, "the logs do not reach back to their beginning: older events of the key may have expired")
+		return events.Errorf(events.KindPartial, "events of the key may be missing: of some offsets neither the logs nor the archive has anything")
 	case len(h.Events) == 0:
 		return events.Errorf(events.KindNotFound, "no event of key %q in stream %s", p.Key, p.Stream)
 	}
@@ -110,6 +122,9 @@ func historyTable(w io.Writer, h *api.History) error {
 	for _, l := range h.Logs {
 		if l.Start > 0 {
 			notes.add(l.Log.String(), fmt.Sprintf("reaches back to offset %d only", l.Start))
+		}
+		for _, g := range l.Gaps {
+			notes.add(l.Log.String(), fmt.Sprintf("offsets %d to %d are missing: %s", g.From, g.To-1, g.Why))
 		}
 	}
 	return notes.write(w)

@@ -50,21 +50,23 @@ func (t *tool) getCommand() *cobra.Command {
 	past := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "get STREAM KEY",
-		Short: "Print a key's value as the node's region has it, or a backup had, and a line end; -o json tells all of it",
+		Short: "Print a key's value as the node's region has it, or had it at some time, and a line end; -o json tells all of it",
 		Long: `Print a key's value as the node's region has it, and a line end; -o json tells all of it.
 
-With --at it is the value that a backup has: the one with an id, the newest, or the newest that was begun at or
-before a time. It is read out of the bucket, without anything being restored; what came between that backup and the
-time is not in it. With --config no node is needed.`,
+With --at it is the value that the key had then: at a time, at a vector (of the stream's logs, as context and
+restore plan print it), or where a backup was made. It is read out of the bucket, without anything being
+restored: the newest backup at or before that point, and on top what the archive has of the key since. A time means,
+of each log, everything before the first record that came after it. What is missing from the archive is an error, and
+never an older value. Standard error says which vector it is, and what it was made from. With --config no
+node is needed.`,
 		Args: cli.Args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			switch {
-			case at != "" && (fresh.atLeast.vector != nil || fresh.including != ""):
-				return events.Errorf(events.KindInvalid, "--at reads a backup, which does not get any newer: leave out --at-least and --including")
-			case at != "":
+			is, err := past.isAt(at, &fresh)
+			if err != nil {
+				return err
+			}
+			if is {
 				return t.getAt(c, past, at, args)
-			case past.path != "" || past.copy != "" || past.identity != "":
-				return events.Errorf(events.KindInvalid, "--config, --copy and --identity need --at: only backups are read without a node")
 			}
 			client, err := t.client()
 			if err != nil {
@@ -82,9 +84,7 @@ time is not in it. With --config no node is needed.`,
 		},
 	}
 	fresh.add(c)
-	past.flags(c)
-	c.Flags().StringVar(&past.identity, "identity", "", "with --config: file with the identity to open tables with (default the configured one)")
-	c.Flags().StringVar(&at, "at", "", `the id of a backup, "newest", a time like 2026-11-26T10:00:00Z, or how long ago, like 2h`)
+	addAt(c, past, &at)
 	return c
 }
 
@@ -124,11 +124,20 @@ func (t *tool) scanCommand() *cobra.Command {
 	var prefix, after string
 	var limit int
 	var fresh freshFlags
+	var at string
+	past := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "scan STREAM",
-		Short: "List the keys of a stream, in order, with size and origin of their values",
+		Short: "List the keys of a stream, in order, with size and origin of their values; with --at as they were",
 		Args:  cli.Args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			is, err := past.isAt(at, &fresh)
+			if err != nil {
+				return err
+			}
+			if is {
+				return t.scanAt(c, past, at, api.ScanAtParams{Stream: events.Stream(args[0]), Prefix: []byte(prefix), After: []byte(after), Limit: limit})
+			}
 			client, err := t.client()
 			if err != nil {
 				return err
@@ -150,6 +159,7 @@ func (t *tool) scanCommand() *cobra.Command {
 	c.Flags().StringVar(&after, "after", "", "begin behind this key")
 	c.Flags().IntVar(&limit, "limit", api.DefaultScanEntries, fmt.Sprintf("at most so many keys, 1 to %d", api.MaxScanEntries))
 	fresh.add(c)
+	addAt(c, past, &at)
 	return c
 }
 

@@ -120,9 +120,9 @@ restore-report.json in the directory says what was done and proved.
 With --config no node is needed: the state goes to the node's data directory (or to --dir), which must
 hold no state; start the node afterwards and it replays the rest from its logs. A restore that is broken
 off, by whatever, goes on when the same command is given again.
-With --instant, which takes a backup as it is, nothing is fetched: the node that is started afterwards
-serves at once, reading the tables where they are, brings them here and proves them. Not with --name,
---copy or --identity.
+With --instant nothing but the segments is fetched: what they hold is replayed on top of the backup before them, and
+the node that is started afterwards serves at once, reading the tables where they are, brings them here and
+proves them. Not with --name, --copy or --identity, nor of some shards or streams; one that is broken off begins anew.
 With --name the node at --server restores into restores/NAME in its data directory, beside its state.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -140,7 +140,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 	f.target.add(c)
 	c.Flags().StringVar(&f.dir, "dir", "", "with --config: directory to restore into (default the node's state)")
 	c.Flags().StringVar(&f.name, "name", "", "have the running node restore beside its state, under this name")
-	c.Flags().BoolVar(&f.instant, "instant", false, "with --config: fetch nothing now, and have the node serve the backup out of the bucket meanwhile")
+	c.Flags().BoolVar(&f.instant, "instant", false, "with --config: fetch no tables now, and have the node serve them out of the bucket meanwhile")
 	c.Flags().StringVar(&f.copy, "copy", "", "with --config: restore from the copy with this name (backup.copies) instead of the bucket")
 	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
 	c.Flags().BoolVar(&f.ahead, "ahead", false, "do not compare with where the logs in Kafka end: they are to come, or elsewhere")

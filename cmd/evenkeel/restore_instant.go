@@ -13,17 +13,24 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // restoredInPlace is a state whose tables are still in the bucket.
 type restoredInPlace struct {
-	Backup  string    `json:"backup"`
-	Created time.Time `json:"created"`
-	Dir     string    `json:"dir"`
-	Bytes   int64     `json:"bytes"` // that are to be brought here
+	Target   string           `json:"target"`
+	Vector   events.Vector    `json:"vector"`
+	Backup   string           `json:"backup"`
+	Created  time.Time        `json:"created"`
+	Replayed restore.Replayed `json:"replayed"`
+	Lacks    []string         `json:"lacks"`
+	Dir      string           `json:"dir"`
+	Bytes    int64            `json:"bytes"` // that are to be brought here
 }
 
-// restoreInstant refers to a backup from a new state directory.
+// restoreInstant refers to a backup from a new state directory, and replays what is
+// archived behind it.
 func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 	if f.path == "" || f.name != "" || f.copy != "" || f.identity != "" {
 		return events.Errorf(events.KindInvalid, "--instant needs --config, and goes with neither --name nor --copy nor --identity: "+
@@ -38,13 +45,13 @@ func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 		return err
 	}
 	return t.out.Show(c.OutOrStdout(), restored, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "Backup %s of %s can be served from %s. Start the node: it reads the %s that are still in the bucket\nwhere they are, brings them here and proves them; evenkeel shards says how far that is.\n",
-			restored.Backup, restored.Created.Format(time.RFC3339), restored.Dir, term.Bytes(restored.Bytes))
-		return err
+		fmt.Fprintf(w, "Backup %s of %s and %s records behind it, %s of %s, can be served from %s.\nStart the node: it reads the %s that are still in the bucket where they are, brings them here and proves them;\nevenkeel shards says how far that is.\n",
+			restored.Backup, restored.Created.Format(time.RFC3339), term.Count(restored.Replayed.Records), restored.Target, cfg.Region, restored.Dir, term.Bytes(restored.Bytes))
+		return lacksLines(w, restored.Lacks)
 	})
 }
 
-func inPlace(ctx context.Context, warnTo io.Writer, cfg *config.Config, f restoreFlags) (*restoredInPlace, error) {
+func inPlace(ctx context.Context, progressTo io.Writer, cfg *config.Config, f restoreFlags) (*restoredInPlace, error) {
 	bucket, err := needBucket(ctx, cfg, "")
 	if err != nil {
 		return nil, err
@@ -57,12 +64,28 @@ func inPlace(ctx context.Context, warnTo io.Writer, cfg *config.Config, f restor
 	if r.Dir == "" {
 		r.Dir = pipeline.StateDir(cfg)
 	}
-	m, err := pipeline.RestoreInPlace(ctx, pipeline.RestoreJob{
-		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Ends: logEnds(ctx, warnTo, cfg, f),
-	})
+	var progress *term.Progress
+	job := pipeline.RestoreJob{
+		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Ends: logEnds(ctx, progressTo, cfg, f),
+		Planned: func(p *timeline.Plan) {
+			fmt.Fprintf(progressTo, "to the vector %s\n", p.Vector)
+			var bytes int64
+			for _, s := range p.Shards {
+				bytes += s.Bytes
+			}
+			progress = term.NewProgress(progressTo, "bytes", bytes, 0)
+		},
+		Fetched: func(bytes int64) { progress.Add(bytes) },
+	}
+	done, err := pipeline.RestoreInPlace(ctx, job)
+	if progress != nil {
+		progress.End()
+	}
 	if err != nil {
 		return nil, err
 	}
-	r.Backup, r.Created, r.Bytes = m.ID, m.Created, m.Bytes()
+	plan := done.Plan
+	r.Target, r.Vector, r.Backup, r.Created, r.Lacks = plan.Target, plan.Vector, plan.Base, plan.Created, plan.Lacks
+	r.Replayed, r.Bytes = done.Replayed, done.Bytes
 	return r, nil
 }

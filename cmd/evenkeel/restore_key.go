@@ -21,8 +21,8 @@ func (t *tool) restoreKeyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "key STREAM (KEY | --prefix P) [--to-time T | --to-backup ID] [--yes]",
 		Short: "Bring keys of the running region back to what they were; without --yes only say how",
-		Long: `Bring a key, or all keys with a prefix, back to what a backup has: the newest, the one with an id, or
-what there was at a time. Without --yes it says what they are, what they were and what would be written.
+		Long: `Bring a key, or all keys with a prefix, back to what they were: in the newest backup, the one with an id, or at
+a time. Without --yes it says what they are, what they were and what would be written.
 
 The region goes on meanwhile. What brings a key back is an event, written now into the region's log by a writer
 who has seen what the key has; it wins over that, and reaches all regions as any other does. A key that did not
@@ -97,7 +97,10 @@ func restorePages(ctx context.Context, client *api.Client, p api.RestoreKeysPara
 		if !page.More {
 			return all, nil
 		}
-		p.After, p.Backup, p.Time = page.Last, page.Backup, nil
+		p.After = page.Last
+		if p.PastTarget.Backup == "" { // the newest, or a time: of all pages the same
+			p.PastTarget = api.PastTarget{Vector: page.Vector}
+		}
 	}
 }
 
@@ -122,7 +125,7 @@ func keysError(all *api.RestoredKeys) error {
 }
 
 func restoredKeysTable(w io.Writer, all *api.RestoredKeys, wrote bool) error {
-	fmt.Fprintf(w, "As backup %s of %s has them; %s keys are what they were.\n\n", all.Backup, all.Created.Format(time.RFC3339), term.Count(int64(all.Same)))
+	fmt.Fprintf(w, "To %s; %s keys are what they were.\n\n", all.Target, term.Count(int64(all.Same)))
 	var rows [][]string
 	for _, k := range all.Keys {
 		rows = append(rows, []string{printable(k.Key), describeValue(k.Now), describeValue(k.Then), whatIsDone(k, wrote)})

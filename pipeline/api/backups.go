@@ -22,22 +22,61 @@ type BackupsNode interface {
 	CopyBackups(ctx context.Context, p CopyBackupsParams) (*CopyResult, error)
 	ThawBackup(ctx context.Context, p ThawBackupParams) (*Thawed, error)
 	GetAt(ctx context.Context, p GetAtParams) (*EntryAt, error)
+	ScanAt(ctx context.Context, p ScanAtParams) (*ScanAtResult, error)
 }
 
-// GetAtParams ask for a key as a backup has it.
+// PastTarget is a point in a region's past. At most one field is set; none: the newest backup.
+type PastTarget struct {
+	Backup string        `json:"backup,omitempty"` // id: where it was made
+	Time   *time.Time    `json:"time,omitempty"`   // of each log all that came before the first record that came after it
+	Vector events.Vector `json:"vector,omitempty"` // logs of the stream that are not in it are at offset 0
+}
+
+// GetAtParams ask for a key as it was.
 type GetAtParams struct {
 	Stream events.Stream `json:"stream"`
 	Key    Bytes         `json:"key"`
-	Backup string        `json:"backup,omitempty"` // id; empty: the newest, or that of Time
-	Time   *time.Time    `json:"time,omitempty"`   // the newest backup that was begun at or before it
+	PastTarget
 }
 
-// EntryAt is a key as a backup has it. Its context is the cut at which the backup
-// has the stream: what came later is not in it.
+// PastPoint says which point in the past something is of, besides its vector, and what it
+// was made from.
+type PastPoint struct {
+	Target  string    `json:"target"`           // as it was asked for
+	Backup  string    `json:"backup,omitempty"` // id of the backup at or before the point; empty: it was made of segments alone
+	Created time.Time `json:"created,omitzero"` // of that backup
+	Backups int       `json:"backups"`          // that it consists of: a full, and the deltas upon it
+
+	// What lies between the backup and the point.
+	Segments int64 `json:"segments"`
+	Records  int64 `json:"records"` // of the stream, that were looked at
+	Found    int64 `json:"found"`   // of these, that the keys are made of
+
+	Requests int64    `json:"requests"` // to the bucket
+	Bytes    int64    `json:"bytes"`    // that were read of it
+	Lacks    []string `json:"lacks"`    // what is not there, as far as is known
+}
+
+// EntryAt is a key as it was. Its context is the vector of the point: what came later
+// is not in it, and everything that came before is.
 type EntryAt struct {
 	Entry
-	Backup  string    `json:"backup"`
-	Created time.Time `json:"created"` // of the backup
+	PastPoint
+}
+
+// ScanAtParams ask for the keys of a stream as they were, in order.
+type ScanAtParams struct {
+	Stream events.Stream `json:"stream"`
+	Prefix Bytes         `json:"prefix"`
+	After  Bytes         `json:"after"`
+	Limit  int           `json:"limit,omitempty"` // 1 to MaxScanEntries; 0: DefaultScanEntries
+	PastTarget
+}
+
+// ScanAtResult is one page of them. To go on, ask for its context as the vector.
+type ScanAtResult struct {
+	ScanResult
+	PastPoint
 }
 
 // CopyBackupsParams ask for copies of the backups to be brought up to date.
@@ -166,6 +205,10 @@ type BackupStatus struct {
 	DeltaEvery float64    `json:"delta_every_seconds"`  // the schedule of deltas; 0: none
 	LastDelta  *BackupRun `json:"last_delta,omitempty"` // as Last
 
+	Pruned     *time.Time `json:"pruned,omitempty"`    // when something was last decided to go; nil: never
+	PruneEvery float64    `json:"prune_every_seconds"` // the schedule; 0: only on demand
+	Prunes     []PruneRun `json:"prunes,omitempty"`    // the node's last ones, of the bucket and of its copies
+
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
 
@@ -191,6 +234,17 @@ type ArchivePoint struct {
 	Error   string        `json:"error,omitempty"` // why something is not known
 }
 
+// PruneRun is how a prune went.
+type PruneRun struct {
+	Copy     string    `json:"copy,omitempty"` // of this copy; empty: of the bucket
+	Began    time.Time `json:"began"`
+	Duration float64   `json:"duration_seconds"`
+	Plan     int64     `json:"plan,omitempty"` // number of the plan that was carried out; 0: nothing was to go
+	Deleted  int       `json:"deleted"`        // objects
+	Left     int       `json:"left"`           // that could not be deleted
+	Error    string    `json:"error,omitempty"`
+}
+
 // BackupRun is how a backup went.
 type BackupRun struct {
 	Began    time.Time `json:"began"`
@@ -210,9 +264,14 @@ func (c *Client) ShowBackup(ctx context.Context, p ShowBackupParams) (*BackupDet
 	return call[BackupDetails](ctx, c, "backup.show", p)
 }
 
-// GetAt reads a key as a backup has it.
+// GetAt reads a key as it was.
 func (c *Client) GetAt(ctx context.Context, p GetAtParams) (*EntryAt, error) {
 	return call[EntryAt](ctx, c, "backup.get", p)
+}
+
+// ScanAt lists keys as they were.
+func (c *Client) ScanAt(ctx context.Context, p ScanAtParams) (*ScanAtResult, error) {
+	return call[ScanAtResult](ctx, c, "backup.scan", p)
 }
 
 // VerifyBackups has the node verify backups.

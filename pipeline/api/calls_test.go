@@ -49,7 +49,8 @@ var (
 		Served: true, ServedVersion: 1, Begun: &sampleTime, Since: sampleVector, Stale: "t", Until: sampleVector, Done: 5, Total: 6,
 	}
 	sampleFreshness   = api.Freshness{AtLeast: sampleVector, TimeoutSeconds: 1.5}
-	sampleHistoryLogs = []api.HistoryLog{{Log: sampleLog, Start: 1, From: 2, Next: 3, End: 4}}
+	samplePoint       = api.PastPoint{Target: "t", Backup: "b", Created: sampleTime, Backups: 2, Segments: 3, Records: 4, Found: 1, Requests: 5, Bytes: 6, Lacks: []string{"why"}}
+	sampleHistoryLogs = []api.HistoryLog{{Log: sampleLog, Start: 1, From: 2, Next: 3, End: 9, Archived: 5, Segment: 6, Gaps: []api.HistoryGap{{From: 7, To: 8, Why: "why"}}}}
 	sampleCount       = int64(1)<<53 + 1 // not to be had in a float
 	sampleSeconds     = 1.25
 	samplePartition   = int32(3)
@@ -202,9 +203,9 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
-			"parked", api.ParkedParams{Position: sampleLog.At(sampleCount)}, &api.Parked{Reason: "why"},
+			"parked", api.ParkedParams{Positions: []events.Position{sampleLog.At(sampleCount)}}, &api.Parked{Reasons: []string{"why", ""}},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
-				return c.ParkedReason(ctx, p.(api.ParkedParams))
+				return c.ParkedReasons(ctx, p.(api.ParkedParams))
 			},
 		},
 		{
@@ -250,8 +251,15 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
-			"backup.get", api.GetAtParams{Stream: "session", Key: api.Bytes("k\xff"), Backup: "b"}, &api.EntryAt{Entry: sampleEntry, Backup: "b", Created: sampleTime},
+			"backup.get", api.GetAtParams{Stream: "session", Key: api.Bytes("k\xff"), PastTarget: api.PastTarget{Backup: "b"}}, &api.EntryAt{Entry: sampleEntry, PastPoint: samplePoint},
 			func(ctx context.Context, c *api.Client, p any) (any, error) { return c.GetAt(ctx, p.(api.GetAtParams)) },
+		},
+		{
+			"backup.scan", api.ScanAtParams{Stream: "session", Prefix: api.Bytes("k\xff"), After: api.Bytes("l"), Limit: 7, PastTarget: api.PastTarget{Vector: events.Vector{sampleLog: 3}}},
+			&api.ScanAtResult{ScanResult: api.ScanResult{Entries: []api.Entry{sampleEntry}, More: true, Context: events.Vector{sampleLog: 3}}, PastPoint: samplePoint},
+			func(ctx context.Context, c *api.Client, p any) (any, error) {
+				return c.ScanAt(ctx, p.(api.ScanAtParams))
+			},
 		},
 		{
 			"backup.verify", api.VerifyBackupsParams{Backup: "b", All: true, Level: "decode"},
@@ -314,9 +322,9 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 			},
 		},
 		{
-			"restore.keys", api.RestoreKeysParams{Stream: "session", Prefix: api.Bytes("k"), After: api.Bytes("k\xff"), Limit: 3, Time: &sampleTime, Write: true},
+			"restore.keys", api.RestoreKeysParams{Stream: "session", Prefix: api.Bytes("k"), After: api.Bytes("k\xff"), Limit: 3, Write: true, PastTarget: api.PastTarget{Time: &sampleTime}},
 			&api.RestoredKeys{
-				Stream: "session", Backup: "b", Created: sampleTime, Same: 2, More: true, Last: api.Bytes("k2"),
+				Stream: "session", PastPoint: api.PastPoint{Target: "t", Backup: "b", Created: sampleTime}, Vector: events.Vector{sampleLogState.Log: 7}, Same: 2, More: true, Last: api.Bytes("k2"),
 				Keys: []api.RestoredKey{{
 					Key: api.Bytes("k1"), Now: &api.KeyValue{Values: []api.Bytes{{255}}, Count: 1, Bytes: 1, Clock: 7, Position: sampleEntry.Position},
 					Events: []string{"t"}, Written: []events.Position{sampleEntry.Position}, Error: "e", Refused: true,

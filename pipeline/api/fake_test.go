@@ -90,6 +90,10 @@ func (n *fakeNode) GetAt(ctx context.Context, p api.GetAtParams) (*api.EntryAt, 
 	return ask[api.EntryAt](ctx, n, "backup.get", p)
 }
 
+func (n *fakeNode) ScanAt(ctx context.Context, p api.ScanAtParams) (*api.ScanAtResult, error) {
+	return ask[api.ScanAtResult](ctx, n, "backup.scan", p)
+}
+
 func (n *fakeNode) VerifyBackups(ctx context.Context, p api.VerifyBackupsParams) (*verify.Report, error) {
 	return ask[verify.Report](ctx, n, "backup.verify", p)
 }
@@ -194,7 +198,7 @@ func (n *fakeNode) Applied(ctx context.Context, p api.AppliedParams) (*api.Appli
 	return ask[api.Applied](ctx, n, "applied", p)
 }
 
-func (n *fakeNode) ParkedReason(ctx context.Context, p api.ParkedParams) (*api.Parked, error) {
+func (n *fakeNode) ParkedReasons(ctx context.Context, p api.ParkedParams) (*api.Parked, error) {
 	return ask[api.Parked](ctx, n, "parked", p)
 }
 

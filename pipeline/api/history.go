@@ -10,11 +10,13 @@ import (
 )
 
 // HistoryParams ask for the events of a key from the logs and mirrors of the node's
-// region, a stretch of them at a time.
+// region, and from the region's archive what these do not have any more, a stretch of them
+// at a time.
 type HistoryParams struct {
 	Stream events.Stream `json:"stream"`
 	Key    Bytes         `json:"key"`
-	Since  *time.Time    `json:"since,omitempty"` // leave out records older than it; nil: none
+	Since  *time.Time    `json:"since,omitempty"` // leave out what came before it; nil: nothing
+	Until  *time.Time    `json:"until,omitempty"` // leave out what came after it; nil: nothing
 
 	// Logs are those of the answer before, to go on from there; none: begin.
 	Logs []HistoryLog `json:"logs,omitempty"`
@@ -23,10 +25,23 @@ type HistoryParams struct {
 // HistoryLog is how much of a log was looked at. Offsets are those of the origin.
 type HistoryLog struct {
 	Log   events.Log `json:"log"`
-	Start int64      `json:"start"` // first offset that the region still has
+	Start int64      `json:"start"` // first offset that the region still has, in its log or in the archive
 	From  int64      `json:"from"`  // first offset looked at
 	Next  int64      `json:"next"`  // next offset to look at
 	End   int64      `json:"end"`   // where the log ended when it was begun
+
+	// What lies below Archived comes out of the archive, and Segment is the number of the
+	// next segment to look at; the rest comes out of the log.
+	Archived int64        `json:"archived,omitzero"`
+	Segment  int64        `json:"segment,omitzero"`
+	Gaps     []HistoryGap `json:"gaps,omitempty"` // what neither has
+}
+
+// HistoryGap are offsets of which nothing is known.
+type HistoryGap struct {
+	From int64  `json:"from"`
+	To   int64  `json:"to"` // the first behind them
+	Why  string `json:"why"`
 }
 
 // HistoryPart is what was found in a stretch: those of each log in order.
@@ -62,8 +77,8 @@ type History struct {
 	Omitted int          `json:"omitted"`
 	Logs    []HistoryLog `json:"logs"`
 
-	// Complete: nothing is missing from the logs' beginnings on, or since the time that
-	// was asked for.
+	// Complete: nothing is missing from the logs' beginnings on, or of the time that was
+	// asked for.
 	Complete bool `json:"complete"`
 }
 
@@ -82,12 +97,17 @@ func (c *Client) HistoryPart(ctx context.Context, p HistoryParams) (*HistoryPart
 // History gathers the newest events of a key, at most limit. It tells progress how
 // many offsets of how many were looked at.
 func (c *Client) History(ctx context.Context, p HistoryParams, limit int, progress func(done, total int64)) (*History, error) {
+	return GatherHistory(ctx, p, limit, progress, c.HistoryPart)
+}
+
+// GatherHistory is Client.History of parts that come from anywhere.
+func GatherHistory(ctx context.Context, p HistoryParams, limit int, progress func(done, total int64), next func(context.Context, HistoryParams) (*HistoryPart, error)) (*History, error) {
 	if limit < 1 || limit > MaxHistoryEvents {
 		return nil, events.Errorf(events.KindInvalid, "history: limit %d: want 1 to %d", limit, MaxHistoryEvents)
 	}
 	g := gathered{limit: limit, last: map[events.Log]events.HLC{}}
 	for {
-		part, err := c.HistoryPart(ctx, p)
+		part, err := next(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +172,7 @@ func (g *gathered) history(p HistoryParams, logs []HistoryLog) *History {
 		h.Events = []HistoryEvent{}
 	}
 	for _, l := range logs {
-		h.Complete = h.Complete && (l.Start == 0 || p.Since != nil && l.From > l.Start)
+		h.Complete = h.Complete && len(l.Gaps) == 0 && (l.Start == 0 || p.Since != nil && l.From > l.Start)
 	}
 	return h
 }

@@ -14,7 +14,7 @@ import (
 type PeerNode interface {
 	Slices(ctx context.Context, p SlicesParams) (*SlicesPage, error)
 	Applied(ctx context.Context, p AppliedParams) (*Applied, error)
-	ParkedReason(ctx context.Context, p ParkedParams) (*Parked, error)
+	ParkedReasons(ctx context.Context, p ParkedParams) (*Parked, error)
 	BackupShards(ctx context.Context, p BackupShardsParams) (*ShardBackups, error)
 	ModelShards(ctx context.Context, p ModelShardsParams) (*ModelShards, error)
 	RebuildShards(ctx context.Context, p RebuildShardsParams) (*ModelShards, error)
@@ -68,14 +68,17 @@ type Applied struct {
 	Cut events.Vector `json:"cut"`
 }
 
-// ParkedParams ask why a record was set aside.
+// ParkedParams ask why records were set aside.
 type ParkedParams struct {
-	Position events.Position `json:"position"`
+	Positions []events.Position `json:"positions"`
 }
 
-// Parked is why; empty if it was not set aside.
+// MaxParkedAsked bounds the positions of one ParkedParams.
+const MaxParkedAsked = 20_000
+
+// Parked is why, for each of the positions; empty if a record was not set aside.
 type Parked struct {
-	Reason string `json:"reason"`
+	Reasons []string `json:"reasons"`
 }
 
 // BackupShardsParams ask a node to copy some of its shards into the region's bucket
@@ -140,8 +143,8 @@ func (c *Client) Applied(ctx context.Context, p AppliedParams) (*Applied, error)
 	return call[Applied](ctx, c, "applied", p)
 }
 
-// ParkedReason asks another node why a record was set aside.
-func (c *Client) ParkedReason(ctx context.Context, p ParkedParams) (*Parked, error) {
+// ParkedReasons asks another node why records were set aside.
+func (c *Client) ParkedReasons(ctx context.Context, p ParkedParams) (*Parked, error) {
 	return call[Parked](ctx, c, "parked", p)
 }
 

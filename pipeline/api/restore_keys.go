@@ -2,12 +2,11 @@ package api
 
 import (
 	"context"
-	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 )
 
-// RestoreKeysParams ask for keys to be brought back to what a backup has, by events that
+// RestoreKeysParams ask for keys to be brought back to what they were, by events that
 // are written now and reach all regions as any others do: of one key, or of those that
 // begin with Prefix and come after the key After.
 type RestoreKeysParams struct {
@@ -15,10 +14,9 @@ type RestoreKeysParams struct {
 	Key    Bytes         `json:"key,omitempty"`
 	Prefix Bytes         `json:"prefix,omitempty"`
 	After  Bytes         `json:"after,omitempty"`
-	Limit  int           `json:"limit,omitempty"`  // of keys, 1 to MaxRestoredKeys; 0: that
-	Backup string        `json:"backup,omitempty"` // id; empty: the newest, or that of Time
-	Time   *time.Time    `json:"time,omitempty"`   // as GetAtParams say
-	Write  bool          `json:"write,omitempty"`  // false: only say what would be
+	Limit  int           `json:"limit,omitempty"` // of keys, 1 to MaxRestoredKeys; 0: that
+	Write  bool          `json:"write,omitempty"` // false: only say what would be
+	PastTarget
 }
 
 // MaxRestoredKeys is how many keys are compared in one call.
@@ -26,13 +24,13 @@ const MaxRestoredKeys = 1_000
 
 // RestoredKeys says what keys are, what they were, and what was done about it.
 type RestoredKeys struct {
-	Stream  events.Stream `json:"stream"`
-	Backup  string        `json:"backup"`  // that has what they were
-	Created time.Time     `json:"created"` // of the backup
-	Keys    []RestoredKey `json:"keys"`    // those that differ, and one that was asked for
-	Same    int           `json:"same"`    // how many others are what they were
-	More    bool          `json:"more"`    // ask on with After = Last
-	Last    Bytes         `json:"last,omitempty"`
+	Stream events.Stream `json:"stream"`
+	PastPoint
+	Vector events.Vector `json:"vector"` // of what they were
+	Keys   []RestoredKey `json:"keys"`   // those that differ, and one that was asked for
+	Same   int           `json:"same"`   // how many others are what they were
+	More   bool          `json:"more"`   // ask on with After = Last
+	Last   Bytes         `json:"last,omitempty"`
 }
 
 // RestoredKey is one of them.

@@ -81,6 +81,7 @@ func (b *Backup) setDefaults(string) {
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour
+	b.Schedule.Prune = 24 * time.Hour
 	b.Schedule.Segment = 3 * time.Second
 	b.Schedule.Copy = 5 * time.Minute
 }
@@ -145,6 +146,9 @@ func (b Backup) checkTimes(p *problems) {
 	}
 	if t := b.Schedule.Drill; t != 0 && t < minSchedule {
 		p.add("backup.schedule.drill", "want at least %s, or 0s for drills on demand only, got %s", minSchedule, t)
+	}
+	if t := b.Schedule.Prune; t != 0 && t < minSchedule {
+		p.add("backup.schedule.prune", "want at least %s, or 0s for prunes on demand only, got %s", minSchedule, t)
 	}
 	if t := b.Schedule.Segment; t != 0 && (t < minSegment || t > maxSegment) {
 		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)

@@ -226,7 +226,7 @@ type Backup struct {
 	Identity Secret `yaml:"-"`
 
 	// Keep says how long backups are kept, counted back from the newest; older ones
-	// are deleted by a prune, and by nothing else.
+	// are deleted by a prune (Schedule.Prune), and by nothing else.
 	Keep Keep `yaml:"keep"`
 
 	// KeepLast is how many of the newest full backups are kept however old they are, 1
@@ -250,7 +250,7 @@ type Backup struct {
 
 	// Copies are further buckets that get all backups and segments too, of other
 	// regions say, by names of your own. They are read with --copy NAME, and pruned
-	// by themselves.
+	// as the bucket is.
 	Copies map[string]Copy `yaml:"copies"`
 }
 
@@ -303,6 +303,10 @@ type Schedule struct {
 	// scratch place below the data directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
 	// demand. A node that cannot open backups drills none.
 	Drill time.Duration `yaml:"drill"`
+
+	// Prune is how often backups and segments are deleted that are not kept, in the bucket
+	// and in its copies: default 24h, half an interval after full backups, at least 1m. 0s: only on demand.
+	Prune time.Duration `yaml:"prune"`
 
 	// Segment is the continuous backup: how long an event waits at most, once it was
 	// read, until the segment that it is in is closed and goes to the bucket. Default

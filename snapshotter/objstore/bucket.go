@@ -80,6 +80,10 @@ type Deleter interface {
 	// Delete removes an object; no error if there is none. The name must never
 	// be used again.
 	Delete(ctx context.Context, name string) error
+
+	// DeleteAll is Delete of many objects, in as few requests as the store allows,
+	// and in no order. For each name there is an error, nil if the object is gone.
+	DeleteAll(ctx context.Context, names []string) []error
 }
 
 // Thawer makes archived objects readable. Some classes of storage are cheap because

@@ -353,6 +353,23 @@ func (f *FaultyBucket) Delete(ctx context.Context, name string) error {
 	return f.lose(hit, OpDelete, name, f.b.Delete(ctx, name))
 }
 
+// DeleteAll implements [Deleter]. Each object meets the faults of its own deletion. One that
+// is denied is no matter for the others; with any other failure the request breaks off, and
+// what comes behind is not deleted.
+func (f *FaultyBucket) DeleteAll(ctx context.Context, names []string) []error {
+	var broken error
+	return eachOf(names, func(name string) error {
+		if broken != nil && ctx.Err() == nil {
+			return f.fail(OpDelete, name, ErrUnavailable, "injected: the request broke off before")
+		}
+		err := f.Delete(ctx, name)
+		if err != nil && !errors.Is(err, ErrAccess) && !errors.Is(err, ErrInvalid) {
+			broken = err
+		}
+		return err
+	})
+}
+
 // Thaw implements [Thawer].
 func (f *FaultyBucket) Thaw(ctx context.Context, name string, days int) (bool, error) {
 	hit, err := f.strike(ctx, OpThaw, name)

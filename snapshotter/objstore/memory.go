@@ -204,6 +204,20 @@ func (m *Memory) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
+// DeleteAll implements [Deleter].
+func (m *Memory) DeleteAll(ctx context.Context, names []string) []error {
+	return eachOf(names, func(name string) error { return m.Delete(ctx, name) })
+}
+
+// eachOf does something for every name.
+func eachOf(names []string, do func(name string) error) []error {
+	errs := make([]error, len(names))
+	for i, name := range names {
+		errs[i] = do(name)
+	}
+	return errs
+}
+
 // What archived objects of a Memory are like.
 const (
 	archiveClass = "ARCHIVE"

@@ -84,6 +84,21 @@ func (p *prefixed) Delete(ctx context.Context, name string) error {
 	return p.b.Delete(ctx, p.prefix+name)
 }
 
+func (p *prefixed) DeleteAll(ctx context.Context, names []string) []error {
+	errs := make([]error, len(names))
+	var full []string
+	var places []int
+	for i, name := range names {
+		if errs[i] = p.check(OpDelete, name); errs[i] == nil {
+			full, places = append(full, p.prefix+name), append(places, i)
+		}
+	}
+	for n, err := range p.b.DeleteAll(ctx, full) {
+		errs[places[n]] = err
+	}
+	return errs
+}
+
 func (p *prefixed) Thaw(ctx context.Context, name string, days int) (bool, error) {
 	if err := p.check(OpThaw, name); err != nil {
 		return false, err

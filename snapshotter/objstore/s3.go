@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -27,6 +28,8 @@ type S3 struct {
 	client    *s3.Client
 	transport *http.Transport
 	creds     *guardedCredentials
+
+	singly atomic.Bool // the store knows no deletion of many objects
 }
 
 var _ Bucket = (*S3)(nil)

@@ -66,7 +66,7 @@ func (cfg Config) report(inv *inventory.Inventory, d *decision) *Report {
 // Run deletes what the policy does not keep. What an earlier prune has left half done
 // is done first. With an error comes what has been done so far; the next Run goes on.
 func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, error) {
-	p := &pruner{bucket: bucket, cfg: cfg}
+	p := &pruner{bucket: bucket, cfg: cfg, deleted: map[string]bool{}}
 	floor, err := catalog.NewestFloor(ctx, bucket, cfg.Region)
 	if err != nil {
 		return nil, err
@@ -109,9 +109,10 @@ func (p *pruner) finish(ctx context.Context, plan *format.Plan) error {
 
 // pruner is one prune under way.
 type pruner struct {
-	bucket objstore.Bucket
-	cfg    Config
-	report *Report
+	bucket  objstore.Bucket
+	cfg     Config
+	report  *Report
+	deleted map[string]bool
 }
 
 // raise stores the next floor.
@@ -196,24 +197,25 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 		return events.Errorf(events.KindRefused, "plan %d is not carried out: no backup that can be restored would be left", plan.Number)
 	}
 	now := time.Now()
+	var names []string
 	for _, id := range inv.Late {
 		if inv.GivenUp(plan, id) && pinned(inv, id, now) == "" {
-			if err := p.delete(ctx, format.ManifestName(p.cfg.Region, id)); err != nil {
-				return err
-			}
+			names = append(names, format.ManifestName(p.cfg.Region, id))
 		}
+	}
+	if err := p.delete(ctx, names); err != nil {
+		return err
 	}
 	if err := p.deleteTables(ctx, plan, now); err != nil {
 		return err
 	}
+	names = nil
 	for _, pin := range inv.Pins {
 		if !pin.Holds(now) {
-			if err := p.delete(ctx, pin.Object); err != nil {
-				return err
-			}
+			names = append(names, pin.Object)
 		}
 	}
-	return nil
+	return p.delete(ctx, names)
 }
 
 // deleteTables deletes the tables at or below a plan's floor to which no manifest
@@ -231,32 +233,42 @@ func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan, now time.T
 			return events.Errorf(events.KindRefused, "no table is deleted while manifest %s cannot be read: %s", b.Problems[0].Object, b.Problems[0].Error)
 		}
 	}
+	var names []string
 	for id, objects := range inv.Unreferenced {
 		if id > plan.Below || pinned(inv, id, now) != "" {
 			continue
 		}
 		for _, info := range objects {
-			if err := p.delete(ctx, info.Name); err != nil {
-				return err
-			}
+			names = append(names, info.Name)
 		}
 	}
-	return nil
+	slices.Sort(names)
+	return p.delete(ctx, names)
 }
 
-// delete deletes an object. One that the store does not let go, such as one under
-// Object Lock, is reported and left.
-func (p *pruner) delete(ctx context.Context, name string) error {
-	err := p.bucket.Delete(ctx, name)
-	switch {
-	case errors.Is(err, objstore.ErrAccess):
-		p.report.Left = append(p.report.Left, inventory.Problem{Object: name, Error: err.Error()})
-		return nil
-	case err != nil:
-		return fmt.Errorf("%w; what is left is deleted by the next prune", err)
-	}
-	if !slices.Contains(p.report.Deleted, name) {
-		p.report.Deleted = append(p.report.Deleted, name)
+// deletedAtOnce is how many objects are deleted before it is noted that they are.
+const deletedAtOnce = 1000
+
+// delete deletes objects, which nobody needs any more: so it matters little in which
+// order, and which of them if it is broken off. What the store does not let go, such as
+// objects under Object Lock, is reported and left.
+func (p *pruner) delete(ctx context.Context, names []string) error {
+	for part := range slices.Chunk(names, deletedAtOnce) {
+		var failed error
+		for i, err := range p.bucket.DeleteAll(ctx, part) {
+			switch {
+			case errors.Is(err, objstore.ErrAccess):
+				p.report.Left = append(p.report.Left, inventory.Problem{Object: part[i], Error: err.Error()})
+			case err != nil && failed == nil:
+				failed = fmt.Errorf("%w; what is left is deleted by the next prune", err)
+			case err == nil && !p.deleted[part[i]]:
+				p.deleted[part[i]] = true
+				p.report.Deleted = append(p.report.Deleted, part[i])
+			}
+		}
+		if failed != nil {
+			return failed
+		}
 	}
 	return nil
 }

@@ -141,7 +141,8 @@ func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, sh
 }
 
 // deleteSegments deletes what no kept backup needs of the archive, oldest first: what is left has
-// no hole, wherever it is broken off.
+// no hole, wherever it is broken off. A store that lets some objects of a request go and not
+// others leaves one; what lies before it is needed by nobody, and nobody reads it.
 func (p *pruner) deleteSegments(ctx context.Context) error {
 	// Only now: what was to be deleted of the backups is, and a restore that has pinned its
 	// backup is seen.
@@ -160,10 +161,12 @@ func (p *pruner) deleteSegments(ctx context.Context) error {
 		return err
 	}
 	for _, s := range p.report.Segments {
+		var names []string
 		for _, number := range s.numbers {
-			if err := p.delete(ctx, format.SegmentName(p.cfg.Region, s.Shard, number)); err != nil {
-				return err
-			}
+			names = append(names, format.SegmentName(p.cfg.Region, s.Shard, number))
+		}
+		if err := p.delete(ctx, names); err != nil {
+			return err
 		}
 	}
 	return nil

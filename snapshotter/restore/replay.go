@@ -116,32 +116,37 @@ func (r Replay) Run(ctx context.Context, src Source, state State) (Replayed, err
 	return f.done, nil
 }
 
-// opened is a segment, or why it could not be opened.
-type opened struct {
-	segment *segment.Segment
-	err     error
-}
-
 // Segments opens segments of a shard by their numbers, some of them ahead, and yields them
 // in order.
 func (src Source) Segments(ctx context.Context, region events.Region, shard int32, numbers iter.Seq[int64]) iter.Seq2[*segment.Segment, error] {
-	return func(yield func(*segment.Segment, error) bool) {
+	return ahead(ctx, numbers, func(ctx context.Context, number int64) (*segment.Segment, error) {
+		return src.Segment(ctx, region, shard, number)
+	})
+}
+
+// ahead fetches what is named, some of it ahead, and yields it in order. An error ends it.
+func ahead[N, T any](ctx context.Context, names iter.Seq[N], fetch func(ctx context.Context, name N) (T, error)) iter.Seq2[T, error] {
+	type fetched struct {
+		one T
+		err error
+	}
+	return func(yield func(T, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		var fetches sync.WaitGroup
 		defer fetches.Wait()
 		defer cancel()
-		var coming []chan opened
+		var coming []chan fetched
 		hand := func() bool {
-			o := <-coming[0]
+			f := <-coming[0]
 			coming = coming[1:]
-			return yield(o.segment, o.err) && o.err == nil
+			return yield(f.one, f.err) && f.err == nil
 		}
-		for number := range numbers {
-			fetched := make(chan opened, 1)
-			coming = append(coming, fetched)
+		for name := range names {
+			place := make(chan fetched, 1)
+			coming = append(coming, place)
 			fetches.Go(func() {
-				s, err := src.Segment(ctx, region, shard, number)
-				fetched <- opened{s, err}
+				one, err := fetch(ctx, name)
+				place <- fetched{one, err}
 			})
 			if len(coming) == segmentsAhead && !hand() {
 				return

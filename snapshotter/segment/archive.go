@@ -58,7 +58,7 @@ func NumbersBehind(ctx context.Context, bucket objstore.Reader, r events.Region,
 type Listed struct {
 	Number int64
 	Size   int64  // of the object
-	Class  string // of storage, as the bucket calls it
+	Class  string // of storage; empty: the usual one
 }
 
 // Behind lists the segments behind a number, ascending.
@@ -83,10 +83,11 @@ func Behind(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 // List lists all segments of a shard, ascending, and reads the header of the newest, which
 // tells which of them are void; that is nil if there are none, or if it is damaged.
 func List(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (all []Listed, newest *format.Segment, err error) {
-	return listBehind(ctx, bucket, r, shard, 0)
+	return ListBehind(ctx, bucket, r, shard, 0)
 }
 
-func listBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) (all []Listed, newest *format.Segment, err error) {
+// ListBehind is List of the segments behind a number.
+func ListBehind(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, number int64) (all []Listed, newest *format.Segment, err error) {
 	for at, err := range Behind(ctx, bucket, r, shard, number) {
 		if err != nil {
 			return nil, nil, err
@@ -96,7 +97,7 @@ func listBehind(ctx context.Context, bucket objstore.Reader, r events.Region, sh
 	if len(all) == 0 {
 		return nil, nil, nil
 	}
-	newest, err = header(ctx, bucket, r, shard, all[len(all)-1])
+	newest, err = HeaderOf(ctx, bucket, r, shard, all[len(all)-1])
 	if kind := events.KindOf(err); kind == events.KindInconsistent || kind == events.KindRefused {
 		return all, nil, nil // whoever needs it will be told
 	}
@@ -184,7 +185,7 @@ func NewestBehind(ctx context.Context, bucket objstore.Reader, r events.Region, 
 	if newest.Number == 0 {
 		return known, nil
 	}
-	return header(ctx, bucket, r, shard, newest)
+	return HeaderOf(ctx, bucket, r, shard, newest)
 }
 
 // firstRead is what is read of a segment for its header: nearly always all of it.
@@ -198,25 +199,13 @@ func Header(ctx context.Context, bucket objstore.Reader, r events.Region, shard 
 	if err != nil {
 		return nil, readError(name, err)
 	}
-	return header(ctx, bucket, r, shard, Listed{number, info.Size, info.Class})
+	return HeaderOf(ctx, bucket, r, shard, Listed{number, info.Size, info.Class})
 }
 
-func header(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {
-	name := format.SegmentName(r, shard, at.Number)
-	for size := int64(firstRead); ; size *= 8 {
-		size = min(size, at.Size, format.MaxSegmentHeaderBytes)
-		b, err := readRange(ctx, bucket, name, size)
-		if err != nil {
-			return nil, readError(name, err)
-		}
-		s, _, complete, err := decode(b, r, shard, at.Number)
-		if complete || err != nil {
-			return s, err
-		}
-		if size == at.Size || size == format.MaxSegmentHeaderBytes {
-			return nil, events.Errorf(events.KindInconsistent, "object %s: it ends within its header", name)
-		}
-	}
+// HeaderOf is Header for one who knows from a listing how large the segment is.
+func HeaderOf(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, at Listed) (*format.Segment, error) {
+	s, _, _, err := readHeader(ctx, bucket, r, shard, at, firstRead)
+	return s, err
 }
 
 func readRange(ctx context.Context, bucket objstore.Reader, name string, size int64) ([]byte, error) {
@@ -337,8 +326,7 @@ func (s *Segment) Records(l events.Log, from int64) iter.Seq2[*kgo.Record, error
 			}
 			records, err := decodeBlock(s.payload[block.At:block.At+block.Length], block)
 			if err != nil {
-				yield(nil, events.Errorf(events.KindInconsistent, "object %s, %s, block of offsets %d to %d: %w",
-					format.SegmentName(s.Region, s.Shard, s.Number), l, block.First, block.Last, err))
+				yield(nil, blockError(s.Segment, l, block, err))
 				return
 			}
 			for _, r := range records {

@@ -14,7 +14,7 @@ import (
 // numbers that ends with the newest. Those that are void are left out. An error is yielded once and ends it.
 func Walk(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shard int32, number int64) iter.Seq2[*Segment, error] {
 	return func(yield func(*Segment, error) bool) {
-		all, newest, err := listBehind(ctx, bucket, r, shard, number)
+		all, newest, err := ListBehind(ctx, bucket, r, shard, number)
 		if err != nil {
 			yield(nil, err)
 			return

@@ -25,28 +25,31 @@ type archive struct {
 	headers map[int64]*format.Segment // of segments that were searched
 }
 
-// listArchive lists the segments of a shard.
-func listArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (*archive, error) {
-	a := &archive{bucket: bucket, region: r, shard: shard, headers: map[int64]*format.Segment{}}
-	all, newest, err := segment.List(ctx, bucket, r, shard)
+func newArchive(bucket objstore.Reader, r events.Region, shard int32) *archive {
+	return &archive{bucket: bucket, region: r, shard: shard, headers: map[int64]*format.Segment{}}
+}
+
+// list lists the segments of the shard.
+func (a *archive) list(ctx context.Context) error {
+	all, newest, err := segment.List(ctx, a.bucket, a.region, a.shard)
 	if err != nil || newest == nil {
 		a.objects = all
-		return a, err
+		return err
 	}
 	a.headers[newest.Number], a.void = newest, newest.Void
 	a.objects = slices.DeleteFunc(all, func(at segment.Listed) bool { return newest.IsVoid(at.Number) })
-	return a, nil
+	return nil
 }
 
 // header reads the header of the ith segment.
 func (a *archive) header(ctx context.Context, i int) (*format.Segment, error) {
-	number := a.objects[i].Number
-	if s := a.headers[number]; s != nil {
+	at := a.objects[i]
+	if s := a.headers[at.Number]; s != nil {
 		return s, nil
 	}
-	s, err := segment.Header(ctx, a.bucket, a.region, a.shard, number)
+	s, err := segment.HeaderOf(ctx, a.bucket, a.region, a.shard, at)
 	if err == nil {
-		a.headers[number] = s
+		a.headers[at.Number] = s
 	}
 	return s, err
 }
@@ -101,12 +104,12 @@ func (a *archive) walk(ctx context.Context, first, last int, each func(i int, s 
 		headers := make([]*format.Segment, min(parallelHeaders, last-first+1))
 		g, ctx := errgroup.WithContext(ctx)
 		for k := range headers {
-			number := a.objects[first+k].Number
-			if headers[k] = a.headers[number]; headers[k] != nil {
+			at := a.objects[first+k]
+			if headers[k] = a.headers[at.Number]; headers[k] != nil {
 				continue
 			}
 			g.Go(func() (err error) {
-				headers[k], err = segment.Header(ctx, a.bucket, a.region, a.shard, number)
+				headers[k], err = segment.HeaderOf(ctx, a.bucket, a.region, a.shard, at)
 				return err
 			})
 		}
@@ -154,13 +157,18 @@ func (s Span) Numbers() iter.Seq[int64] {
 		if s.First == 0 {
 			return
 		}
-		void := format.Segment{Void: s.Void}
 		for n := s.First; n <= s.Last; n++ {
-			if !void.IsVoid(n) && !yield(n) {
+			if s.Has(n) && !yield(n) {
 				return
 			}
 		}
 	}
+}
+
+// Has says whether a segment is one of them.
+func (s Span) Has(number int64) bool {
+	void := format.Segment{Void: s.Void}
+	return s.First > 0 && number >= s.First && number <= s.Last && !void.IsVoid(number)
 }
 
 // Segments is how many they are.

@@ -55,7 +55,7 @@ func (t *Timeline) classes(ctx context.Context, p *Plan) ([]ClassPlan, error) {
 	}
 	for _, s := range p.Shards {
 		for _, o := range t.archives[s.Shard].objects {
-			if s.First > 0 && o.Number >= s.First && o.Number <= s.Last {
+			if s.Has(o.Number) {
 				add(objstore.Info{Name: format.SegmentName(t.region, s.Shard, o.Number), Size: o.Size, Class: o.Class})
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -27,20 +29,33 @@ type Timeline struct {
 	now       time.Time
 }
 
+// parallelListings is how many archives are listed at a time: an archive of some days has
+// a hundred thousand segments, and a listing a thousand of them.
+const parallelListings = 8
+
 // Read lists what there is. A nil opener opens what is not sealed; it is needed only for
 // times that fall into the midst of a segment.
 func Read(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shards int32) (*Timeline, error) {
+	return read(ctx, bucket, opener, r, shards, nil)
+}
+
+// read lists the archives of some shards; none: of all.
+func read(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r events.Region, shards int32, only []int32) (*Timeline, error) {
 	t := &Timeline{bucket: bucket, opener: opener, region: r, manifests: map[string]*format.Manifest{}, now: time.Now()}
+	t.archives = make([]*archive, shards)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelListings)
 	for p := range shards {
-		a, err := listArchive(ctx, bucket, r, p)
-		if err != nil {
-			return nil, err
+		if t.archives[p] = newArchive(bucket, r, p); len(only) > 0 && !slices.Contains(only, p) {
+			continue
 		}
-		t.archives = append(t.archives, a)
+		g.Go(func() error { return t.archives[p].list(gctx) })
 	}
-	// Only now: a backup that is made meanwhile is no further than what was listed.
-	var err error
-	t.ids, err = catalog.IDs(ctx, bucket, r)
+	err := g.Wait()
+	if err == nil {
+		// Only now: a backup that is made meanwhile is no further than what was listed.
+		t.ids, err = catalog.IDs(ctx, bucket, r)
+	}
 	return t, err
 }
 
@@ -226,14 +241,39 @@ func (t *Timeline) atTime(ctx context.Context, at time.Time, shards []int32, wan
 			end = closed
 		}
 	}
+	quiet := false
+	if end.Before(at) {
+		if quiet, err = t.quietUntil(ctx, n+1, shards, wanted, &p); err != nil {
+			return p, err
+		}
+	}
 	switch {
-	case end.Before(at):
+	case end.Before(at) && !quiet:
 		err := events.Errorf(events.KindNotFound, "nothing is archived at or after %s", at.Format(time.RFC3339))
 		return p, t.instead(ctx, err, end)
 	case len(p.vector) == 0 && before == nil:
 		return p, t.instead(ctx, events.Errorf(events.KindNotFound, "nothing came at or before %s", at.Format(time.RFC3339)), end)
 	}
 	return p, nil
+}
+
+// quietUntil says whether a backup that was made after a point shows that nothing came
+// between the end of the archive and the point: it has no more. A region at rest archives
+// nothing, and is backed up nevertheless.
+func (t *Timeline) quietUntil(ctx context.Context, next int, shards []int32, wanted func(events.Log) bool, p *point) (bool, error) {
+	if next >= len(t.ids) {
+		return false, nil
+	}
+	m, err := t.manifest(ctx, t.ids[next])
+	if err != nil {
+		return false, err
+	}
+	if _, more := ahead(m, p.vector, shards, wanted); more {
+		return false, nil
+	}
+	p.lacks = nil
+	p.lack("nothing is archived of the time before; backup %s, begun at %s, has nothing that was not there", m.ID, m.Created.Format(time.RFC3339))
+	return true, nil
 }
 
 // shardAt adds to a point what there was of a shard at a time, before which a backup was

@@ -12,7 +12,6 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
-	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/lab/history"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/digest"
@@ -26,21 +25,20 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
-const region = events.Region("us-east-1")
-
 var rules = map[events.Stream]merge.Rule{history.Stream: lww.Rule{}}
 
 // archivist is a region that folds the history, archives it and backs it up as it comes.
 type archivist struct {
 	t        *testing.T
+	region   events.Region
 	logs     logs
 	bucket   *objstore.Memory
 	shards   []*projections.Shard
 	builders []*segment.Builder
 }
 
-func newArchivist(t *testing.T, l logs) *archivist {
-	a := &archivist{t: t, logs: l, bucket: objstore.NewMemory("bucket")}
+func newArchivist(t *testing.T, region events.Region, l logs) *archivist {
+	a := &archivist{t: t, region: region, logs: l, bucket: objstore.NewMemory("bucket")}
 	for p := range int32(partitions) {
 		shard, err := projections.Open(projections.Config{Partition: p, Dir: "state", FS: vfs.NewMem(), Rules: rules, Lineage: projections.Lineage{ID: "own"}})
 		if err != nil {
@@ -105,7 +103,7 @@ func (c cut) LineageID() string { return c.Lineage().ID }
 
 func (a *archivist) backup(n int) {
 	a.t.Helper()
-	cfg := snapshotter.Config{Region: region, Software: "test", Merge: map[events.Stream]string{history.Stream: "lww"}, Sealer: seal.None()}
+	cfg := snapshotter.Config{Region: a.region, Software: "test", Merge: map[events.Stream]string{history.Stream: "lww"}, Sealer: seal.None()}
 	var cuts []snapshotter.Cut
 	for _, s := range a.shards {
 		c, err := s.Freeze()
@@ -129,20 +127,18 @@ func (a *archivist) backup(n int) {
 // The real history, restored to points in time: at each at which the truth is known it is
 // the truth, from whatever backup and however segments were cut.
 func TestPointsInTimeAreTheTruth(t *testing.T) {
-	a := newArchivist(t, readLogs(t))
+	a := newArchivist(t, "us-east-1", readLogs(t))
+	defer a.close()
 	for n := 700; n < history.Events+700; n += 700 {
 		a.upTo(min(n, history.Events))
 		if n%4_900 == 0 {
 			a.backup(n)
 		}
 	}
-	cfg := config.Default()
-	cfg.Region, cfg.Partitions, cfg.DataDir, cfg.Limits.MinFreeBytes = region, partitions, "/data", 0
-	cfg.Streams = map[events.Stream]config.Stream{history.Stream: {Topic: "config", Merge: "lww"}}
 	for _, n := range history.Checkpoints() {
 		fs := vfs.NewMem()
 		restored, err := pipeline.Restore(t.Context(), pipeline.RestoreJob{
-			Config: &cfg, Bucket: a.bucket, FS: fs, Log: slog.New(slog.DiscardHandler), Dir: "/restored",
+			Config: a.config(), Bucket: a.bucket, FS: fs, Log: slog.New(slog.DiscardHandler), Dir: "/restored",
 			Request: timeline.Request{Target: timeline.Target{Time: after(n)}},
 		})
 		if err != nil {
@@ -165,11 +161,6 @@ func TestPointsInTimeAreTheTruth(t *testing.T) {
 		}
 		if folded != int64(n) || restored.Replayed.Marks == 0 || (restored.Backup == "") != (n < 4_900) {
 			t.Errorf("after %d events: %d are folded, %+v", n, folded, restored)
-		}
-	}
-	for _, s := range a.shards {
-		if err := s.Close(); err != nil {
-			t.Error(err)
 		}
 	}
 }

@@ -145,12 +145,12 @@ func (s *scanner) number() bool {
 }
 
 // skip takes one byte if it is one of those.
-func (s *scanner) skip(any string) bool {
+func (s *scanner) skip(set string) bool {
 	if s.at == len(s.data) {
 		return false
 	}
-	for i := range len(any) {
-		if s.data[s.at] == any[i] {
+	for i := range len(set) {
+		if s.data[s.at] == set[i] {
 			s.at++
 			return true
 		}

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Bucket) {
 		{"Range", ranges},
 		{"NotFound", notFound},
 		{"Delete", deletes},
+		{"DeleteAll", deletesAll},
 		{"FolderChurn", folderChurn},
 		{"ListOrder", listOrder},
 		{"ListPages", listPages},
@@ -214,6 +215,51 @@ func deletes(t *testing.T, b objstore.Bucket) {
 	wantKind(t, err, objstore.ErrNotFound)
 	wantBody(t, b, "a/stays", []byte("y"))
 	wantNames(t, b, "", []string{"a/stays"})
+}
+
+// deletesAll deletes more objects than a store does in one request. What is not there is
+// gone, as is what is named twice; a name that is none is told, and the others go.
+func deletesAll(t *testing.T, b objstore.Bucket) {
+	var names []string
+	errs := race(8, func(i int) error {
+		for n := i; n < 1_203; n += 8 {
+			if err := b.Create(t.Context(), fmt.Sprintf("many/%04d", n), []byte("x")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	create(t, b, "other", []byte("y"))
+	for n := range 1_202 {
+		names = append(names, fmt.Sprintf("many/%04d", n))
+	}
+	names = append(names, "many/0007", "never/there", "no//name", "many/0008")
+	errs = b.DeleteAll(t.Context(), names)
+	if len(errs) != len(names) {
+		t.Fatalf("%d answers for %d names", len(errs), len(names))
+	}
+	for i, err := range errs {
+		if names[i] == "no//name" {
+			wantKind(t, err, objstore.ErrInvalid)
+		} else if err != nil {
+			t.Errorf("%s: %v", names[i], err)
+		}
+	}
+	wantNames(t, b, "", []string{"many/1202", "other"})
+	if errs := b.DeleteAll(t.Context(), nil); len(errs) > 0 {
+		t.Errorf("of nothing: %v", errs)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range b.DeleteAll(ended, []string{"other", "many/1202"}) {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("after the end: %v", err)
+		}
+	}
+	wantNames(t, b, "", []string{"many/1202", "other"})
 }
 
 // folderChurn creates and deletes in one folder at once, where a store on a file
