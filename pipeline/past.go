@@ -247,6 +247,9 @@ func (b Backups) between(ctx context.Context, stream events.Stream, target timel
 	req := timeline.Request{Target: target, Streams: []events.Stream{stream}, Shards: shards}
 	job := RestoreJob{Config: b.Config, Bucket: b.Bucket, Opener: b.Opener, Request: req}
 	_, plan, err := job.find(ctx)
+	if events.KindOf(err) == events.KindNotFound {
+		err = events.Errorf(events.KindNotFound, "%w; to look into a backup: --at ID", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -107,8 +108,12 @@ func (src Source) opened(ctx context.Context, chain catalog.Chain, shards []form
 	return src.Pinned(ctx, m, do)
 }
 
-// Pinned does something with a backup while a pin keeps it from being deleted; no pin
-// if the bucket may only be read.
+// renewAfter is how often a pin is made anew: one that cannot be for some days holds all
+// the same.
+const renewAfter = catalog.PinFor / 7
+
+// Pinned does something with a backup while a pin keeps it from being deleted, however long
+// that takes; no pin if the bucket may only be read.
 func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() error) (pinned bool, err error) {
 	var unpin func()
 	err = Retry(ctx, func() error {
@@ -121,8 +126,34 @@ func (src Source) Pinned(ctx context.Context, m *format.Manifest, do func() erro
 	case err != nil:
 		return false, err
 	}
-	defer unpin()
+	renewing, cancel := context.WithCancel(ctx)
+	var renewer sync.WaitGroup
+	renewer.Go(func() { src.renew(renewing, m, &unpin) })
+	defer func() {
+		cancel()
+		renewer.Wait()
+		unpin()
+	}()
 	return true, do()
+}
+
+// renew puts a new pin in the place of one before it ends, until the context does. If that
+// fails for as long as the pin holds the backup may go: then what is read of it is missing,
+// which whoever reads it is told.
+func (src Source) renew(ctx context.Context, m *format.Manifest, unpin *func()) {
+	again := time.NewTicker(renewAfter)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+		if next, err := catalog.Pin(ctx, src.Bucket, m, cmp.Or(src.Owner, "restore")); err == nil {
+			(*unpin)()
+			*unpin = next
+		}
+	}
 }
 
 func (src Source) shard(ctx context.Context, chain catalog.Chain, shard format.Shard, target Target, fetched func(bytes int64)) error {
