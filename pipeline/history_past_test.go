@@ -199,11 +199,11 @@ func TestHistoryBehindTheLogs(t *testing.T) {
 			}
 		}
 		for _, r := range regions {
-			r.expire(ends, 2)
+			r.expirePart(ends, 2)
 			r.sameHistory("in the archive", want, time.Time{}, time.Time{})
 			r.sameHistory("since half of it", want, half, time.Time{})
 			r.sameHistory("until half of it", want, time.Time{}, half)
-			r.expire(ends, 1)
+			r.expirePart(ends, 1)
 			r.sameHistory("all of it", want, time.Time{}, time.Time{})
 		}
 		write(60, 66)
@@ -227,20 +227,16 @@ func TestHistoryBehindTheLogs(t *testing.T) {
 	}, us, eu, west)
 }
 
-// expire takes all records, half of them, a third… from the beginnings of a region's logs
-// and mirrors.
-func (r *region) expire(logs events.Vector, part int64) {
+// expirePart takes all records, half of them, a third… from the beginnings of a region's
+// logs and mirrors.
+func (r *region) expirePart(logs events.Vector, part int64) {
 	r.w.Helper()
-	client := r.dial()
-	defer client.Close()
 	offsets := kadm.Offsets{}
 	for l := range logs {
 		topic := pipeline.TopicOf(r.cfg, l)
 		offsets.AddOffset(topic, l.Partition, r.end(topic, l.Partition)/part, -1)
 	}
-	if _, err := kadm.NewClient(client).DeleteRecords(r.w.Context(), offsets); err != nil {
-		r.w.Fatal(err)
-	}
+	r.deleteRecords(offsets)
 }
 
 // sameHistory reads what came in a time, as a client does, part by part.
@@ -309,7 +305,7 @@ func TestHistoryWithoutTheBucket(t *testing.T) {
 		}
 		r.eventsFolded(10)
 		r.archived(at.Log, 10)
-		r.expire(events.Vector{at.Log: 10}, 2)
+		r.expirePart(events.Vector{at.Log: 10}, 2)
 		bucket.SetRules(objstore.Rule{Effect: objstore.FailBefore})
 		h, err := api.GatherHistory(r.w.Context(), api.HistoryParams{Stream: "session", Key: []byte("k")}, 100, func(int64, int64) {}, r.History)
 		if err != nil || h.Complete || len(h.Events) != 5 || len(h.Logs[0].Gaps) != 1 || h.Logs[0].Gaps[0].To != 5 {

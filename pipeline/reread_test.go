@@ -15,15 +15,21 @@ import (
 // expire has the region's cluster lose records of logs, as retention does.
 func (r *region) expire(gone map[events.Log][]*kgo.Record) {
 	r.w.Helper()
-	client := r.dial()
-	defer client.Close()
 	expired := kadm.Offsets{}
 	for l, records := range gone {
 		if n := len(records); n > 0 {
-			expired.Add(kadm.Offset{Topic: string(l.Stream), Partition: l.Partition, At: records[n-1].Offset + 1})
+			expired.AddOffset(string(l.Stream), l.Partition, records[n-1].Offset+1, -1)
 		}
 	}
-	answers, err := kadm.NewClient(client).DeleteRecords(r.w.Context(), expired)
+	r.deleteRecords(expired)
+}
+
+// deleteRecords has the region's cluster lose what lies before offsets.
+func (r *region) deleteRecords(before kadm.Offsets) {
+	r.w.Helper()
+	client := r.dial()
+	defer client.Close()
+	answers, err := kadm.NewClient(client).DeleteRecords(r.w.Context(), before)
 	if err == nil {
 		err = answers.Error()
 	}
