@@ -46,7 +46,7 @@ func Drill(ctx context.Context, bucket objstore.Reader, r events.Region, id stri
 		return nil, notFound
 	}
 	name := format.DrillName(r, id)
-	text, err := objstore.ReadAll(ctx, bucket, name, format.MaxDrillBytes)
+	text, err := objstore.ReadAll(ctx, bucket, name, format.MaxLineBytes)
 	switch {
 	case errors.Is(err, objstore.ErrNotFound):
 		return nil, notFound

@@ -70,7 +70,7 @@ func highest(ctx context.Context, bucket objstore.Reader, r events.Region, prefi
 
 // read reads a small object that is there for sure.
 func read(ctx context.Context, bucket objstore.Reader, name string) ([]byte, error) {
-	text, err := objstore.ReadAll(ctx, bucket, name, format.MaxPlanBytes)
+	text, err := objstore.ReadAll(ctx, bucket, name, format.MaxLineBytes)
 	if errors.Is(err, objstore.ErrCorrupt) {
 		return nil, events.Errorf(events.KindInconsistent, "object %s: %w", name, err)
 	}

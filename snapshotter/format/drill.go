@@ -14,9 +14,6 @@ import (
 // drillVersion is the format of drills.
 const drillVersion = 1
 
-// MaxDrillBytes bounds what is read as a drill.
-const MaxDrillBytes = 16 << 20
-
 // Drill is the report of a restore drill: backups that were restored to a scratch
 // place, proved, and thrown away. It is immutable.
 type Drill struct {
@@ -81,7 +78,7 @@ func ParseDrillName(r events.Region, name string) (id string, ok bool) {
 }
 
 // Encode writes the drill as Manifest.Encode does a manifest.
-func (d *Drill) Encode() ([]byte, error) { return encode(d, MaxDrillBytes) }
+func (d *Drill) Encode() ([]byte, error) { return encode(d) }
 
 // DecodeDrill reads and verifies what Drill.Encode wrote.
 func DecodeDrill(b []byte) (*Drill, error) { return decode[Drill]("drill", drillVersion, b) }

@@ -9,6 +9,9 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 )
 
+// MaxLineBytes bounds what is read as a floor, a plan, a pin or a drill.
+const MaxLineBytes = 16 << 20
+
 // encodeLine writes v as one line of JSON and a line with the SHA-256 of the first.
 func encodeLine(v any) ([]byte, error) {
 	text, err := json.Marshal(v)
@@ -50,14 +53,14 @@ type object interface {
 	validate() error
 }
 
-// encode writes an object of at most so many bytes.
-func encode(o object, most int) ([]byte, error) {
+// encode writes an object.
+func encode(o object) ([]byte, error) {
 	if err := o.validate(); err != nil {
 		return nil, events.Errorf(events.KindInconsistent, "%s: %w", o.title(), err)
 	}
 	text, err := encodeLine(o)
-	if err == nil && len(text) > most {
-		return nil, events.Errorf(events.KindRefused, "%s: %d bytes, nothing reads more than %d", o.title(), len(text), most)
+	if err == nil && len(text) > MaxLineBytes {
+		return nil, events.Errorf(events.KindRefused, "%s: %d bytes, nothing reads more than %d", o.title(), len(text), MaxLineBytes)
 	}
 	return text, err
 }

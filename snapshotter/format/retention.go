@@ -14,9 +14,6 @@ import (
 // Versions of the formats of floors, plans and pins.
 const retentionVersion = 1
 
-// MaxPlanBytes bounds what is read as a floor, a plan or a pin.
-const MaxPlanBytes = 16 << 20
-
 // Floor says that no backup with an id at or below Below is published any more. The
 // floor with the highest number holds; Below never falls. It is immutable and
 // never deleted.
@@ -114,7 +111,7 @@ func ParsePinName(r events.Region, name string) (id string, ok bool) {
 }
 
 // Encode writes the floor as Manifest.Encode does a manifest.
-func (f *Floor) Encode() ([]byte, error) { return encode(f, MaxPlanBytes) }
+func (f *Floor) Encode() ([]byte, error) { return encode(f) }
 
 // DecodeFloor reads and verifies what Floor.Encode wrote.
 func DecodeFloor(b []byte) (*Floor, error) { return decode[Floor]("floor", retentionVersion, b) }
@@ -132,7 +129,7 @@ func (f *Floor) validate() error {
 }
 
 // Encode writes the plan as Manifest.Encode does a manifest.
-func (p *Plan) Encode() ([]byte, error) { return encode(p, MaxPlanBytes) }
+func (p *Plan) Encode() ([]byte, error) { return encode(p) }
 
 // DecodePlan reads and verifies what Plan.Encode wrote.
 func DecodePlan(b []byte) (*Plan, error) { return decode[Plan]("plan", retentionVersion, b) }
@@ -179,7 +176,7 @@ func (p *Plan) Has(m *Manifest) bool {
 }
 
 // Encode writes the pin as Manifest.Encode does a manifest.
-func (p *Pin) Encode() ([]byte, error) { return encode(p, MaxPlanBytes) }
+func (p *Pin) Encode() ([]byte, error) { return encode(p) }
 
 // DecodePin reads and verifies what Pin.Encode wrote.
 func DecodePin(b []byte) (*Pin, error) { return decode[Pin]("pin", retentionVersion, b) }
