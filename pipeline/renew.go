@@ -116,7 +116,7 @@ func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 		return err
 	}
 	done, err := Restore(ctx, RestoreJob{
-		Config: b.cfg, Bucket: b.bucket, FS: b.fs, Log: b.log, Request: req, Dir: b.renewals.aside(p), Keep: true, Lineage: note.Lineage.ID,
+		Config: b.cfg, Bucket: b.bucket, FS: b.fs, Log: b.log, Request: req, Dir: b.renewals.aside(p), Keep: true, Lineage: note.Lineage.ID, Claimed: true,
 		Anew: there && !sameRequest(other.Request, req),
 		Planned: func(plan *timeline.Plan) {
 			b.renewals.tell(p, func(at *renewalProgress) { at.bytes = plan.Bytes })

@@ -35,6 +35,7 @@ type RestoreJob struct {
 	Ends    events.Vector // where the region's own logs end; nil: that is not compared
 	Lineage string        // of what is made; empty: a new one
 	Anew    bool          // forget what a job that was broken off has done
+	Claimed bool          // by a node that is running: the epoch is that of its claim
 
 	Planned func(*timeline.Plan) // told once how it will be done; may be nil
 	Fetched func(bytes int64)    // told of every object that was fetched and verified; may be nil

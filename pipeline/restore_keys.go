@@ -110,7 +110,7 @@ func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more
 	}
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
-		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
+		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Shards: k.region.allShards(), Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
 		return err
 	})
 	if err != nil {

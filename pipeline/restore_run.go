@@ -215,6 +215,9 @@ const epochsAhead = 1_000
 // its bucket tells. If the topic of claims was lost too, they go on from there: others
 // believe nothing that is attested under an earlier one.
 func (r *restoring) epoch(ctx context.Context, partition int32) (events.Epoch, error) {
+	if r.job.Claimed {
+		return 0, nil
+	}
 	epoch, err := r.times.Epoch(ctx, partition)
 	if len(r.base) > 0 {
 		epoch = max(epoch, r.base.Newest().Shards[partition].Epoch)

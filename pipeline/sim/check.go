@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -277,7 +278,11 @@ func (w *World) checkOwnersOf(r *Region) error {
 		newest := events.Epoch(0)
 		for _, record := range w.readTopic(r, "evenkeel.shards", p) {
 			if string(record.Key) == strconv.Itoa(int(p)) {
-				newest = events.Epoch(record.Offset) + 1
+				var claim struct{ Floor events.Epoch }
+				if err := json.Unmarshal(record.Value, &claim); err != nil {
+					return fmt.Errorf("%s: claim of shard %d: %w", r.Name, p, err)
+				}
+				newest = claim.Floor + events.Epoch(record.Offset) + 1
 			}
 		}
 		if owners[p] != newest || newest == 0 {
