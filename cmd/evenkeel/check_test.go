@@ -17,13 +17,19 @@ import (
 // awaitCheck waits until check ends with an exit code.
 func awaitCheck(t *testing.T, code int, args ...string) result {
 	t.Helper()
+	return awaitCode(t, code, append([]string{"check"}, args...)...)
+}
+
+// awaitCode waits until a command ends with an exit code.
+func awaitCode(t *testing.T, code int, args ...string) result {
+	t.Helper()
 	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		r := command("", append([]string{"check"}, args...)...)
+		r := command("", args...)
 		if r.code == code {
 			return r
 		}
 		if time.Since(begun) > time.Minute {
-			t.Fatalf("exit %d, want %d\n%s%s", r.code, code, r.stdout, r.stderr)
+			t.Fatalf("%s: exit %d, want %d\n%s%s", strings.Join(args, " "), r.code, code, r.stdout, r.stderr)
 		}
 	}
 }

@@ -265,6 +265,7 @@ data_dir: `+scratch+`
 regions: {us-east-1: {kafka: {seeds: ["127.0.0.1:1"]}}}
 backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`], identity_file: `+recovery+`}
 `)
+	awaitCode(t, 0, "history", "session", "s-1", "--config", opening) // until it is archived
 	ids := func() (ids []string) {
 		var list api.BackupList
 		if err := json.Unmarshal([]byte(command("", "backup", "list", "--config", config, "-o", "json").stdout), &list); err != nil {
