@@ -252,8 +252,8 @@ func restoreShardsKilled(t *testing.T, rng *rand.Rand, inPlace bool) {
 		r.eventsFolded(41)
 		want := r.status()
 		r.stop()
-		c := &camera{fs: r.disk.(*vfs.MemFS), rng: rng, one: 1}
-		r.disk = errorfs.Wrap(c.fs, only{c, "renewing", "state/shard"})
+		c := &camera{fs: r.disk.(*vfs.MemFS), rng: rng, one: 1, whole: true}
+		r.disk = errorfs.Wrap(film{c.fs, c}, only{c, "renewing", "state/shard"})
 		r.start()
 		c.mu.Lock()
 		c.pictures, c.at, c.one = nil, nil, 15
