@@ -13,7 +13,7 @@ import (
 
 // Back implements merge.Rule. Where it can it is one patch: registers are set and unset,
 // counters counted up or down by what they are away, elements added and removed. A counter
-// that was not there, one of which an origin's contribution was reset by another, and would
+// that was not there, one by which an origin cannot count so far, one of which an origin's contribution was reset by another, and would
 // come back with its next increment, and a name that was used in another way, go by a put
 // alone: then the put takes everything away and sets the registers, and a patch behind it
 // counts and adds.
@@ -44,8 +44,21 @@ func (r Rule) Back(now, then []merge.Slice) ([]merge.Change, error) {
 type content struct {
 	value    []byte   // of a register; empty: none
 	total    *big.Int // nil: no counter
+	least    int64    // that an origin has contributed to it, 0 at most
+	most     int64    // 0 at least
 	hidden   bool     // an origin has a contribution to it that another has reset
 	elements map[string]bool
+}
+
+// canCount says whether any origin, in whose log it may be written, can count by so much
+// without needing more than 64 bits.
+func (c content) canCount(away *big.Int) bool {
+	for _, contributed := range []int64{c.least, c.most} {
+		if !new(big.Int).Add(away, big.NewInt(contributed)).IsInt64() {
+			return false
+		}
+	}
+	return true
 }
 
 func (c content) kind() kinds {
@@ -93,6 +106,11 @@ func contentsOf(all []merge.Slice) (map[string]content, error) {
 			c.elements = map[string]bool{}
 			for _, item := range items {
 				c.elements[string(item)] = true
+			}
+		}
+		for _, o := range in {
+			if o.kinds&counter != 0 {
+				c.least, c.most = min(c.least, o.sum.sum), max(c.most, o.sum.sum)
 			}
 		}
 		c.hidden = slices.ContainsFunc(in, func(o occurrence) bool {
@@ -185,7 +203,7 @@ func (p *backPatch) field(name string, is, was content) (ok bool) {
 		if ways&counter != 0 && is.hidden {
 			return false
 		}
-		return away.IsInt64() && ways&(ways-1) == 0
+		return is.canCount(away) && ways&(ways-1) == 0
 	}
 	if is.total != nil {
 		return false
