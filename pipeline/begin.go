@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -253,19 +255,33 @@ func (b *beginnings) lookAtAll() error {
 
 // logStarts asks the cluster where the logs of a shard begin.
 func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vector, error) {
+	return b.logOffsets(ctx, partition, "begin", b.admin.ListStartOffsets)
+}
+
+// logEnds asks the cluster where the logs of a shard end.
+func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vector, error) {
+	return b.logOffsets(ctx, partition, "end", b.admin.ListEndOffsets)
+}
+
+// logOffsets lists offsets of the logs of a shard, of those that can be asked for: what
+// cannot is found out when it is read.
+func (b *beginnings) logOffsets(
+	ctx context.Context, partition int32, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error),
+) (events.Vector, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	topics := routes(b.cfg)
-	var names []string
-	for topic := range topics {
-		names = append(names, topic)
-	}
-	listed, err := b.admin.ListStartOffsets(ctx, names...)
+	listed, err := list(ctx, slices.Collect(maps.Keys(topics))...)
 	if err != nil {
-		return nil, fmt.Errorf("where the logs of %s begin: %w", b.cfg.Region, err)
+		return nil, fmt.Errorf("where the logs of %s %s: %w", b.cfg.Region, what, err)
 	}
-	// What cannot be asked for now is found out when it is read.
-	return vectorOfTopics(topics, listed, partition), nil
+	v := events.Vector{}
+	for topic, rt := range topics {
+		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
+			v[rt.log(partition)] = o.Offset
+		}
+	}
+	return v, nil
 }
 
 // notAhead refuses the state of a shard that is further than the region's own logs.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -337,31 +336,4 @@ func (k *keeper) forgetIfBackedUp(ctx context.Context, p int32, note renewal) er
 		err = k.begin.renewals.end(p, nil)
 	}
 	return err
-}
-
-// logEnds asks the cluster where the logs of a shard end.
-func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vector, error) {
-	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
-	defer cancel()
-	topics := routes(b.cfg)
-	var names []string
-	for topic := range topics {
-		names = append(names, topic)
-	}
-	listed, err := b.admin.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("where the logs of %s end: %w", b.cfg.Region, err)
-	}
-	return vectorOfTopics(topics, listed, partition), nil
-}
-
-// vectorOfTopics are listed offsets of a shard, of those topics that could be asked for.
-func vectorOfTopics(topics map[string]route, listed kadm.ListedOffsets, partition int32) events.Vector {
-	v := events.Vector{}
-	for topic, rt := range topics {
-		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
-			v[rt.log(partition)] = o.Offset
-		}
-	}
-	return v
 }
