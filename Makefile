@@ -21,17 +21,19 @@ build: ## build both commands into build/
 demo: build ## three regions, real events, a lost region restored; ARGS=--keep leaves the lab running
 	build/evenkeel-lab demo $(ARGS)
 
-check: build ## build, vet, lint, and the quick tests, layer test included: under a minute
+check: build lint ## build, vet, lint, and the quick tests, layer test included
+	go test -short ./...
+
+lint: ## vet and lint
 	go vet ./...
 	go run $(GOLANGCI_LINT) run ./...
-	go test -short ./...
 
 test: build ## all tests that need Go alone
 	go vet ./...
-	go test ./...
+	go test -timeout 30m ./...
 
 race: ## all tests under the race detector
-	go test -race ./...
+	go test -race -timeout 60m ./...
 
 sim: ## simulated regions under faults: SEED= one seed, N= so many seeds, FROM= a first one, ONLY= one scenario (Divergence takes a second a seed)
 	go test ./pipeline/sim -run Sim$(ONLY) -count=1 -timeout=0 -sim.seed=$(SEED) -sim.n=$(N) -sim.from=$(FROM)
@@ -71,4 +73,4 @@ kafka-down: ## stop them
 test-kafka: build ## the flow and its checks on real Kafka, with kcat as an independent client
 	deploy/kafka/test.sh
 
-.PHONY: help build demo check test race sim soak fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka
+.PHONY: help build demo check lint test race sim soak fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka

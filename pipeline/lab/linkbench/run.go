@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/evenkeel/evenkeel/pipeline/lab/report"
@@ -121,6 +122,9 @@ func (b *bench) runCase(ctx context.Context, c Case) (err error) {
 		if err := b.clusters.dest.createTopic(ctx, mirrorTopic(topic), c.Partitions); err != nil {
 			return err
 		}
+		// What the log and the mirrors before have left to be written to the disk would
+		// hold up those that come later.
+		syscall.Sync()
 		r, err := b.mirrorCase(ctx, c, system, topic, total)
 		if err == nil {
 			b.report.Rows = append(b.report.Rows, r)
