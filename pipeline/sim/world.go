@@ -53,6 +53,8 @@ type Region struct {
 	port  int
 	dir   string // of Kafka's data, which outlives a loss of power
 	kafka *kfake.Cluster
+
+	sessions *sessions // of the region's group
 }
 
 // New makes a world of the named regions with one node each, all of them up and
@@ -149,6 +151,9 @@ func (r *Region) Start() {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
 	r.kafka = kafka
+	if r.sessions, err = newSessions(r); err != nil {
+		t.Fatalf("%s: %v", r.Name, err)
+	}
 	for _, n := range r.Nodes {
 		n.Start()
 	}
@@ -216,6 +221,7 @@ func (r *Region) stop() {
 		n.end()
 	}
 	if r.kafka != nil {
+		r.sessions.close()
 		r.kafka.Close()
 		r.kafka = nil
 	}
