@@ -106,7 +106,7 @@ func toPruneRun(name string, began time.Time, report *prune.Report, err error) a
 		run.Error = err.Error()
 	}
 	if report != nil {
-		run.Plan, run.Deleted, run.Left = report.Plan, len(report.Deleted), len(report.Left)
+		run.Plan, run.Deleted, run.Left, run.Held = report.Plan, len(report.Deleted), len(report.Left), len(report.Held)
 	}
 	return run
 }

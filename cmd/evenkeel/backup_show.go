@@ -166,6 +166,9 @@ func pruneText(s *api.BackupStatus) string {
 		if run.Left > 0 {
 			text += fmt.Sprintf(" and had to leave %s", term.Count(run.Left))
 		}
+		if run.Held > 0 {
+			text += fmt.Sprintf("; Object Lock holds %s, with what belongs to them", term.Count(run.Held))
+		}
 		if run.Error != "" {
 			text += ", then FAILED: " + run.Error
 		}

@@ -137,7 +137,8 @@ func (t *tool) backupPruneCommand() *cobra.Command {
 segments that no point in time of backup.keep.segment needs.
 Without --yes it says what would go, and why the rest stays. What it does is planned and stored first:
 if it is interrupted, the next prune finishes it. The newest backup that can be restored is never
-deleted, nor is one that is being restored. Exit code 3 if the store does not let something go.`,
+deleted, nor is one that is being restored, nor one of which Object Lock holds an object: that stays
+whole, with what it builds on, until nothing of it is held. Exit code 3 if the store does not let something go.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if yes && dryRun {
@@ -180,6 +181,9 @@ func pruneSegmentsTable(w io.Writer, segments []prune.Segments) error {
 	return term.Table(w, []string{"SHARD", "SEGMENTS TO DELETE", "SIZE", "TO KEEP", "FROM NUMBER", "WHY"}, rows)
 }
 
+// heldShown is how many objects a table names that Object Lock holds.
+const heldShown = 10
+
 func pruneTable(w io.Writer, r *prune.Report) error {
 	does := map[bool]string{false: "delete", true: "keep"}
 	var rows [][]string
@@ -204,6 +208,12 @@ func pruneTable(w io.Writer, r *prune.Report) error {
 	}
 	if err := pruneSegmentsTable(w, r.Segments); err != nil {
 		return err
+	}
+	for _, h := range r.Held[:min(len(r.Held), heldShown)] {
+		fmt.Fprintf(w, "\nheld by Object Lock %s: %s", h.Hold, h.Object)
+	}
+	if more := len(r.Held) - heldShown; more > 0 {
+		fmt.Fprintf(w, "\nand %s more, all with -o json", term.Count(more))
 	}
 	for _, l := range r.Left {
 		fmt.Fprintf(w, "\n! not deleted: %s: %s", l.Object, l.Error)

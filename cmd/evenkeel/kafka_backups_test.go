@@ -15,9 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	verification "github.com/evenkeel/evenkeel/snapshotter/verify"
 )
@@ -227,6 +233,35 @@ func (d *deployment) verified(region events.Region, bucket, config string) {
 	}
 }
 
+// lockOne locks a table of a backup that would be deleted, and returns its name.
+func (d *deployment) lockOne(bucket string, dry prune.Report) (name string) {
+	d.t.Helper()
+	for _, v := range dry.Backups {
+		for object := range d.objects(bucket, "/tables/"+v.Backup) {
+			if !v.Keep && name == "" {
+				name = object
+			}
+		}
+	}
+	key, secret := d.s3.Credentials()
+	client := s3.New(s3.Options{
+		BaseEndpoint: aws.String(d.s3.URL()), Region: s3server.Region, UsePathStyle: true, Credentials: credentials.NewStaticCredentialsProvider(key, secret, ""),
+	})
+	_, err := client.PutObjectLockConfiguration(d.t.Context(), &s3.PutObjectLockConfigurationInput{
+		Bucket: &bucket, ObjectLockConfiguration: &types.ObjectLockConfiguration{ObjectLockEnabled: types.ObjectLockEnabledEnabled},
+	})
+	if err == nil {
+		_, err = client.PutObjectRetention(d.t.Context(), &s3.PutObjectRetentionInput{
+			Bucket: &bucket, Key: &name,
+			Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionModeCompliance, RetainUntilDate: aws.Time(time.Now().Add(24 * time.Hour))},
+		})
+	}
+	if err != nil || name == "" {
+		d.t.Fatalf("lock %q: %v", name, err)
+	}
+	return name
+}
+
 // pruned prunes, looks what is gone from the server's disk, and restores from what is left.
 func (d *deployment) pruned(region events.Region, bucket, config string, last point) {
 	d.t.Helper()
@@ -236,8 +271,17 @@ func (d *deployment) pruned(region events.Region, bucket, config string, last po
 	if n := len(d.objects(bucket, "/tables/", "/manifests/", "/segments/")); n != len(before) || !dry.DryRun {
 		d.t.Errorf("a dry run has deleted %d objects", len(before)-n)
 	}
+	held := d.lockOne(bucket, dry)
+	if dry = decoded[prune.Report](d, region, "backup", "prune"); len(dry.Held) != 1 || dry.Held[0].Object != held || !dry.Held[0].Until.After(time.Now()) {
+		d.t.Errorf("%s is locked; held: %+v", held, dry.Held)
+	}
 	report := decoded[prune.Report](d, region, "backup", "prune", "--yes")
 	after := d.objects(bucket, "/tables/", "/manifests/", "/segments/")
+	for name, body := range before {
+		if id, ok := format.ParseTableName(region, held); ok && strings.Contains(name, id) && !bytes.Equal(after[name], body) {
+			d.t.Errorf("%s of a backup that is held is gone", name)
+		}
+	}
 	for _, name := range report.Deleted {
 		if _, there := after[name]; there {
 			d.t.Errorf("%s was deleted and is there", name)

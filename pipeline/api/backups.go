@@ -242,6 +242,7 @@ type PruneRun struct {
 	Plan     int64     `json:"plan,omitempty"` // number of the plan that was carried out; 0: nothing was to go
 	Deleted  int       `json:"deleted"`        // objects
 	Left     int       `json:"left"`           // that could not be deleted
+	Held     int       `json:"held,omitempty"` // that Object Lock holds: they stay, and what belongs to them
 	Error    string    `json:"error,omitempty"`
 }
 

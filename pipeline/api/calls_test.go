@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/replicator/mapping"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
@@ -281,6 +282,7 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 				Backups:   []prune.Verdict{{Backup: "b", Created: sampleTime, Bytes: 5, Keep: true, Why: "w"}},
 				Leftovers: []prune.Leftover{{Backup: "b", Objects: 2, Bytes: 3, Keep: true, Why: "w"}},
 				Left:      []inventory.Problem{{Object: "o", Error: "e"}},
+				Held:      []prune.Held{{Object: "o", Hold: objstore.Hold{Until: sampleTime, Mode: "GOVERNANCE", Legal: true}}},
 			},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.PruneBackups(ctx, p.(api.PruneBackupsParams))

@@ -26,7 +26,7 @@ type Inventory struct {
 	Late    []string     // ids of manifests that make no backup exist
 	Pins    []catalog.PinStatus
 
-	paths map[string][]string // what backups build on, and themselves, by the ids of manifests that can be read
+	manifests map[string]*format.Manifest // those that can be read, late ones too
 
 	// Unreferenced are the objects with tables that no manifest refers to, by the id
 	// of the backup that they were made for.
@@ -84,7 +84,7 @@ func ReadCached(ctx context.Context, bucket objstore.Reader, r events.Region, ca
 	if inv.Plan, err = catalog.NewestPlan(ctx, bucket, r); err != nil {
 		return nil, err
 	}
-	inv.paths = map[string][]string{}
+	inv.manifests = map[string]*format.Manifest{}
 	restorable := map[string]bool{}
 	for _, b := range manifests {
 		if err := b.check(ctx, bucket, tables); err != nil {
@@ -93,7 +93,7 @@ func ReadCached(ctx context.Context, bucket objstore.Reader, r events.Region, ca
 		b.checkParent(restorable)
 		restorable[b.ID] = b.Restorable()
 		if b.Manifest != nil {
-			inv.paths[b.ID] = b.Manifest.Path()
+			inv.manifests[b.ID] = b.Manifest
 		}
 		if inv.GivenUp(inv.Plan, b.ID) {
 			inv.Late = append(inv.Late, b.ID)
@@ -178,10 +178,30 @@ func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region,
 	return backups, nil
 }
 
+// Path is what a backup builds on, and itself; nothing if its manifest cannot be read.
+func (inv *Inventory) Path(id string) []string {
+	if m := inv.manifests[id]; m != nil {
+		return m.Path()
+	}
+	return nil
+}
+
+// Objects are the names of what a backup has in the bucket: its manifest, and then its tables, of
+// which nobody knows if the manifest cannot be read.
+func (inv *Inventory) Objects(id string) []string {
+	names := []string{format.ManifestName(inv.Region, id)}
+	if m := inv.manifests[id]; m != nil {
+		for t := range m.Tables() {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // GivenUp says whether a plan does not let a manifest make a backup exist: for its own id
 // or for what it builds on.
 func (inv *Inventory) GivenUp(plan *format.Plan, id string) bool {
-	return !plan.Exists(id) || slices.ContainsFunc(inv.paths[id], func(id string) bool { return !plan.Exists(id) })
+	return !plan.Exists(id) || slices.ContainsFunc(inv.Path(id), func(id string) bool { return !plan.Exists(id) })
 }
 
 // checkParent notes that what a delta builds on is not all there; restorable are the
@@ -230,8 +250,8 @@ func (b *Backup) check(ctx context.Context, bucket objstore.Reader, tables map[s
 // it; nil: nobody.
 func (inv *Inventory) Pinned(id string, now time.Time) *catalog.PinStatus {
 	for i, p := range inv.Pins {
-		path, known := inv.paths[p.Backup]
-		builds := slices.Contains(path, id) || !known && id < p.Backup // it may build on anything
+		path := inv.Path(p.Backup)
+		builds := slices.Contains(path, id) || path == nil && id < p.Backup // it may build on anything
 		if p.Holds(now) && (p.Backup == id || builds) {
 			return &inv.Pins[i]
 		}

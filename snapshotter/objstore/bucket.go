@@ -95,12 +95,24 @@ type Thawer interface {
 	Thaw(ctx context.Context, name string, days int) (ready bool, err error)
 }
 
+// Holder tells what the store does not let go. To try does not: where a bucket keeps versions,
+// as one with Object Lock does on AWS, Delete of a locked object succeeds, hides the object
+// behind a marker, and frees nothing.
+type Holder interface {
+	// Holds says for each of the objects what holds it, which is nothing where there is none
+	// of the name. It costs one request if nothing can be locked in the bucket, and one for
+	// each object if something can. [ErrAccess] if the credentials may not ask: then nobody
+	// knows.
+	Holds(ctx context.Context, names []string) ([]Hold, error)
+}
+
 // Bucket is everything that can be done with one bucket.
 type Bucket interface {
 	Reader
 	Creator
 	Deleter
 	Thawer
+	Holder
 
 	// Check proves with one cheap request that the bucket exists and may be
 	// listed. It tells apart [ErrNoBucket], [ErrAccess] and [ErrUnavailable], and

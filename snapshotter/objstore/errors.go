@@ -29,6 +29,7 @@ const (
 	OpDelete   = "delete"
 	OpCheck    = "check"
 	OpThaw     = "thaw"
+	OpHolds    = "look for locks"
 )
 
 // Error says what failed, where and what to try. It matches its Kind and its

@@ -380,6 +380,20 @@ func (f *FaultyBucket) Thaw(ctx context.Context, name string, days int) (bool, e
 	return ready, f.lose(hit, OpThaw, name, err)
 }
 
+// Holds implements [Holder]. It meets the faults of its first object.
+func (f *FaultyBucket) Holds(ctx context.Context, names []string) ([]Hold, error) {
+	first := ""
+	if len(names) > 0 {
+		first = names[0]
+	}
+	hit, err := f.strike(ctx, OpHolds, first)
+	if err != nil {
+		return nil, err
+	}
+	holds, err := f.b.Holds(ctx, names)
+	return holds, f.lose(hit, OpHolds, first, err)
+}
+
 // Check implements [Bucket].
 func (f *FaultyBucket) Check(ctx context.Context) error {
 	hit, err := f.strike(ctx, OpCheck, "")

@@ -30,6 +30,7 @@ type Memory struct {
 	retired    map[string]bool // names once deleted
 	folders    map[string]int  // folder → number of objects below it
 	violations []string
+	retention  time.Duration // of what is created; 0: none
 }
 
 type memoryObject struct {
@@ -37,6 +38,7 @@ type memoryObject struct {
 	modified time.Time
 	archived bool
 	from, to time.Time // when it is readable although it is archived; zero: nobody has asked
+	hold     Hold
 }
 
 var _ Bucket = (*Memory)(nil)
@@ -172,7 +174,11 @@ func (m *Memory) Create(ctx context.Context, name string, body []byte) error {
 			return m.violationLocked(OpCreate, name, fmt.Errorf("its folder %q is an object", folder))
 		}
 	}
-	m.objects[name] = memoryObject{body: bytes.Clone(body), modified: time.Now()}
+	obj := memoryObject{body: bytes.Clone(body), modified: time.Now()}
+	if m.retention > 0 {
+		obj.hold = Hold{Until: obj.modified.Add(m.retention), Mode: "COMPLIANCE"}
+	}
+	m.objects[name] = obj
 	at, _ := slices.BinarySearch(m.names, name)
 	m.names = slices.Insert(m.names, at, name)
 	for folder := range folders(name) {
@@ -191,8 +197,12 @@ func (m *Memory) Delete(ctx context.Context, name string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.objects[name]; !ok {
+	obj, ok := m.objects[name]
+	if !ok {
 		return nil
+	}
+	if obj.hold.Legal || obj.hold.Until.After(time.Now()) {
+		return m.fail(OpDelete, name, ErrAccess, fmt.Errorf("object is locked: it is held %s", obj.hold))
 	}
 	delete(m.objects, name)
 	m.retired[name] = true

@@ -106,6 +106,17 @@ func (p *prefixed) Thaw(ctx context.Context, name string, days int) (bool, error
 	return p.b.Thaw(ctx, p.prefix+name, days)
 }
 
+func (p *prefixed) Holds(ctx context.Context, names []string) ([]Hold, error) {
+	full := make([]string, len(names))
+	for i, name := range names {
+		if err := p.check(OpHolds, name); err != nil {
+			return nil, err
+		}
+		full[i] = p.prefix + name
+	}
+	return p.b.Holds(ctx, full)
+}
+
 func (p *prefixed) Check(ctx context.Context) error { return p.b.Check(ctx) }
 
 func (p *prefixed) String() string { return fmt.Sprintf("%s under %s", p.b, p.prefix) }

@@ -147,6 +147,7 @@ type headInfo struct {
 	Info
 	sha256  string // base64, or empty if the store does not say
 	archive string // the archive that it has sunk to within its class; empty: none
+	hold    Hold
 	restore string // how far the thawing is, in the words of x-amz-restore; empty: nobody has asked
 }
 
@@ -164,6 +165,10 @@ func (s *S3) head(ctx context.Context, op, key string, options ...func(*s3.Optio
 		sha256:  aws.ToString(out.ChecksumSHA256),
 		archive: string(out.ArchiveStatus),
 		restore: aws.ToString(out.Restore),
+		hold: Hold{
+			Until: aws.ToTime(out.ObjectLockRetainUntilDate), Mode: string(out.ObjectLockMode),
+			Legal: out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn,
+		},
 	}, nil
 }
 

@@ -52,6 +52,7 @@ type Verdict struct {
 	Bytes   int64     `json:"bytes"`            // that it has in the bucket
 	Keep    bool      `json:"keep"`
 	Why     string    `json:"why"`
+	Held    *Held     `json:"held,omitempty"` // by Object Lock, and else it would go
 }
 
 // Leftover are tables that no manifest refers to.
@@ -61,6 +62,7 @@ type Leftover struct {
 	Bytes   int64  `json:"bytes"`
 	Keep    bool   `json:"keep"`
 	Why     string `json:"why"`
+	Held    *Held  `json:"held,omitempty"` // by Object Lock, and else they would go
 }
 
 // decision is what to do about an inventory.
@@ -80,9 +82,9 @@ func (d *decision) deletes() (ids []string) {
 	return ids
 }
 
-// judge decides about an inventory. What is above limit stays; no limit: what is
-// too young to raise a floor past it.
-func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string) (*decision, error) {
+// judge decides about an inventory. What is held stays, by its id. What is above limit stays; no
+// limit: what is too young to raise a floor past it.
+func judge(inv *inventory.Inventory, policy Policy, held map[string]*Held, now time.Time, limit string) (*decision, error) {
 	for _, b := range inv.Backups {
 		if b.Manifest == nil {
 			return nil, events.Errorf(events.KindRefused, "nothing is deleted while a manifest cannot be read, since nobody knows what it refers to: %s: %s; "+
@@ -109,7 +111,7 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 		return err != nil || id >= newest.ID || reference.Sub(began) < Grace
 	}
 	d.backups = verdicts(inv, func(b inventory.Backup, n newer) string {
-		return reasonToKeep(policy, b, n, reference, pinned(inv, b.ID, now), tooYoung(b.ID))
+		return reasonToKeep(policy, b, n, reference, pinned(inv, b.ID, now), tooYoung(b.ID), held[b.ID])
 	})
 	d.leftovers = leftovers(inv, func(id string) string {
 		switch {
@@ -117,9 +119,12 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 			return pinned(inv, id, now)
 		case tooYoung(id):
 			return "a backup may still be at work with this id"
+		case held[id] != nil:
+			return held[id].why()
 		}
 		return ""
 	})
+	d.note(held)
 	for _, id := range d.deletes() {
 		d.below = max(d.below, id)
 	}
@@ -131,11 +136,21 @@ func judge(inv *inventory.Inventory, policy Policy, now time.Time, limit string)
 	return d, nil
 }
 
+// note notes what would go if it were not held.
+func (d *decision) note(held map[string]*Held) {
+	for i := range d.backups {
+		d.backups[i].Held = held[d.backups[i].Backup]
+	}
+	for i := range d.leftovers {
+		d.leftovers[i].Held = held[d.leftovers[i].Backup]
+	}
+}
+
 // newer counts the backups that are newer than one and can be restored.
 type newer struct{ all, fulls int }
 
 // reasonToKeep is empty if the backup is to go, unless one that stays builds on it.
-func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Time, pin string, tooYoung bool) string {
+func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Time, pin string, tooYoung bool, held *Held) string {
 	keep, isFull := policy.Full, b.Kind() == format.Full
 	if !isFull {
 		keep = policy.Deltas.of(b.Manifest)
@@ -151,6 +166,8 @@ func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Tim
 		return pin
 	case tooYoung:
 		return fmt.Sprintf("not older than %s: a backup may still be at work", days(Grace))
+	case held != nil:
+		return held.why()
 	}
 	return ""
 }

@@ -9,6 +9,6 @@
 // next one, whoever runs it.
 //
 // Never deleted are: what is above the floor, the newest backup that can be restored,
-// what a running restore has pinned, and what any of these builds on. If a manifest cannot be read, nothing at all
+// what a running restore has pinned, a backup of which Object Lock holds an object, and what any of these builds on. If a manifest cannot be read, nothing at all
 // is deleted, for nobody knows what it refers to.
 package prune

@@ -35,38 +35,72 @@ type Report struct {
 	Late      []string            `json:"late"`     // ids of manifests that make no backup exist: they go too
 	Deleted   []string            `json:"deleted"`  // objects, in order
 	Left      []inventory.Problem `json:"left"`     // objects that could not be deleted
+	Held      []Held              `json:"held"`     // objects that Object Lock holds: else they would go, and what belongs to them
+
+	held map[string]bool // the objects in Held
 }
 
 // Plan says what Run would do, and changes nothing.
-func Plan(ctx context.Context, bucket objstore.Reader, cfg Config) (*Report, error) {
+func Plan(ctx context.Context, bucket interface {
+	objstore.Reader
+	objstore.Holder
+}, cfg Config,
+) (*Report, error) {
+	locks := newLocks(bucket, time.Now())
 	inv, err := inventory.Read(ctx, bucket, cfg.Region)
 	if err != nil {
 		return nil, err
 	}
-	d, err := judge(inv, cfg.Policy, time.Now(), "")
+	d, err := locks.judge(ctx, inv, cfg.Policy, "")
 	if err != nil {
 		return nil, err
 	}
-	report := cfg.report(inv, d)
+	report := cfg.report(inv)
+	report.decided(d)
 	report.DryRun = true
+	if _, err := locks.late(ctx, inv, inv.Late, report); err != nil {
+		return nil, err
+	}
 	gone := d.deletes()
-	report.Segments, err = judgeSegments(ctx, bucket, inv, cfg.Policy.Segment, func(id string) bool { return !slices.Contains(gone, id) }, time.Now())
+	report.Segments, err = judgeSegments(ctx, bucket, locks, inv, cfg.Policy.Segment, func(id string) bool { return !slices.Contains(gone, id) })
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range report.Segments {
+		report.hold(s.Held)
 	}
 	return report, nil
 }
 
-func (cfg Config) report(inv *inventory.Inventory, d *decision) *Report {
+func (cfg Config) report(inv *inventory.Inventory) *Report {
 	return &Report{
-		Region: cfg.Region, Backups: d.backups, Leftovers: d.leftovers, Segments: []Segments{}, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{},
+		Region: cfg.Region, Segments: []Segments{}, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{}, Held: []Held{},
+		held: map[string]bool{},
+	}
+}
+
+func (r *Report) decided(d *decision) {
+	r.Backups, r.Leftovers = d.backups, d.leftovers
+	for _, v := range d.backups {
+		r.hold(v.Held)
+	}
+	for _, l := range d.leftovers {
+		r.hold(l.Held)
+	}
+}
+
+// hold notes what is held, once.
+func (r *Report) hold(h *Held) {
+	if h != nil && !r.held[h.Object] {
+		r.Held = append(r.Held, *h)
+		r.held[h.Object] = true
 	}
 }
 
 // Run deletes what the policy does not keep. What an earlier prune has left half done
 // is done first. With an error comes what has been done so far; the next Run goes on.
 func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, error) {
-	p := &pruner{bucket: bucket, cfg: cfg, deleted: map[string]bool{}}
+	p := &pruner{bucket: bucket, cfg: cfg, locks: newLocks(bucket, time.Now()), deleted: map[string]bool{}}
 	floor, err := catalog.NewestFloor(ctx, bucket, cfg.Region)
 	if err != nil {
 		return nil, err
@@ -79,11 +113,12 @@ func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	d, err := judge(inv, cfg.Policy, time.Now(), "")
+	p.report = cfg.report(inv)
+	d, err := p.locks.judge(ctx, inv, cfg.Policy, "")
 	if err != nil {
 		return nil, err
 	}
-	p.report = cfg.report(inv, d)
+	p.report.decided(d)
 	unplanned := floor != nil && (plan == nil || plan.Number < floor.Number)
 	if !unplanned && d.below == "" {
 		return p.report, p.finish(ctx, plan) // the rest of it, if there is any
@@ -111,6 +146,7 @@ func (p *pruner) finish(ctx context.Context, plan *format.Plan) error {
 type pruner struct {
 	bucket  objstore.Bucket
 	cfg     Config
+	locks   *locks
 	report  *Report
 	deleted map[string]bool
 }
@@ -140,11 +176,11 @@ func (p *pruner) plan(ctx context.Context, floor *format.Floor) (*format.Plan, e
 	if err != nil {
 		return nil, err
 	}
-	d, err := judge(inv, p.cfg.Policy, time.Now(), floor.Below)
+	d, err := p.locks.judge(ctx, inv, p.cfg.Policy, floor.Below)
 	if err != nil {
 		return nil, err
 	}
-	p.report.Backups, p.report.Leftovers = d.backups, d.leftovers
+	p.report.decided(d)
 	plan := &format.Plan{
 		Format: 1, Region: p.cfg.Region, Number: floor.Number, Below: floor.Below,
 		Created: time.Now().UTC().Truncate(time.Millisecond), Software: p.cfg.Software, Owner: newOwner(),
@@ -197,11 +233,15 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 		return events.Errorf(events.KindRefused, "plan %d is not carried out: no backup that can be restored would be left", plan.Number)
 	}
 	now := time.Now()
-	var names []string
+	var ids []string
 	for _, id := range inv.Late {
 		if inv.GivenUp(plan, id) && pinned(inv, id, now) == "" {
-			names = append(names, format.ManifestName(p.cfg.Region, id))
+			ids = append(ids, id)
 		}
+	}
+	names, err := p.locks.late(ctx, inv, ids, p.report)
+	if err != nil {
+		return err
 	}
 	if err := p.delete(ctx, names); err != nil {
 		return err
@@ -250,9 +290,17 @@ func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan, now time.T
 const deletedAtOnce = 1000
 
 // delete deletes objects, which nobody needs any more: so it matters little in which
-// order, and which of them if it is broken off. What the store does not let go, such as
-// objects under Object Lock, is reported and left.
+// order, and which of them if it is broken off. What Object Lock holds is left, and what else the
+// store does not let go; both are reported.
 func (p *pruner) delete(ctx context.Context, names []string) error {
+	if err := p.locks.ask(ctx, names); err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		held := p.locks.first([]string{name})
+		p.report.hold(held)
+		return held != nil
+	})
 	for part := range slices.Chunk(names, deletedAtOnce) {
 		var failed error
 		for i, err := range p.bucket.DeleteAll(ctx, part) {

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,19 +18,21 @@ import (
 // Segments says what becomes of the archive of a shard.
 type Segments struct {
 	Shard  int32  `json:"shard"`
-	Delete int    `json:"delete"` // so many, the oldest
-	Bytes  int64  `json:"bytes"`  // that these have in the bucket
-	Keep   int    `json:"keep"`   // so many
-	From   int64  `json:"from"`   // number of the first that is kept
-	Why    string `json:"why"`    // the others are
+	Delete int    `json:"delete"`         // so many, the oldest
+	Bytes  int64  `json:"bytes"`          // that these have in the bucket
+	Keep   int    `json:"keep"`           // so many
+	From   int64  `json:"from"`           // number of the first that is kept
+	Why    string `json:"why"`            // the others are
+	Held   *Held  `json:"held,omitempty"` // what Object Lock holds: it would go, and what comes behind it
 
-	numbers []int64 // of those that go, ascending
+	names []string // of those that go, ascending
 }
 
 // judgeSegments decides about the archive. It goes by nothing but what backups and
 // segments say: from the oldest backup that a restore to a point in time may have to start from,
 // or that is pinned, everything is kept.
-func judgeSegments(ctx context.Context, bucket objstore.Reader, inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) ([]Segments, error) {
+func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *inventory.Inventory, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
+	now := locks.now
 	base, why := pointsFrom(inv, keep, kept, now)
 	if base == nil {
 		return []Segments{}, nil
@@ -45,7 +48,7 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, inv *inventory.I
 				why = pinned(inv, b.ID, now)
 			}
 		}
-		s, err := cutArchive(ctx, bucket, inv.Region, int32(shard), needed)
+		s, err := cutArchive(ctx, bucket, locks, inv.Region, int32(shard), needed)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +104,7 @@ func lower(v, to events.Vector) (lowered bool) {
 
 // cutArchive finds the segments of a shard that hold nothing behind a vector. The ends of
 // logs only grow from one segment to the next, so that a few headers tell.
-func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, needed events.Vector) (Segments, error) {
+func cutArchive(ctx context.Context, bucket objstore.Reader, locks *locks, r events.Region, shard int32, needed events.Vector) (Segments, error) {
 	s := Segments{Shard: shard}
 	listed, newest, err := segment.List(ctx, bucket, r, shard)
 	if err != nil || len(listed) == 0 {
@@ -129,14 +132,22 @@ func cutArchive(ctx context.Context, bucket objstore.Reader, r events.Region, sh
 	if goes == 0 {
 		s.From = listed[0].Number
 	}
-	for _, at := range listed {
-		if at.Number >= s.From {
-			break
-		}
-		s.numbers = append(s.numbers, at.Number)
+	before, _ := slices.BinarySearchFunc(listed, s.From, func(at segment.Listed, from int64) int { return cmp.Compare(at.Number, from) })
+	var names []string
+	for _, at := range listed[:before] {
+		names = append(names, format.SegmentName(r, shard, at.Number))
+	}
+	if s.Held, err = locks.cut(ctx, names); err != nil {
+		return s, err
+	}
+	if s.Held != nil {
+		names = names[:slices.Index(names, s.Held.Object)]
+		s.Why, s.From = s.Held.why(), listed[len(names)].Number
+	}
+	for _, at := range listed[:len(names)] {
 		s.Bytes += at.Size
 	}
-	s.Delete, s.Keep = len(s.numbers), len(listed)-len(s.numbers)
+	s.names, s.Delete, s.Keep = names, len(names), len(listed)-len(names)
 	return s, nil
 }
 
@@ -155,17 +166,13 @@ func (p *pruner) deleteSegments(ctx context.Context) error {
 			return events.Errorf(events.KindRefused, "no segment is deleted while manifest %s cannot be read: %s", b.Problems[0].Object, b.Problems[0].Error)
 		}
 	}
-	now := time.Now()
-	p.report.Segments, err = judgeSegments(ctx, p.bucket, inv, p.cfg.Policy.Segment, func(string) bool { return true }, now)
+	p.report.Segments, err = judgeSegments(ctx, p.bucket, p.locks, inv, p.cfg.Policy.Segment, func(string) bool { return true })
 	if err != nil {
 		return err
 	}
 	for _, s := range p.report.Segments {
-		var names []string
-		for _, number := range s.numbers {
-			names = append(names, format.SegmentName(p.cfg.Region, s.Shard, number))
-		}
-		if err := p.delete(ctx, names); err != nil {
+		p.report.hold(s.Held)
+		if err := p.delete(ctx, s.names); err != nil {
 			return err
 		}
 	}

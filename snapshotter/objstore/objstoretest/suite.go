@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
@@ -42,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Bucket) {
 		{"Names", names},
 		{"Cancelled", cancelled},
 		{"Thaw", thaw},
+		{"Holds", holds},
 		{"Check", check},
 		{"Probe", probe},
 	} {
@@ -83,6 +85,26 @@ func thaw(t *testing.T, b objstore.Bucket) {
 	}
 	if _, err := b.Thaw(t.Context(), "nothing", 1); !errors.Is(err, objstore.ErrNotFound) {
 		t.Errorf("Thaw of nothing: %v, want ErrNotFound", err)
+	}
+}
+
+// Nothing holds objects that nobody has locked, nor those that are not there.
+func holds(t *testing.T, b objstore.Bucket) {
+	create(t, b, "folder/object", []byte("body"))
+	got, err := b.Holds(t.Context(), []string{"folder/object", "nothing"})
+	if err != nil || len(got) != 2 || got[0] != (objstore.Hold{}) || got[1] != (objstore.Hold{}) || got[0].Holds(time.Now()) {
+		t.Errorf("Holds = %+v, %v", got, err)
+	}
+	if got, err := b.Holds(t.Context(), nil); err != nil || len(got) != 0 {
+		t.Errorf("Holds of nothing = %+v, %v", got, err)
+	}
+	if _, err := b.Holds(t.Context(), []string{"folder/object", "/"}); !errors.Is(err, objstore.ErrInvalid) {
+		t.Errorf("Holds of no name: %v, want ErrInvalid", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Holds(ctx, []string{"folder/object"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Holds of a caller that has gone: %v", err)
 	}
 }
 

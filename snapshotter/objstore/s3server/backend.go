@@ -172,18 +172,3 @@ func (r *rooted) GetBucketVersioning(ctx context.Context, bucket string) (s3resp
 	out, err := r.files.GetBucketVersioning(ctx, *r.path(&bucket))
 	return out, r.fix(err, bucket)
 }
-
-func (r *rooted) GetObjectLockConfiguration(ctx context.Context, bucket string) ([]byte, error) {
-	out, err := r.files.GetObjectLockConfiguration(ctx, *r.path(&bucket))
-	return out, r.fix(err, bucket)
-}
-
-func (r *rooted) GetObjectRetention(ctx context.Context, bucket, object, version string) ([]byte, error) {
-	out, err := r.files.GetObjectRetention(ctx, *r.path(&bucket), object, version)
-	return out, r.fix(err, bucket)
-}
-
-func (r *rooted) GetObjectLegalHold(ctx context.Context, bucket, object, version string) (*bool, error) {
-	out, err := r.files.GetObjectLegalHold(ctx, *r.path(&bucket), object, version)
-	return out, r.fix(err, bucket)
-}

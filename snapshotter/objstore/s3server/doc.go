@@ -15,9 +15,12 @@
 // # What it is not
 //
 //   - Not durable against a power cut: the gateway does not sync files.
-//   - A subset: buckets, objects, multipart uploads and listings. Copying,
-//     versions, policies, ACLs, tags, object lock and lifecycle are answered with
-//     NotImplemented or as unset.
+//   - A subset: buckets, objects, multipart uploads, listings, and Object Lock of
+//     buckets that a client makes with it. Copying, versions, policies, ACLs, tags
+//     and lifecycle are answered with NotImplemented or as unset.
+//   - Without versions, a deletion of a locked object is refused; on AWS it hides the
+//     object behind a marker. A bucket's default retention is not written to its
+//     objects, as AWS does; lock each of them.
 //   - Names are paths: no object can be the folder of another one, no part
 //     between two slashes can exceed 255 bytes, and names under ".sgwtmp/" are
 //     the gateway's own.
