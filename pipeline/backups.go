@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -36,7 +37,8 @@ type Backups struct {
 	FS     vfs.FS                     // of the data directory; nil: the real one
 	Log    *slog.Logger
 
-	cache *catalog.Cache // of manifests, for Status; nil: none
+	cache     *catalog.Cache // of manifests, for Status; nil: none
+	kafkaOpts []kgo.Opt      // of the region's own Kafka; nil: as configured
 }
 
 // newSource is where a region's backups are restored from; given may be nil.
@@ -244,7 +246,8 @@ func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Re
 
 // inBucket are the region's backups.
 func (r *Region) inBucket() (Backups, error) {
-	return Backups{Config: r.cfg, Bucket: r.parts.Bucket, Copies: r.parts.Copies, FS: r.parts.FS, Log: r.log}, r.needBucket()
+	opts, err := r.kafkaOpts(r.cfg.Region)
+	return Backups{Config: r.cfg, Bucket: r.parts.Bucket, Copies: r.parts.Copies, FS: r.parts.FS, Log: r.log, kafkaOpts: opts}, errors.Join(err, r.needBucket())
 }
 
 // ListBackups implements api.Node.

@@ -48,6 +48,8 @@ type beginnings struct {
 
 	renewals *renewals // of shards of this node
 
+	attested func(context.Context) (*attested, error) // what other regions say of their logs
+
 	node    string         // which one this is
 	outside *outsideTables // the tables of backups, where they are; nil: no backups
 }

@@ -113,6 +113,12 @@ func (r *Region) sureShard(partition int32) (*projections.Shard, func()) {
 
 func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events.Origin, held holder, m *checkMetrics, log *slog.Logger) *checker {
 	c := &checker{cfg: cfg, client: client, topics: topics, held: held, metrics: m, log: log}
+	c.judge = divergence.NewJudge(judgeConfig(cfg), localMarks{held}, time.Now())
+	return c
+}
+
+// judgeConfig says whose attestations of which logs are heeded.
+func judgeConfig(cfg *config.Config) divergence.Config {
 	jc := divergence.Config{
 		Origin: cfg.Origin(cfg.Region),
 		Format: func(s events.Stream) uint32 { return formatVersion(cfg.Streams[s].Merge) },
@@ -128,8 +134,7 @@ func newChecker(cfg *config.Config, client *kgo.Client, topics map[string]events
 			}
 		}
 	}
-	c.judge = divergence.NewJudge(jc, localMarks{held}, time.Now())
-	return c
+	return jc
 }
 
 // localMarks asks the region's shards for marks.

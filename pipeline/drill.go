@@ -119,8 +119,29 @@ func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) 
 	if err != nil {
 		return err
 	}
+	if result.Attested, err = b.compareAttested(ctx, scratch); err != nil {
+		return err
+	}
 	result.States = slices.SortedFunc(slices.Values(restored.States), func(x, y events.LogState) int { return x.Log.Compare(y.Log) })
 	return nil
+}
+
+// compareAttested compares restored shards with what other regions have attested, as far as the
+// region's Kafka tells.
+func (b Backups) compareAttested(ctx context.Context, dir string) (string, error) {
+	a, unknown := b.readAttested(ctx)
+	if unknown != nil {
+		return "is unknown: " + unknown.Error(), ctx.Err()
+	}
+	all := make([]int32, b.Config.Partitions)
+	for p := range all {
+		all[p] = int32(p)
+	}
+	g, err := a.ofDir(b.Config, b.files(), b.Log, dir, all)
+	if err != nil {
+		return "", err
+	}
+	return g.String(), g.Err()
 }
 
 // stateTime is when what a plan leads to was the state of the region: the time that was

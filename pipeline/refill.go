@@ -34,8 +34,12 @@ type RefillJob struct {
 	Request   timeline.Request
 	Mirrors   bool // the region's mirrors as well: their origins are lost too, or do not have it all any more
 
-	Planned func(bytes int64) // told once how much will be fetched; may be nil
-	Fetched func(bytes int64) // told of every segment that was written; may be nil
+	ArchiveOnly bool            // also to the newest: what other regions have mirrored behind the archive is left there
+	Without     []events.Region // these are not asked for it
+
+	Planned func(bytes int64)  // told once how much will be fetched; may be nil
+	Fetched func(bytes int64)  // told of every segment that was written; may be nil
+	Taken   func(l events.Log) // told when what a peer had of a log behind the archive is on its way; may be nil
 }
 
 // RefillReport is the file in the data directory that says what Refill did. While it is
@@ -53,6 +57,7 @@ type refillNote struct {
 	Groups  string                        `json:"groups"` // id of the backup whose offsets of consumer groups are written back; empty: none has any
 	Target  string                        `json:"target"`
 	Vector  events.Vector                 `json:"vector"`
+	Peers   events.Vector                 `json:"peers,omitempty"` // logs of which other regions have more than was archived, and up to where
 	Spans   []timeline.Span               `json:"spans"`
 	Configs map[string]map[string]*string `json:"configs"` // topic → name → value of its own; nil: it had none
 	Began   time.Time                     `json:"began"`
@@ -76,7 +81,8 @@ type refilling struct {
 // must have lost them all: topics are made as they are configured, and must be empty. Key,
 // value, headers and timestamps stay as they are, and so do offsets where the archive has
 // every one from 0 on; else the report maps them. Records are not deleted by age or size
-// while that goes on. At the end every topic is read back and its hash chain compared, the
+// while that goes on. If the newest is wanted, the region's own logs are then continued out of the mirrors of other regions, as
+// far as these reach. At the end every topic is read back and its hash chain compared, the
 // links are told what lies where in mirrors, and consumer groups get the offsets back that
 // they had.
 //
@@ -152,17 +158,20 @@ func (r *refilling) begin(ctx context.Context) (err error) {
 		}
 	}
 	r.topics = map[string]events.Stream{}
-	for l := range r.note.Vector {
+	wanted := events.Vector{}
+	maps.Copy(wanted, r.note.Peers)
+	maps.Copy(wanted, r.note.Vector)
+	for l := range wanted {
 		r.topics[topicOf(r.job.Config, l)] = l.Stream
 	}
 	if err := r.makeTopics(ctx); err != nil {
 		return err
 	}
-	had, err := r.ends(ctx)
+	had, err := r.ends(ctx, wanted)
 	if err != nil {
 		return err
 	}
-	for _, l := range slices.SortedFunc(maps.Keys(r.note.Vector), events.Log.Compare) {
+	for _, l := range slices.SortedFunc(maps.Keys(wanted), events.Log.Compare) {
 		topic := topicOf(r.job.Config, l)
 		if had[l] > 0 && !r.resumed {
 			return events.Errorf(events.KindRefused, "topic %s of %s, partition %d holds records up to offset %d; records are written back only into empty topics", topic, r.job.Config.Region, l.Partition, had[l]-1)
@@ -188,14 +197,22 @@ func (r *refilling) plan(ctx context.Context) error {
 		return err
 	}
 	vector, spans, err := t.Archived(ctx, r.job.Request, r.wanted)
-	if err == nil && len(vector) == 0 {
-		err = events.Errorf(events.KindNotFound, "nothing is archived of the logs of %s", cfg.Origin(cfg.Region))
-	}
 	if err != nil {
 		return err
 	}
+	peers := events.Vector{}
+	if r.fromPeers() {
+		found, err := r.askPeers(ctx)
+		if err != nil {
+			return err
+		}
+		peers = ahead(found, vector)
+	}
+	if len(vector) == 0 && len(peers) == 0 {
+		return events.Errorf(events.KindNotFound, "nothing is archived of the logs of %s", cfg.Origin(cfg.Region))
+	}
 	groups, err := t.Groups(ctx, vector, r.wanted)
-	r.note = refillNote{Request: r.job.Request, Mirrors: r.job.Mirrors, Groups: groups, Target: r.job.Request.Target.String(), Vector: vector, Spans: spans, Began: time.Now().UTC()}
+	r.note = refillNote{Request: r.job.Request, Mirrors: r.job.Mirrors, Groups: groups, Target: r.job.Request.Target.String(), Vector: vector, Peers: peers, Spans: spans, Began: time.Now().UTC()}
 	return err
 }
 
@@ -221,9 +238,13 @@ func (r *refilling) all(ctx context.Context) error {
 			}
 		}
 	}
+	if err := r.tails(ctx); err != nil {
+		return err
+	}
 	for _, l := range r.logs {
 		if l.count < l.had {
-			return events.Errorf(events.KindInconsistent, "topic %s, partition %d holds %d records, and only %d are archived up to the target: somebody else has written there", l.topic, l.log.Partition, l.had, l.count)
+			return events.Errorf(events.KindInconsistent, "topic %s, partition %d holds %d records, and only %d are archived up to the target, or mirrored by the regions that were asked: somebody else has written there",
+				l.topic, l.log.Partition, l.had, l.count)
 		}
 	}
 	return nil
@@ -233,7 +254,7 @@ func (r *refilling) all(ctx context.Context) error {
 func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
 	cfg := r.job.Config
 	done := &api.Refilled{
-		Region: cfg.Region, Software: Software, Target: r.note.Target, Vector: r.note.Vector, Logs: []api.RefilledLog{}, Resumed: r.resumed, Began: r.note.Began,
+		Region: cfg.Region, Software: Software, Target: r.note.Target, Vector: events.Vector{}, Logs: []api.RefilledLog{}, Resumed: r.resumed, Began: r.note.Began,
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.logs), events.Log.Compare) {
 		log := r.logs[l]
@@ -244,8 +265,11 @@ func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
 		if chain != log.chain {
 			return nil, events.Errorf(events.KindInconsistent, "topic %s, partition %d: its %d records have the chain %s, those of %s in the archive %s", log.topic, l.Partition, log.count, chain, l, log.chain)
 		}
+		if log.to > 0 {
+			done.Vector[l] = log.to
+		}
 		done.Logs = append(done.Logs, api.RefilledLog{
-			Log: l, Topic: log.topic, Records: log.count, Next: log.to, Chain: chain, Same: log.same(), Runs: log.runs,
+			Log: l, Topic: log.topic, Records: log.count, Next: log.to, Chain: chain, Same: log.same(), Runs: log.runs, Peers: log.peers,
 		})
 	}
 	if err := r.noteMirrors(ctx); err != nil {

@@ -182,11 +182,15 @@ func PlanRefill(ctx context.Context, job RefillJob) (*api.RefillPlan, error) {
 	if err := r.plan(ctx); err != nil {
 		return nil, err
 	}
-	plan := &api.RefillPlan{Region: job.Config.Region, Target: r.note.Target, Vector: r.note.Vector, Topics: []string{}, GroupsOf: r.note.Groups, Groups: []api.PlannedGroup{}}
+	plan := &api.RefillPlan{Region: job.Config.Region, Target: r.note.Target, Vector: r.note.Vector, Topics: []string{}, Peers: []api.PlannedTail{}, GroupsOf: r.note.Groups, Groups: []api.PlannedGroup{}}
 	topics := map[string]bool{}
 	for l := range r.note.Vector {
 		topics[topicOf(job.Config, l)] = true
 		r.logs[l] = &refilledLog{}
+	}
+	for _, l := range slices.SortedFunc(maps.Keys(r.note.Peers), events.Log.Compare) {
+		topics[topicOf(job.Config, l)] = true
+		plan.Peers = append(plan.Peers, api.PlannedTail{Log: l, Archived: r.note.Vector[l], Mirrored: r.note.Peers[l]})
 	}
 	plan.Topics = slices.Sorted(maps.Keys(topics))
 	for _, s := range r.note.Spans {

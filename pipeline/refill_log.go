@@ -22,6 +22,7 @@ type refilledLog struct {
 	next    int64 // offset of the log
 	chain   events.Digest
 	runs    []api.RefillRun
+	peers   []api.RefillPeer // what other regions have of it; of those that were asked
 	chainOf func(events.Digest, *kgo.Record) events.Digest
 }
 

@@ -87,7 +87,7 @@ func TestRefillMirrors(t *testing.T) {
 		a.lose()
 
 		job := a.refillJob()
-		job.Mirrors = true
+		job.Mirrors, job.Without = true, []events.Region{west}
 		done, err := pipeline.Refill(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +172,7 @@ func TestRefillMirrorsMapped(t *testing.T) {
 		b.down()
 		a.lose()
 		job := a.refillJob()
-		job.Mirrors = true
+		job.Mirrors, job.Without = true, []events.Region{west}
 		done, err := pipeline.Refill(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)

@@ -66,7 +66,7 @@ func (r *refilling) missing(found kadm.Metadata) (missing []string, err error) {
 
 // ends is how many records are in the topics. One that has lost records at its beginning
 // is refused.
-func (r *refilling) ends(ctx context.Context) (events.Vector, error) {
+func (r *refilling) ends(ctx context.Context, wanted events.Vector) (events.Vector, error) {
 	starts, err := r.admin.ListStartOffsets(ctx, r.names()...)
 	if err == nil {
 		err = starts.Error()
@@ -82,7 +82,7 @@ func (r *refilling) ends(ctx context.Context) (events.Vector, error) {
 		return nil, fmt.Errorf("where topics of %s end: %w", r.job.Config.Region, err)
 	}
 	ends := events.Vector{}
-	for l := range r.note.Vector {
+	for l := range wanted {
 		topic := topicOf(r.job.Config, l)
 		start, _ := starts.Lookup(topic, l.Partition)
 		end, ok := listed.Lookup(topic, l.Partition)

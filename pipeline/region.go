@@ -172,6 +172,13 @@ func (r *Region) takeDir() (err error) {
 
 func (r *Region) beginnings() *beginnings {
 	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log, node: r.name, renewals: r.renewals}
+	b.attested = func(ctx context.Context) (*attested, error) {
+		opts, err := r.kafkaOpts(r.cfg.Region)
+		if err != nil {
+			return nil, err
+		}
+		return readAttested(ctx, r.cfg, opts)
+	}
 	if r.parts.Bucket != nil {
 		b.bucket, b.outside = r.parts.Bucket, newOutsideTables(r.cfg, r.parts.Bucket, nil)
 	}

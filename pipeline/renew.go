@@ -30,7 +30,7 @@ func (b *beginnings) prepareRenewal(ctx context.Context, p int32) (done bool, er
 	if !is || note.Moved {
 		return true, nil
 	}
-	if b.isPrepared(p, note) {
+	if note.Compared && b.isPrepared(p, note) {
 		return false, nil
 	}
 	err = b.bringAside(ctx, p, note)
@@ -127,8 +127,32 @@ func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.renewals.change(p, func(n *renewal) { n.Backup = done.Backup })
+	err = b.agreed(ctx, p, note, func(a *attested) (*api.Agreement, error) {
+		return a.ofDir(b.cfg, b.fs, b.log, b.renewals.aside(p), []int32{p})
+	})
+	if err != nil {
+		return errors.Join(err, b.fs.RemoveAll(b.renewals.aside(p)))
+	}
+	_, err = b.renewals.change(p, func(n *renewal) { n.Backup, n.Compared = done.Backup, true })
 	return err
+}
+
+// agreed refuses a new state that is not the one that other regions have attested, unless an operator takes it
+// all the same.
+func (b *beginnings) agreed(ctx context.Context, p int32, note renewal, compare func(*attested) (*api.Agreement, error)) error {
+	a, err := b.attested(ctx)
+	if err != nil {
+		return err
+	}
+	g, err := compare(a)
+	if err != nil {
+		return err
+	}
+	b.renewals.tell(p, func(at *renewalProgress) { at.agrees = g })
+	if err := g.Err(); err != nil && !note.AcceptDiverged {
+		return fmt.Errorf("shard %d: %w; take another backup, or this one all the same: --accept-diverged", p, err)
+	}
+	return nil
 }
 
 // referAside makes a state aside whose tables stay in the bucket.
@@ -142,7 +166,10 @@ func (b *beginnings) referAside(ctx context.Context, m *format.Manifest, p int32
 	if err := b.referTo(ctx, m, p, t); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(work))
 	}
-	if _, err := b.renewals.change(p, func(n *renewal) { n.Backup = m.ID }); err != nil {
+	if err := b.agreed(ctx, p, note, func(a *attested) (*api.Agreement, error) { return a.ofStates(m.Shards[p].States), nil }); err != nil {
+		return errors.Join(err, b.fs.RemoveAll(work))
+	}
+	if _, err := b.renewals.change(p, func(n *renewal) { n.Backup, n.Compared = m.ID, true }); err != nil {
 		return err
 	}
 	report := api.Restored{Region: b.cfg.Region, Software: Software, Lineage: note.Lineage.ID, Backup: m.ID, Shards: []int32{p}}
@@ -230,7 +257,7 @@ func (b *beginnings) renewed(ctx context.Context, p int32, damaged bool) (began 
 		if err := b.forget(p); err != nil {
 			return began, false, err
 		}
-		if note, err = b.renewals.change(p, func(n *renewal) { n.Moved, n.Damaged = false, append(n.Damaged, n.Backup) }); err != nil {
+		if note, err = b.renewals.change(p, func(n *renewal) { n.Moved, n.Compared, n.Damaged = false, false, append(n.Damaged, n.Backup) }); err != nil {
 			return began, false, err
 		}
 	}

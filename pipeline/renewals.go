@@ -21,14 +21,17 @@ import (
 // anything is done. The new state is made aside, and the old one kept until the new one is
 // proved.
 type renewal struct {
-	Request timeline.Request    `json:"request"` // of this shard alone
-	Backup  string              `json:"backup"`  // that it begins with; empty: that is not known yet
-	Damaged []string            `json:"damaged"` // backups that could not be used
-	Lineage projections.Lineage `json:"lineage"`
-	Began   time.Time           `json:"began"`
-	Moved   bool                `json:"moved"`  // the new state is in the place of the old one
-	Until   events.Vector       `json:"until"`  // where the old one was
-	Proved  bool                `json:"proved"` // and it has come to there; the old one is deleted
+	Request  timeline.Request    `json:"request"` // of this shard alone
+	Backup   string              `json:"backup"`  // that it begins with; empty: that is not known yet
+	Damaged  []string            `json:"damaged"` // backups that could not be used
+	Lineage  projections.Lineage `json:"lineage"`
+	Began    time.Time           `json:"began"`
+	Compared bool                `json:"compared,omitempty"` // with what other regions have attested
+	Moved    bool                `json:"moved"`              // the new state is in the place of the old one
+	Until    events.Vector       `json:"until"`              // where the old one was
+	Proved   bool                `json:"proved"`             // and it has come to there; the old one is deleted
+
+	AcceptDiverged bool `json:"accept_diverged,omitempty"`
 }
 
 // renewals are those of a node. They are safe for concurrent use.
@@ -49,6 +52,7 @@ type renewals struct {
 // renewalProgress is what is known of a renewal besides.
 type renewalProgress struct {
 	bytes, fetched int64
+	agrees         *api.Agreement
 	err            error
 	failed         bool
 	last           renewal // of one that has failed
@@ -101,7 +105,7 @@ func (n *renewals) of(p int32) (note renewal, is bool) {
 
 // begin notes that a shard is to be restored. One that is restored to the same already
 // goes on.
-func (n *renewals) begin(p int32, req timeline.Request) error {
+func (n *renewals) begin(p int32, req timeline.Request, acceptDiverged bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if was, is := n.notes[p]; is && !was.Proved {
@@ -113,7 +117,7 @@ func (n *renewals) begin(p int32, req timeline.Request) error {
 	if err := n.sweep(p); err != nil {
 		return err
 	}
-	note := renewal{Request: req, Damaged: []string{}, Lineage: newLineage(""), Began: time.Now().UTC(), Until: events.Vector{}}
+	note := renewal{Request: req, Damaged: []string{}, Lineage: newLineage(""), Began: time.Now().UTC(), Until: events.Vector{}, AcceptDiverged: acceptDiverged}
 	if err := n.write(p, note); err != nil {
 		return err
 	}
@@ -196,7 +200,7 @@ func (n *renewals) status(p int32, shard *openShard) *api.ShardRestore {
 	}
 	s := &api.ShardRestore{
 		Target: describeTarget(note.Request), Backup: note.Backup, Lineage: note.Lineage.ID, Began: note.Began,
-		Step: stepOf(note, at, shard), Bytes: at.bytes, Fetched: at.fetched, Until: note.Until, Damaged: note.Damaged,
+		Step: stepOf(note, at, shard), Bytes: at.bytes, Fetched: at.fetched, Until: note.Until, Damaged: note.Damaged, Agrees: at.agrees,
 	}
 	if at.err != nil {
 		s.Error = at.err.Error()

@@ -146,7 +146,11 @@ func (r *Region) PlanRestore(ctx context.Context, p api.PlanRestoreParams) (*tim
 	if err := r.needBucket(); err != nil {
 		return nil, err
 	}
-	return PlanRestore(ctx, RestoreJob{Config: r.cfg, Bucket: r.parts.Bucket, Request: p.Request})
+	b, err := r.inBucket()
+	if err != nil {
+		return nil, err
+	}
+	return b.PlanRestore(ctx, p)
 }
 
 // Restore implements api.Node: it restores beside the running state.

@@ -55,7 +55,7 @@ func (r *Region) RestoreShards(ctx context.Context, p api.RestoreShardsParams) (
 	for _, shard := range own {
 		req := p.Request
 		req.Shards = []int32{shard}
-		if err := r.renewals.begin(shard, req); err != nil {
+		if err := r.renewals.begin(shard, req, p.AcceptDiverged); err != nil {
 			return nil, err
 		}
 		if at := r.renewals.status(shard, nil); at != nil {

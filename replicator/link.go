@@ -146,7 +146,7 @@ func (l *Link) run(ctx context.Context, from int) error {
 		return err
 	}
 	defer dest.close()
-	book, err := l.openLedger(ctx, l.dest, l.cfg.Destination)
+	book, err := openLedger(ctx, l.dest, l.cfg.Origin, l.cfg.Destination)
 	if err != nil {
 		return err
 	}
@@ -184,12 +184,12 @@ func (l *Link) run(ctx context.Context, from int) error {
 	return context.Cause(ctx)
 }
 
-// openLedger opens the link topic of a region that mirrors the origin.
-func (l *Link) openLedger(ctx context.Context, opts []kgo.Opt, region events.Region) (*ledger.Ledger, error) {
+// openLedger opens the link topic of a region that mirrors an origin.
+func openLedger(ctx context.Context, opts []kgo.Opt, origin events.Origin, region events.Region) (*ledger.Ledger, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	book, err := ledger.Open(ctx, append(slices.Clone(opts), kgo.MetadataMinAge(metadataMinAge)), ledger.Config{
-		Topic: LinkTopic, Link: linkName(l.cfg.Origin, region), Instance: newInstance(), Replication: -1,
+		Topic: LinkTopic, Link: linkName(origin, region), Instance: newInstance(), Replication: -1,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("link topic %s of %s: %w", LinkTopic, region, err)
@@ -204,7 +204,7 @@ func (l *Link) openRelay(ctx context.Context, from int) (*relaying, error) {
 		return nil, nil
 	}
 	peer := l.cfg.Relays[from]
-	book, err := l.openLedger(ctx, peer.Opts, peer.Region)
+	book, err := openLedger(ctx, peer.Opts, l.cfg.Origin, peer.Region)
 	if err != nil {
 		return nil, err
 	}

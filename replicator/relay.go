@@ -180,15 +180,7 @@ func (m *mover) findRelayed(ctx context.Context, todo []*locating) error {
 		return fmt.Errorf("producers of %s: %w", m.source.name, err)
 	}
 	for _, l := range todo {
-		l.f.until = l.f.sourceEnd
-		producer, proposed := m.relay.book.Producer(l.partition.ledger())
-		d := described[l.log].Partitions[l.num]
-		if state, ok := d.ActiveProducers[producer.ID]; ok && proposed && state.LastSequence >= 0 {
-			peer := findings{mirrorEnd: l.f.sourceEnd, lastSequence: state.LastSequence}
-			if !peer.ahead() {
-				l.f.until = l.f.sourceEnd - peer.extra()
-			}
-		}
+		l.f.until = written(m.relay.book, l.partition.ledger(), l.f.sourceEnd, described[l.log].Partitions[l.num].ActiveProducers)
 		m.translateRelayed(l)
 	}
 	return nil
@@ -197,15 +189,9 @@ func (m *mover) findRelayed(ctx context.Context, todo []*locating) error {
 // translateRelayed makes offsets of the log of what was found of a peer's mirror.
 func (m *mover) translateRelayed(l *locating) {
 	key := l.partition.ledger()
-	for _, plan := range m.relay.book.Plans(key) {
-		l.f.until = min(l.f.until, plan.Dest) // it may be there, but its offsets do not count yet
-	}
 	l.peer = m.relay.book.Map(key)
 	start, _ := l.peer.Source(l.f.sourceStart)
-	end := origin(l.peer, l.f.until)
-	if r := m.relay.book.Reached(key); r.Dest == l.f.until {
-		end = max(end, r.Source)
-	}
+	end := upTo(m.relay.book, key, l.peer, l.f.until)
 	next, mapped := l.f.next()
 	if mapped && next < start && !(l.f.fresh && l.f.mirrorEnd == 0) {
 		// The origin may have it, or another peer.

@@ -44,7 +44,7 @@ func (t *tool) restorePlanCommand() *cobra.Command {
 				return err
 			}
 			plan, err := ask(ctx, b, func(own pipeline.Backups) (*timeline.Plan, error) {
-				return pipeline.PlanRestore(ctx, pipeline.RestoreJob{Config: own.Config, Bucket: own.Bucket, Opener: own.Opener, Log: own.Log, Request: req})
+				return own.PlanRestore(ctx, api.PlanRestoreParams{Request: req})
 			}, func(client *api.Client) (*timeline.Plan, error) {
 				return client.PlanRestore(ctx, api.PlanRestoreParams{Request: req})
 			})
@@ -66,7 +66,11 @@ func restorePlanTable(w io.Writer, p *timeline.Plan) error {
 	if p.Base != "" {
 		base = fmt.Sprintf("backup %s, begun at %s", p.Base, p.Created.Format(time.RFC3339))
 	}
-	fmt.Fprintf(w, "It begins with %s.\n\n", base)
+	fmt.Fprintf(w, "It begins with %s.\n", base)
+	if p.Attested != "" {
+		fmt.Fprintf(w, "Compared with what other regions have attested, that backup %s\n", p.Attested)
+	}
+	fmt.Fprintln(w)
 	var rows [][]string
 	for _, s := range p.Shards {
 		segments := "none"

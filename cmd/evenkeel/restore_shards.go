@@ -17,13 +17,16 @@ import (
 
 func (t *tool) restoreShardsCommand() *cobra.Command {
 	var target targetFlags
-	var noWait bool
+	var noWait, accept bool
 	c := &cobra.Command{
 		Use:   "shards [--shards 3,5] [--backup ID | --to-time T | --to-vector V]",
 		Short: "Have shards of the running region begin anew with a backup, and replay their logs",
 		Long: `Have shards of the running region begin anew with a backup: the newest that is whole, or what a flag says.
 This heals a state that is broken, or that has diverged though its records are the same ("evenkeel check",
-layer fold). If the newest backups were made of the wrong state, name one from before.
+layer fold). Before it is put in place it is compared with what other regions have attested of their logs, at
+all offsets of which both know: a backup that was made of the wrong state is refused, and without a target the
+newest one that agrees is taken. Of the region's own logs nobody else attests anything; if these are wrong, name
+a backup from before.
 
 The node that owns a shard fetches and proves the new state beside the old one, which serves meanwhile, and
 then puts it in its place; the logs are replayed from there. Of a large shard (restore.instant_from_bytes) the
@@ -46,7 +49,7 @@ new state is in its place, the command has to be given again; given twice it doe
 			if err != nil {
 				return err
 			}
-			begun, err := client.RestoreShards(c.Context(), api.RestoreShardsParams{Request: req})
+			begun, err := client.RestoreShards(c.Context(), api.RestoreShardsParams{Request: req, AcceptDiverged: accept})
 			if err != nil {
 				return err
 			}
@@ -60,6 +63,7 @@ new state is in its place, the command has to be given again; given twice it doe
 	}
 	target.add(c)
 	_ = c.Flags().MarkHidden("streams")
+	c.Flags().BoolVar(&accept, "accept-diverged", false, "also a state that is not the one that other regions have attested")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "only begin; evenkeel shards says how far it is")
 	return c
 }
@@ -149,6 +153,9 @@ func restoringText(r *api.ShardRestore) string {
 	}
 	if r.Backup != "" {
 		text += ", out of backup " + r.Backup
+	}
+	if r.Agrees != nil {
+		text += ", which " + r.Agrees.String()
 	}
 	if r.Error != "" {
 		text += ": " + r.Error

@@ -11,7 +11,7 @@ type Refilled struct {
 	Region   events.Region `json:"region"`
 	Software string        `json:"software"`
 	Target   string        `json:"target"` // as it was asked for
-	Vector   events.Vector `json:"vector"` // that it meant, of the region's own logs
+	Vector   events.Vector `json:"vector"` // up to where each log was written back
 	Logs     []RefilledLog `json:"logs"`
 	Resumed  bool          `json:"resumed"`
 
@@ -42,8 +42,16 @@ type RefillPlan struct {
 	Segments int64          `json:"segments"`
 	Bytes    int64          `json:"bytes"`
 	Records  int64          `json:"records"`            // about
+	Peers    []PlannedTail  `json:"peers"`              // what would be taken from other regions
 	GroupsOf string         `json:"groups_of,omitzero"` // as in Refilled
 	Groups   []PlannedGroup `json:"groups"`
+}
+
+// PlannedTail is a log of which another region has mirrored more than was archived.
+type PlannedTail struct {
+	Log      events.Log `json:"log"`
+	Archived int64      `json:"archived"` // up to this offset of the log
+	Mirrored int64      `json:"mirrored"` // up to this one
 }
 
 // PlannedGroup is a consumer group whose offsets would be given back.
@@ -61,6 +69,16 @@ type RefilledLog struct {
 	Chain   events.Digest `json:"chain"`          // of the records, read back from the topic, under the offsets of the log
 	Same    bool          `json:"same_offsets"`   // each record has the offset that it had
 	Runs    []RefillRun   `json:"runs,omitempty"` // where records have come to lie
+	Peers   []RefillPeer  `json:"peers,omitempty"`
+}
+
+// RefillPeer is another region that has mirrored a log.
+type RefillPeer struct {
+	Region   events.Region `json:"region"`
+	From     int64         `json:"from"`     // it has it from this offset of the log on
+	Next     int64         `json:"next"`     // up to this one
+	Compared int64         `json:"compared"` // so many of the last archived records with its mirror's, and they are the same
+	Took     int64         `json:"took"`     // so many records behind the archive came from it
 }
 
 // RefillRun are records one behind the other, in the log and in the topic.

@@ -12,6 +12,9 @@ import (
 // state, to begin with that of a backup, and to replay their logs from there.
 type RestoreShardsParams struct {
 	Request timeline.Request `json:"request,omitzero"` // without a target: the newest backup that is whole
+
+	// AcceptDiverged takes a state also if it is not the one that other regions have attested.
+	AcceptDiverged bool `json:"accept_diverged,omitempty"`
 }
 
 // RestoringShards are shards whose restore was begun, or goes on.
@@ -48,6 +51,7 @@ type ShardRestore struct {
 	Left    int64         `json:"left,omitempty"`    // records to be replayed up to there
 	Error   string        `json:"error,omitempty"`   // why it does not go on at present, or at all
 	Damaged []string      `json:"damaged,omitempty"` // backups that could not be used
+	Agrees  *Agreement    `json:"agrees,omitempty"`  // with what other regions have attested; nil: that is not known yet
 }
 
 // RestoreShards has shards of the node's region restored while it runs.

@@ -33,8 +33,9 @@ type Trial struct {
 	StateTime   time.Time         `json:"state_time"`      // when the restored state was that of the region, UTC; zero: unknown
 	Bytes       int64             `json:"bytes"`           // fetched
 	TookSeconds float64           `json:"took_seconds"`
-	States      []events.LogState `json:"states"`         // proved; none if it failed
-	Error       string            `json:"error,omitzero"` // why it failed; empty: it is proved
+	States      []events.LogState `json:"states"`            // proved; none if it failed
+	Attested    string            `json:"attested,omitzero"` // how they compare with what other regions have attested, for people
+	Error       string            `json:"error,omitzero"`    // why it failed; empty: it is proved
 }
 
 // Proved is when the newest state that the drill has proved was that of the region;

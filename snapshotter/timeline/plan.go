@@ -19,14 +19,19 @@ type Plan struct {
 	Streams []events.Stream `json:"streams,omitzero"`      // none: all
 	Base    string          `json:"base,omitzero"`         // the backup to begin with; empty: with nothing
 	Created time.Time       `json:"base_created,omitzero"` // of that backup
-	Shards  []ShardPlan     `json:"shards"`
-	Objects int64           `json:"objects"`
-	Bytes   int64           `json:"bytes"`   // of all objects
-	Records int64           `json:"records"` // to be folded, about
-	Seconds float64         `json:"expected_seconds"`
-	Rates   Rates           `json:"rates"`   // from which that follows
-	Classes []ClassPlan     `json:"classes"` // of storage, in which the objects are
-	Lacks   []string        `json:"lacks"`   // what will not be there, as far as is known
+
+	// Attested says, for people, how that backup's states compare with what other regions have
+	// attested at the same offsets; empty: nobody has looked.
+	Attested string `json:"attested,omitzero"`
+
+	Shards  []ShardPlan `json:"shards"`
+	Objects int64       `json:"objects"`
+	Bytes   int64       `json:"bytes"`   // of all objects
+	Records int64       `json:"records"` // to be folded, about
+	Seconds float64     `json:"expected_seconds"`
+	Rates   Rates       `json:"rates"`   // from which that follows
+	Classes []ClassPlan `json:"classes"` // of storage, in which the objects are
+	Lacks   []string    `json:"lacks"`   // what will not be there, as far as is known
 
 	Chain catalog.Chain `json:"-"` // of the base; empty: there is none
 }
