@@ -48,7 +48,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 		Use:   "kafka --config FILE [--to-time T | --to-vector V | --to-offset LOG@OFFSET]",
 		Short: "Write the archived records of the region's logs, and the offsets of its consumer groups, back into its empty Kafka",
 		Long:  restoreKafkaLong,
-		Args: cli.Args(cobra.NoArgs),
+		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if target.backup != "" || target.base != "" {
 				return events.Errorf(events.KindInvalid, "backups hold no records: give a time, offsets or a vector")
