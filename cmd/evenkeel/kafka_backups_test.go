@@ -233,14 +233,12 @@ func (d *deployment) verified(region events.Region, bucket, config string) {
 	}
 }
 
-// lockOne locks a table of a backup that would be deleted, and returns its name.
+// lockOne locks the last of a shard's segments that would be deleted, and returns its name.
 func (d *deployment) lockOne(bucket string, dry prune.Report) (name string) {
 	d.t.Helper()
-	for _, v := range dry.Backups {
-		for object := range d.objects(bucket, "/tables/"+v.Backup) {
-			if !v.Keep && name == "" {
-				name = object
-			}
+	for _, s := range dry.Segments {
+		if s.Delete > 1 {
+			name = format.SegmentName(dry.Region, s.Shard, s.From-1)
 		}
 	}
 	key, secret := d.s3.Credentials()
@@ -277,10 +275,8 @@ func (d *deployment) pruned(region events.Region, bucket, config string, last po
 	}
 	report := decoded[prune.Report](d, region, "backup", "prune", "--yes")
 	after := d.objects(bucket, "/tables/", "/manifests/", "/segments/")
-	for name, body := range before {
-		if id, ok := format.ParseTableName(region, held); ok && strings.Contains(name, id) && !bytes.Equal(after[name], body) {
-			d.t.Errorf("%s of a backup that is held is gone", name)
-		}
+	if !bytes.Equal(after[held], before[held]) || len(report.Held) != 1 || len(report.Left) > 0 {
+		d.t.Errorf("%s is locked, and is gone or was tried: held %+v, left %+v", held, report.Held, report.Left)
 	}
 	for _, name := range report.Deleted {
 		if _, there := after[name]; there {
