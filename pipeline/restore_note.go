@@ -62,7 +62,7 @@ func writeFile(fs vfs.FS, path string, text []byte) error {
 		return err
 	}
 	_, err = f.Write(text)
-	if err := errors.Join(err, syncedFile{f}.Close()); err != nil {
+	if err := errors.Join(err, (&syncedFile{File: f}).Close()); err != nil {
 		return err
 	}
 	if err := fs.Rename(fresh, path); err != nil {

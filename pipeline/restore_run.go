@@ -18,9 +18,6 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
-// restoreShards is how many shards are restored at once.
-const restoreShards = 2
-
 // restoring is a restore under way. What it has done is noted in files below work, each
 // written once it is on disk: restore.json says what is restored and how, shard-NNNN.json
 // how far a shard is, and state becomes the state directory.
@@ -147,7 +144,7 @@ func (r *restoring) setTarget() {
 func (r *restoring) all(ctx context.Context) (err error) {
 	do := func() error {
 		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(restoreShards)
+		g.SetLimit(restore.Shards())
 		for _, shard := range r.plan().Shards {
 			g.Go(func() error { return r.shard(ctx, shard.Span) })
 		}

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,17 +52,23 @@ func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return syncedFile{f}, nil
+	return &syncedFile{File: f}, nil
 }
 
 // syncedFile is on disk once it is closed.
-type syncedFile struct{ vfs.File }
+type syncedFile struct {
+	vfs.File
+	scratch []byte
+}
 
 // Write keeps the promise of io.Writer to leave p as it is: a vfs.File may change
-// it, and the same bytes are hashed.
-func (f syncedFile) Write(p []byte) (int, error) { return f.File.Write(bytes.Clone(p)) }
+// it.
+func (f *syncedFile) Write(p []byte) (int, error) {
+	f.scratch = append(f.scratch[:0], p...)
+	return f.File.Write(f.scratch)
+}
 
-func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
+func (f *syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
 
 // Finish implements restore.Target.
 func (t *stateTarget) Finish(ctx context.Context, shard format.Shard, layers [][]int) error {

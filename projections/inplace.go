@@ -203,7 +203,7 @@ func (s *Shard) Hydrate(ctx context.Context) error {
 			return s.hydrateError(err)
 		}
 	}
-	if _, err := s.verifyWhile(ctx); err != nil {
+	if _, err := s.verifyWhile(ctx, 1); err != nil {
 		return s.hydrateError(err)
 	}
 	if err := removeInPlace(s.cfg.FS, s.cfg.Dir); err != nil {

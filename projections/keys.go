@@ -95,13 +95,25 @@ func appendEntityPrefix(b []byte, stream events.Stream, prefix string) []byte {
 // splitSliceKey takes a slice's key apart; entity is the part that
 // appendEntityKey makes.
 func splitSliceKey(k []byte) (stream events.Stream, key string, entity []byte, origin events.Origin, err error) {
-	if len(k) > 0 && k[0] == prefixSlice {
-		if name, text, ok := bytes.Cut(k[1:], []byte{0x00}); ok {
-			if key, rest, ok := escape.Cut(text); ok {
-				origin, err = events.ParseOrigin(string(rest))
-				return events.Stream(name), key, k[:len(k)-len(rest)], origin, err
-			}
-		}
+	name, key, rest, ok := cutSliceKey(k)
+	if !ok {
+		return "", "", nil, events.Origin{}, notSliceKey(k)
 	}
-	return "", "", nil, events.Origin{}, fmt.Errorf("key %q is no slice's", k)
+	origin, err = events.ParseOrigin(string(rest))
+	return events.Stream(name), key, k[:len(k)-len(rest)], origin, err
 }
+
+// cutSliceKey is splitSliceKey without reading what the parts say.
+func cutSliceKey(k []byte) (stream []byte, key string, origin []byte, ok bool) {
+	if len(k) == 0 || k[0] != prefixSlice {
+		return nil, "", nil, false
+	}
+	stream, text, ok := bytes.Cut(k[1:], []byte{0x00})
+	if !ok {
+		return nil, "", nil, false
+	}
+	key, origin, ok = escape.Cut(text)
+	return stream, key, origin, ok
+}
+
+func notSliceKey(k []byte) error { return fmt.Errorf("key %q is no slice's", k) }

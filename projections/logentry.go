@@ -157,6 +157,12 @@ func (m *logMeta) remove(changes *digest.Changes, slice *touched) {
 	changes.Remove(slice.bucket, slice.hash, size)
 }
 
+// merge takes what others have added up of the log into the sums and counts.
+func (m *logMeta) merge(other *logMeta) {
+	m.sum, m.aside = m.sum.Add(other.sum), m.aside.Add(other.aside)
+	m.keys, m.bytes, m.parked = m.keys+other.keys, m.bytes+other.bytes, m.parked+other.parked
+}
+
 // addParked takes a parked record, as the database holds it, into the sums and
 // counts.
 func (m *logMeta) addParked(h *digest.Hasher, dbKey, value []byte) {

@@ -1,13 +1,16 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/digest"
@@ -36,24 +39,53 @@ func (e *DriftError) Error() string {
 }
 
 // Verify recomputes what the database says of each log from what is at rest
-// and reports the logs that differ. It reads one snapshot and disturbs nobody.
-func (s *Shard) Verify() ([]events.LogState, error) { return s.verifyWhile(context.Background()) }
+// and reports the logs that differ. It reads one snapshot and disturbs nobody, but that
+// it takes all processors.
+func (s *Shard) Verify() ([]events.LogState, error) {
+	return s.verifyWhile(context.Background(), runtime.GOMAXPROCS(0))
+}
 
-// verifyWhile is Verify, until the context ends.
-func (s *Shard) verifyWhile(ctx context.Context) ([]events.LogState, error) {
+// verifyWhile is Verify, until the context ends, in so many parts at a time.
+func (s *Shard) verifyWhile(ctx context.Context, parts int) ([]events.LogState, error) {
+	bounds, err := s.bounds(parts)
+	if err != nil {
+		return nil, err
+	}
 	snapshot := s.db.NewSnapshot()
-	states, err := verify(ctx, snapshot, s.cfg.Rules, s.cfg.Partition)
+	states, err := verify(ctx, snapshot, bounds, s.cfg.Rules, s.cfg.Partition)
 	return states, errors.Join(err, snapshot.Close())
+}
+
+// bounds are keys that divide what is in the database's tables into so many parts of
+// about the same size, or into fewer.
+func (s *Shard) bounds(parts int) (bounds [][]byte, err error) {
+	levels, err := s.db.SSTables()
+	if err != nil {
+		return nil, err
+	}
+	tables := slices.Concat(levels...)
+	slices.SortFunc(tables, func(a, b pebble.SSTableInfo) int { return bytes.Compare(a.Smallest.UserKey, b.Smallest.UserKey) })
+	var all, before uint64
+	for _, t := range tables {
+		all += t.Size
+	}
+	for _, t := range tables {
+		if before*uint64(parts) >= all*uint64(len(bounds)+1) {
+			bounds = append(bounds, bytes.Clone(t.Smallest.UserKey))
+		}
+		before += t.Size
+	}
+	return bounds, nil
 }
 
 // verify recomputes digests and counts and compares them with those recorded.
 // It returns the recorded states; the error joins a DriftError per log.
-func verify(ctx context.Context, r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) ([]events.LogState, error) {
+func verify(ctx context.Context, r pebble.Reader, bounds [][]byte, rules map[events.Stream]merge.Rule, partition int32) ([]events.LogState, error) {
 	stored, err := readLogs(r, partition)
 	if err != nil {
 		return nil, err
 	}
-	found, err := recount(ctx, r, rules, partition)
+	found, err := recount(ctx, r, bounds, rules, partition)
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +109,17 @@ func verify(ctx context.Context, r pebble.Reader, rules map[events.Stream]merge.
 
 // recounter adds up slices and parked records by log.
 type recounter struct {
-	rules     map[events.Stream]merge.Rule
 	partition int32
+	streams   map[events.Stream]*recountedStream
 	logs      map[events.Log]*recounted
 	hasher    digest.Hasher
+}
+
+// recountedStream is a stream that there are slices of.
+type recountedStream struct {
+	name events.Stream
+	rule merge.Rule
+	logs map[string]*recounted // by the text of the origin
 }
 
 // recounted is what is at rest of one log.
@@ -90,20 +129,60 @@ type recounted struct {
 	buckets digest.Buckets
 }
 
-// recount reads everything.
-func recount(ctx context.Context, r pebble.Reader, rules map[events.Stream]merge.Rule, partition int32) (found *recounter, err error) {
-	it, err := r.NewIter(nil)
-	if err != nil {
+// recount reads everything, the parts between the bounds at the same time.
+func recount(ctx context.Context, r pebble.Reader, bounds [][]byte, rules map[events.Stream]merge.Rule, partition int32) (*recounter, error) {
+	parts := make([]*recounter, len(bounds)+1)
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range parts {
+		var span pebble.IterOptions
+		if i > 0 {
+			span.LowerBound = bounds[i-1]
+		}
+		if i < len(bounds) {
+			span.UpperBound = bounds[i]
+		}
+		parts[i] = newRecounter(rules, partition)
+		g.Go(func() error { return parts[i].span(ctx, r, &span) })
+	}
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	for _, part := range parts[1:] {
+		parts[0].merge(part)
+	}
+	return parts[0], nil
+}
+
+func newRecounter(rules map[events.Stream]merge.Rule, partition int32) *recounter {
+	c := &recounter{partition: partition, streams: map[events.Stream]*recountedStream{}, logs: map[events.Log]*recounted{}}
+	for name, rule := range rules {
+		c.streams[name] = &recountedStream{name: name, rule: rule, logs: map[string]*recounted{}}
+	}
+	return c
+}
+
+// span adds all entries between two keys.
+func (c *recounter) span(ctx context.Context, r pebble.Reader, span *pebble.IterOptions) (err error) {
+	it, err := r.NewIter(span)
+	if err != nil {
+		return err
+	}
 	defer closeIter(it, &err)
-	found = &recounter{rules: rules, partition: partition, logs: map[events.Log]*recounted{}}
 	for it.First(); atState(it) && ctx.Err() == nil; it.Next() {
-		if err := found.take(it.Key(), it.Value()); err != nil {
-			return nil, err
+		if err := c.take(it.Key(), it.Value()); err != nil {
+			return err
 		}
 	}
-	return found, errors.Join(ctx.Err(), it.Error())
+	return errors.Join(ctx.Err(), it.Error())
+}
+
+// merge adds what another has added up.
+func (c *recounter) merge(other *recounter) {
+	for l, found := range other.logs {
+		r := c.of(l)
+		r.meta.merge(&found.meta)
+		r.changes.Merge(&found.changes)
+	}
 }
 
 func (c *recounter) of(l events.Log) *recounted {
@@ -134,18 +213,25 @@ func (c *recounter) take(dbKey, value []byte) error {
 }
 
 func (c *recounter) slice(dbKey, value []byte) error {
-	stream, key, _, origin, err := splitSliceKey(dbKey)
-	if err != nil {
-		return err
-	}
-	rule, ok := c.rules[stream]
+	name, key, origin, ok := cutSliceKey(dbKey)
 	if !ok {
-		return events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", stream)
+		return notSliceKey(dbKey)
 	}
-	log := events.Log{Origin: origin, Stream: stream, Partition: c.partition}
-	r := c.of(log)
+	stream, ok := c.streams[events.Stream(name)]
+	if !ok {
+		return events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", name)
+	}
+	r, ok := stream.logs[string(origin)]
+	if !ok {
+		parsed, err := events.ParseOrigin(string(origin))
+		if err != nil {
+			return err
+		}
+		r = c.of(events.Log{Origin: parsed, Stream: stream.name, Partition: c.partition})
+		stream.logs[string(origin)] = r
+	}
 	r.meta.add(&r.changes, &touched{
-		key: key, now: value, live: rule.Live(value), hash: c.hasher.Slice(stream, key, value), bucket: digest.BucketOf(key),
+		key: key, now: value, live: stream.rule.Live(value), hash: c.hasher.Slice(stream.name, key, value), bucket: digest.BucketOf(key),
 	})
 	return nil
 }

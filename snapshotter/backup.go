@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -54,10 +55,13 @@ type Config struct {
 	Uploaded func(bytes int64)
 }
 
-const (
-	tableBytes     = 32 << 20 // before compression; bounds the memory that a backup takes
-	parallelShards = 2
-)
+// tableBytes is the size of a table before compression; it bounds the memory that a backup
+// takes.
+const tableBytes = 32 << 20
+
+// parallelShards is how many shards are copied at a time: folding goes on meanwhile, and
+// needs processors too.
+func parallelShards() int { return max(2, runtime.GOMAXPROCS(0)/2) }
 
 // Full backs up the cuts of all shards of a region and publishes the manifest.
 // After an error there is no backup, except that the manifest may have been
@@ -99,7 +103,7 @@ func Shards(ctx context.Context, bucket objstore.Bucket, id string, cuts []Cut, 
 	shards := make([]format.Shard, len(cuts))
 	u := uploader{bucket: bucket, manifest: cfg.manifest(id, time.Time{}), sealer: cfg.Sealer, uploaded: cfg.Uploaded}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelShards)
+	g.SetLimit(parallelShards())
 	for i, cut := range cuts {
 		shards[i] = emptyShard(cut)
 		g.Go(func() error {
@@ -176,19 +180,33 @@ type uploader struct {
 	uploaded func(bytes int64)
 }
 
-// tables uploads the tables of a cut and adds them to its shard.
+// tables uploads the tables of a cut and adds them to its shard. While one is uploaded the
+// next is written.
 func (u *uploader) tables(ctx context.Context, cut Cut, shard *format.Shard) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	uploads, uctx := errgroup.WithContext(ctx)
+	uploads.SetLimit(1)
 	var firsts [][]byte
-	err := cut.WriteTables(ctx, tableBytes, func(first []byte) (io.WriteCloser, error) {
+	err := cut.WriteTables(uctx, tableBytes, func(first []byte) (io.WriteCloser, error) {
 		firsts = append(firsts, bytes.Clone(first))
-		return u.newTable(ctx, shard)
+		return u.newTable(uctx, shard, uploads)
 	})
-	switch {
-	case err != nil:
+	if err != nil {
+		if failed := context.Cause(uctx); failed != nil {
+			err = failed // and nothing else was wrong
+		}
+		cancel()
+		_ = uploads.Wait() // for nothing
 		return err
-	case len(shard.Tables) != len(firsts):
+	}
+	if err := uploads.Wait(); err != nil {
+		return err
+	}
+	if len(shard.Tables) != len(firsts) {
 		return fmt.Errorf("%d of %d tables are not in the bucket", len(firsts)-len(shard.Tables), len(firsts))
-	case len(firsts) == 0:
+	}
+	if len(firsts) == 0 {
 		return nil
 	}
 	shard.Firsts, err = u.sealFirsts(firsts)
@@ -207,22 +225,23 @@ func (u *uploader) sealFirsts(firsts [][]byte) ([]byte, error) {
 	return stored.Bytes(), err
 }
 
-// table collects one table in memory, sealed, and uploads it on Close.
+// table collects one table in memory, sealed, and has it uploaded on Close.
 type table struct {
-	stored bytes.Buffer
-	sealed io.WriteCloser  // into stored
-	sum    hash.Hash       // of the table
-	size   int64           // of the table
-	ctx    context.Context // of the one call that the table lives in
-	up     *uploader
-	shard  *format.Shard
-	closed bool
+	stored  bytes.Buffer
+	sealed  io.WriteCloser  // into stored
+	sum     hash.Hash       // of the table
+	size    int64           // of the table
+	ctx     context.Context // of the one call that the table lives in
+	up      *uploader
+	uploads *errgroup.Group
+	shard   *format.Shard
+	closed  bool
 }
 
 var errClosed = errors.New("table is closed already")
 
-func (u *uploader) newTable(ctx context.Context, shard *format.Shard) (*table, error) {
-	t := &table{sum: sha256.New(), ctx: ctx, up: u, shard: shard}
+func (u *uploader) newTable(ctx context.Context, shard *format.Shard, uploads *errgroup.Group) (*table, error) {
+	t := &table{sum: sha256.New(), ctx: ctx, up: u, uploads: uploads, shard: shard}
 	var err error
 	t.sealed, err = u.sealer.Writer(&t.stored)
 	return t, err
@@ -237,6 +256,7 @@ func (t *table) Write(p []byte) (int, error) {
 	return t.sealed.Write(p)
 }
 
+// Close ends the table, and begins to upload it once the one before is uploaded.
 func (t *table) Close() error {
 	if t.closed {
 		return errClosed
@@ -256,12 +276,15 @@ func (t *table) Close() error {
 		StoredSize: int64(t.stored.Len()), StoredSHA256: hex.EncodeToString(stored[:]),
 		Keys: append([]string{}, keys...),
 	}
-	if err := t.up.bucket.Create(t.ctx, tab.Name, t.stored.Bytes()); err != nil {
-		return err
-	}
 	t.shard.Tables = append(t.shard.Tables, tab)
-	if t.up.uploaded != nil {
-		t.up.uploaded(tab.StoredSize)
-	}
+	t.uploads.Go(func() error {
+		if err := t.up.bucket.Create(t.ctx, tab.Name, t.stored.Bytes()); err != nil {
+			return err
+		}
+		if t.up.uploaded != nil {
+			t.up.uploaded(tab.StoredSize)
+		}
+		return nil
+	})
 	return nil
 }

@@ -44,6 +44,15 @@ func (c *Changes) Remove(bucket int, hash Sum, bytes int64) {
 	b.Sum, b.Keys, b.Bytes = b.Sum.Sub(hash), b.Keys-1, b.Bytes-bytes
 }
 
+// Merge adds other changes to these.
+func (c *Changes) Merge(other *Changes) {
+	for i := range other.each() {
+		c.Touch(i)
+		b, o := &c.by[i], &other.by[i]
+		b.Sum, b.Keys, b.Bytes = b.Sum.Add(o.Sum), b.Keys+o.Keys, b.Bytes+o.Bytes
+	}
+}
+
 // Touch counts a bucket among those that were changed, although it is as it was.
 func (c *Changes) Touch(bucket int) { c.isSet[bucket/64] |= 1 << (bucket % 64) }
 

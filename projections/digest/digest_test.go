@@ -155,3 +155,30 @@ func TestHashIsPinned(t *testing.T) {
 		t.Errorf("digest %s", got)
 	}
 }
+
+// Changes that were made apart and merged are those made together.
+func TestChangesMerge(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var together, a, b digest.Changes
+		var h digest.Hasher
+		for range rapid.IntRange(0, 50).Draw(t, "changes") {
+			key := rapid.StringN(1, 3, -1).Draw(t, "key")
+			hash, bucket, bytes := h.Slice("s", key, nil), digest.BucketOf(key), int64(rapid.IntRange(0, 100).Draw(t, "bytes"))
+			part := rapid.SampledFrom([]*digest.Changes{&a, &b}).Draw(t, "part")
+			for _, c := range []*digest.Changes{&together, part} {
+				if bytes%2 == 0 {
+					c.Add(bucket, hash, bytes)
+				} else {
+					c.Remove(bucket, hash, bytes)
+				}
+			}
+		}
+		a.Merge(&b)
+		var want, got digest.Buckets
+		want.Apply(&together)
+		got.Apply(&a)
+		if got != want || a.Len() != together.Len() {
+			t.Errorf("%d buckets differ; %d and %d were changed", len(got.Differing(&want)), a.Len(), together.Len())
+		}
+	})
+}

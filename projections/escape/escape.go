@@ -22,6 +22,9 @@ func End(b []byte) []byte { return append(b, 0x00, 0x01) }
 // Cut takes a text and its end off the beginning of b. It is not ok if there is
 // none.
 func Cut(b []byte) (text string, rest []byte, ok bool) {
+	if end := bytes.IndexByte(b, 0x00); end >= 0 && end+1 < len(b) && b[end+1] == 0x01 { // nothing in it is escaped
+		return string(b[:end]), b[end+2:], true
+	}
 	plain := make([]byte, 0, len(b))
 	for i := 0; i < len(b); i++ {
 		if b[i] != 0x00 {

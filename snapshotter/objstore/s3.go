@@ -70,11 +70,20 @@ func (s *S3) String() string {
 // Get implements [Reader]. The body is checked against the checksum that the
 // store keeps, if it keeps one.
 func (s *S3) Get(ctx context.Context, name string) (io.ReadCloser, Info, error) {
+	return s.get(ctx, name)
+}
+
+// getUnchecked is Get without that check.
+func (s *S3) getUnchecked(ctx context.Context, name string) (io.ReadCloser, Info, error) {
+	return s.get(ctx, name, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+}
+
+func (s *S3) get(ctx context.Context, name string, options ...func(*s3.Options)) (io.ReadCloser, Info, error) {
 	key, err := s.key(ctx, OpGet, name)
 	if err != nil {
 		return nil, Info{}, err
 	}
-	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: &key})
+	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: &key}, options...)
 	if err != nil {
 		return nil, Info{}, s.wrap(ctx, OpGet, key, err)
 	}

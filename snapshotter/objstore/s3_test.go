@@ -399,6 +399,15 @@ func TestS3DamagedReads(t *testing.T) {
 			if _, err := io.Copy(io.Discard, rc); test.ranges && !errors.Is(err, objstore.ErrCorrupt) {
 				t.Errorf("GetRange: %v, want ErrCorrupt", err)
 			}
+			unchecked, _, err := objstore.GetUnchecked(t.Context(), b, "n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unchecked.Close()
+			got, err := io.ReadAll(unchecked)
+			if test.ranges != errors.Is(err, objstore.ErrCorrupt) || err == nil && bytes.Equal(got, body) {
+				t.Errorf("GetUnchecked: %d bytes, %v", len(got), err)
+			}
 		})
 	}
 }

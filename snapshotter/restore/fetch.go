@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -39,15 +40,17 @@ func (src Source) Fetch(ctx context.Context, t format.Table, create func() (io.W
 // Hash verifies what an object holds, without opening it.
 func (src Source) Hash(ctx context.Context, t format.Table) error {
 	return Retry(ctx, func() error {
+		size, sum := t.Stored()
 		stored, err := src.open(ctx, t)
 		if err != nil {
 			return err
 		}
 		defer stored.Close()
-		if _, err := io.Copy(io.Discard, stored); err != nil {
+		hashed := newHashed()
+		if err := copyAll(hashed, stored); err != nil {
 			return err
 		}
-		return stored.verify()
+		return hashed.verify("object", size, sum)
 	})
 }
 
@@ -87,6 +90,9 @@ func pause(ctx context.Context) error {
 	}
 }
 
+// fetchOnce hashes a table once, as it is opened. What a sealed object holds is
+// authenticated meanwhile, chunk by chunk and to its end, so that whatever gives this
+// table is the object that was stored.
 func (src Source) fetchOnce(ctx context.Context, t format.Table, create func() (io.WriteCloser, error)) (err error) {
 	stored, err := src.open(ctx, t)
 	if err != nil {
@@ -97,21 +103,21 @@ func (src Source) fetchOnce(ctx context.Context, t format.Table, create func() (
 	if err != nil {
 		return err
 	}
-	plain := &counted{sum: sha256.New()}
-	if err := errors.Join(src.copy(io.MultiWriter(out, plain), stored, t), out.Close()); err != nil {
+	table := newHashed()
+	if err := errors.Join(src.copy(io.MultiWriter(table, out), stored, t), out.Close()); err != nil {
 		return err
 	}
 	if err := stored.verify(); err != nil {
 		return err
 	}
-	return plain.verify("table", t.Size, t.SHA256)
+	return table.verify("table", t.Size, t.SHA256)
 }
 
 // copy opens the table; damage to what is sealed is objstore.ErrCorrupt.
 func (src Source) copy(out io.Writer, stored io.Reader, t format.Table) error {
 	table, err := src.Opener.Open(stored, t.Keys)
 	if err == nil {
-		_, err = io.Copy(out, table)
+		err = copyAll(out, table)
 	}
 	if errors.Is(err, seal.ErrDamaged) {
 		return fmt.Errorf("%w: %w", objstore.ErrCorrupt, err)
@@ -119,50 +125,63 @@ func (src Source) copy(out io.Writer, stored io.Reader, t format.Table) error {
 	return err
 }
 
-// object is what an object holds, counted and hashed while it is read.
+// copyBytes is how much is copied at a time: what is sealed comes in chunks of so many.
+const copyBytes = 64 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
+
+func copyAll(out io.Writer, in io.Reader) error {
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	_, err := io.CopyBuffer(out, in, buf[:])
+	return err
+}
+
+// object is what an object holds, counted while it is read.
 type object struct {
-	io.Reader
+	io.LimitedReader
 	io.Closer
-	counted
 	table format.Table
 }
 
 // open opens the object of a table. One byte more than promised is enough to see
 // that there is more.
 func (src Source) open(ctx context.Context, t format.Table) (*object, error) {
-	body, _, err := src.Bucket.Get(ctx, t.Name)
+	body, _, err := objstore.GetUnchecked(ctx, src.Bucket, t.Name)
 	if errors.Is(err, objstore.ErrNotFound) {
 		return nil, events.Errorf(events.KindInconsistent, "missing from the bucket: the backup is not complete: %w", err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	o := &object{Closer: body, counted: counted{sum: sha256.New()}, table: t}
 	size, _ := t.Stored()
-	o.Reader = io.TeeReader(io.LimitReader(body, size+1), &o.counted)
-	return o, nil
+	return &object{LimitedReader: io.LimitedReader{R: body, N: size + 1}, Closer: body, table: t}, nil
 }
 
-// verify compares what was read with the manifest.
+// verify compares the length of what was read with the manifest.
 func (o *object) verify() error {
-	size, sum := o.table.Stored()
-	return o.counted.verify("object", size, sum)
+	if size, _ := o.table.Stored(); o.N != 1 {
+		return fmt.Errorf("%w: object of %d bytes, the manifest says %d", objstore.ErrCorrupt, size+1-o.N, size)
+	}
+	return nil
 }
 
-// counted counts and hashes what is written to it.
-type counted struct {
+// hashed counts and hashes what is written to it.
+type hashed struct {
 	sum  hash.Hash
 	size int64
 }
 
-func (c *counted) Write(p []byte) (int, error) {
-	c.size += int64(len(p))
-	return c.sum.Write(p)
+func newHashed() *hashed { return &hashed{sum: sha256.New()} }
+
+func (h *hashed) Write(p []byte) (int, error) {
+	h.size += int64(len(p))
+	return h.sum.Write(p)
 }
 
-func (c *counted) verify(what string, size int64, sum string) error {
-	if got := hex.EncodeToString(c.sum.Sum(nil)); c.size != size || got != sum {
-		return fmt.Errorf("%w: %s of %d bytes with SHA-256 %s, the manifest says %d bytes with %s", objstore.ErrCorrupt, what, c.size, got, size, sum)
+func (h *hashed) verify(what string, size int64, sum string) error {
+	if got := hex.EncodeToString(h.sum.Sum(nil)); h.size != size || got != sum {
+		return fmt.Errorf("%w: %s of %d bytes with SHA-256 %s, the manifest says %d bytes with %s", objstore.ErrCorrupt, what, h.size, got, size, sum)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -26,14 +27,15 @@ import (
 )
 
 // Target is where state is restored to. Its methods are called from several
-// goroutines, for one shard from one.
+// goroutines.
 type Target interface {
-	// Create opens a place for the nth table of a shard. If fetching the table
-	// broke off, it is called again for the same table: what was written before
-	// is forgotten.
+	// Create opens a place for the nth table of a shard; of one shard several tables
+	// may be under way. If fetching the table broke off, it is called again for the same
+	// table: what was written before is forgotten.
 	Create(partition int32, n int) (io.WriteCloser, error)
 
-	// Finish assembles the shard from the tables, in order, and proves that
+	// Finish is called once all tables of a shard are there. It assembles the shard from
+	// them, in order, and proves that
 	// its digests and counts are those of shard.States. layers are the numbers of
 	// its tables: first those of the full, above which lie those of each delta.
 	// shard is as the backup has it that is restored.
@@ -53,7 +55,13 @@ type Report struct {
 	Duration time.Duration     `json:"duration_ns"`
 }
 
-const parallelShards = 2
+// Shards is how many shards are restored at a time: while one waits for the bucket or for the
+// disk others have the processors, which most of the work is for.
+func Shards() int { return 2 * runtime.GOMAXPROCS(0) }
+
+// parallelTables is how many tables of a shard are fetched at a time. A store gives more to
+// several requests than to one.
+const parallelTables = 2
 
 // Run restores a backup, given as all that it consists of. It is pinned meanwhile, so
 // that nobody deletes any of that. fetched, if not nil, is told the bytes of every table
@@ -70,7 +78,7 @@ func Run(ctx context.Context, src Source, chain catalog.Chain, target Target, fe
 	var err error
 	report.Pinned, err = src.opened(ctx, chain, m.Shards, func() error {
 		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(parallelShards)
+		g.SetLimit(Shards())
 		for _, shard := range m.Shards {
 			g.Go(func() error { return src.shard(ctx, chain, shard, target, fetched) })
 		}
@@ -159,19 +167,28 @@ func (src Source) renew(ctx context.Context, m *format.Manifest, unpin *func()) 
 func (src Source) shard(ctx context.Context, chain catalog.Chain, shard format.Shard, target Target, fetched func(bytes int64)) error {
 	id, n := chain.Newest().ID, 0
 	var layers [][]int
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelTables)
 	for _, tables := range chain.Layers(shard.Partition) {
 		layer := []int{}
 		for _, t := range tables {
-			if err := src.Fetch(ctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, n) }); err != nil {
-				return fmt.Errorf("restore of backup %s, object %s: %w", id, t.Name, err)
-			}
-			if fetched != nil {
-				fetched(t.Size)
-			}
+			place := n
+			g.Go(func() error {
+				if err := src.Fetch(gctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, place) }); err != nil {
+					return fmt.Errorf("restore of backup %s, object %s: %w", id, t.Name, err)
+				}
+				if fetched != nil {
+					fetched(t.Size)
+				}
+				return nil
+			})
 			layer = append(layer, n)
 			n++
 		}
 		layers = append(layers, layer)
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	if err := target.Finish(ctx, shard, layers); err != nil {
 		return fmt.Errorf("restore of backup %s: %w", id, err)

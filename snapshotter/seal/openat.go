@@ -118,20 +118,35 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 			return err
 		}
 	}
-	defer r.windows.use(w)()
-	if _, err := r.opened.ReadAt(p, offset); err != nil && !errors.Is(err, io.EOF) {
+	done := r.windows.use(w)
+	_, err := r.opened.ReadAt(p, offset)
+	done()
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
 		r.windows.keep(nil)
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	if len(w.data) <= keptBytes {
+	case len(w.data) <= keptBytes:
 		r.windows.keep(w)
+	default:
+		buffers.Put(&w.data) // nobody else reads out of it any more
 	}
 	return nil
 }
 
+// buffers are those of large readings, one after the other as whole tables are copied.
+var buffers sync.Pool
+
 // fetch reads the object's bytes in [from, to).
 func (r *ReaderAt) fetch(ctx context.Context, from, to int64) (*window, error) {
-	w := &window{offset: from, data: make([]byte, to-from)}
+	w := &window{offset: from}
+	if size := to - from; size > keptBytes {
+		if used, _ := buffers.Get().(*[]byte); used != nil && int64(cap(*used)) >= size {
+			w.data = (*used)[:size]
+		}
+	}
+	if w.data == nil {
+		w.data = make([]byte, to-from)
+	}
 	return w, r.read(ctx, w.data, from)
 }
 

@@ -92,7 +92,7 @@ func fullBackup(ctx context.Context, e *env, s *store, st *state) (m *format.Man
 		}
 	}
 	took, _, err = timed(func() error {
-		return inParallel(ctx, objects, func(ctx context.Context, name string, body []byte) error { return s.bucket.Create(ctx, name, body) })
+		return inParallel(ctx, uploads, objects, func(ctx context.Context, name string, body []byte) error { return s.bucket.Create(ctx, name, body) })
 	})
 	e.add("full", "plain copy into the bucket", float64(m.StoredBytes())/megabyte/took.Seconds(), "MB/s stored")
 	return m, err
@@ -138,7 +138,7 @@ func plainCopy(ctx context.Context, s *store, m *format.Manifest, dir string) (t
 		names[t.Name] = nil
 	}
 	took, _, err := timed(func() error {
-		return inParallel(ctx, names, func(ctx context.Context, name string, _ []byte) error {
+		return inParallel(ctx, downloads(), names, func(ctx context.Context, name string, _ []byte) error {
 			body, _, err := s.bucket.Get(ctx, name)
 			if err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/pipeline/lab/report"
+	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
 
 // timed measures how long something takes, and the processor time of the whole
@@ -24,14 +25,16 @@ func timed(do func() error) (took, cpu time.Duration, err error) {
 	return took, cpu, err
 }
 
-// copiers is how many objects a plain copy has under way: as many as backups and
-// restores have.
-const copiers = 2
+// uploads and downloads are how many objects a plain copy has under way: as many as backups
+// and restores have.
+const uploads = 2
 
-// inParallel does something with each object.
-func inParallel(ctx context.Context, objects map[string][]byte, do func(ctx context.Context, name string, body []byte) error) error {
+func downloads() int { return 2 * min(fullShards, restore.Shards()) }
+
+// inParallel does something with each object, with so many at a time.
+func inParallel(ctx context.Context, most int, objects map[string][]byte, do func(ctx context.Context, name string, body []byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(copiers)
+	g.SetLimit(most)
 	for name, body := range objects {
 		g.Go(func() error { return do(ctx, name, body) })
 	}
