@@ -132,6 +132,9 @@ func drillTable(w io.Writer, d *format.Drill) error {
 		return err
 	}
 	for _, t := range d.Trials {
+		if t.Attested != "" {
+			fmt.Fprintf(w, "\n%s: compared with what other regions have attested it %s\n", t.Aim, t.Attested)
+		}
 		if t.Error != "" {
 			fmt.Fprintf(w, "\n! %s: %s\n", t.Aim, t.Error)
 		}
