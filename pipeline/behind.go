@@ -94,9 +94,7 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 		if w.shards.get(l.Partition) != shard || shard.isClosing() {
 			return
 		}
-		w.client.RemoveConsumePartitions(map[string][]int32{topic: {l.Partition}})
-		w.client.ResumeFetchPartitions(map[string][]int32{topic: {l.Partition}})
-		w.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {l.Partition: kgo.NewOffset().At(offset)}})
+		w.readFrom(map[string]map[int32]kgo.Offset{topic: {l.Partition: kgo.NewOffset().At(offset)}})
 	})
 	w.setBehind(l, nil)
 	return nil

@@ -231,25 +231,10 @@ func isInPlace(fs vfs.FS, stateDir string, partition int32) bool {
 	return err == nil
 }
 
-// startHydrating has the tables of a shard brought here, in a task that ends when the
-// shard is closed.
-func (k *keeper) startHydrating(ctx context.Context, p int32, shard *openShard) {
-	ctx, cancel := context.WithCancel(ctx)
-	if !shard.hydrateUntil(cancel) {
-		cancel()
-		return // it is being closed
-	}
-	k.tasks.Go(func() {
-		defer cancel()
-		k.hydrate(ctx, p, shard)
-	})
-}
-
 // hydrate brings the tables of a shard here that lie in a backup, and proves them; as
 // often as needed, until that is done, the shard turns out to be damaged, or the
 // context ends. It is called from a task of its own, which has the shard in use.
 func (k *keeper) hydrate(ctx context.Context, p int32, shard *openShard) {
-	defer shard.done()
 	backup := shard.InPlace().Backup
 	begun := time.Now()
 	for wait := hydrateRetryLeast; ; wait = min(2*wait, hydrateRetryMost) {

@@ -159,8 +159,8 @@ func (k *keeper) look(ctx context.Context, p int32) {
 			since := at.since
 			k.tasks.Go(func() {
 				defer cancel()
-				if shard := k.open(task, p, since); shard != nil && shard.InPlace() != nil {
-					k.startHydrating(ctx, p, shard)
+				if shard := k.open(task, p, since); shard != nil {
+					k.begun(ctx, p, shard)
 				}
 			})
 		}
@@ -194,6 +194,25 @@ func (k *keeper) open(ctx context.Context, p int32, since time.Time) (opened *op
 	k.opened(ctx, p, began, err)
 	k.nudge()
 	return opened
+}
+
+// begun starts what is to be done in the background for a shard that has been opened.
+func (k *keeper) begun(ctx context.Context, p int32, shard *openShard) {
+	if shard.IsInPlace() {
+		k.work(ctx, shard, func(ctx context.Context) { k.hydrate(ctx, p, shard) })
+	}
+}
+
+// work does something with a shard in a task that ends when the shard is closed.
+func (k *keeper) work(ctx context.Context, shard *openShard, do func(context.Context)) {
+	while, done, ok := shard.useWhile(ctx)
+	if !ok {
+		return
+	}
+	k.tasks.Go(func() {
+		defer done()
+		do(while)
+	})
 }
 
 func (k *keeper) opened(ctx context.Context, p int32, began string, err error) {

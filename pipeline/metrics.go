@@ -51,8 +51,8 @@ func (m *metrics) backup(err error) {
 
 // stateGauges shows the state of a region's shards whenever it is asked.
 type stateGauges struct {
-	region               *Region
-	keys, parked, blocks *prometheus.Desc
+	region                      *Region
+	keys, parked, blocks, waits *prometheus.Desc
 }
 
 func newStateGauges(r *Region) *stateGauges {
@@ -62,6 +62,7 @@ func newStateGauges(r *Region) *stateGauges {
 		keys:   desc("evenkeel_state_slices", "Slices that hold something."),
 		parked: desc("evenkeel_state_parked", "Records that are parked."),
 		blocks: desc("evenkeel_state_logs_blocked", "Logs whose fold has stopped and needs an operator."),
+		waits:  desc("evenkeel_state_shards_waiting", "Shards whose folding waits, for the bucket or for room on the disk, and goes on by itself."),
 	}
 }
 
@@ -70,6 +71,7 @@ func (g *stateGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.keys
 	ch <- g.parked
 	ch <- g.blocks
+	ch <- g.waits
 }
 
 // Collect implements prometheus.Collector.
@@ -88,4 +90,5 @@ func (g *stateGauges) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(g.keys, prometheus.GaugeValue, float64(keys))
 	ch <- prometheus.MustNewConstMetric(g.parked, prometheus.GaugeValue, float64(parked))
 	ch <- prometheus.MustNewConstMetric(g.blocks, prometheus.GaugeValue, float64(blocked))
+	ch <- prometheus.MustNewConstMetric(g.waits, prometheus.GaugeValue, float64(g.region.worker.countWaiting()))
 }

@@ -40,6 +40,7 @@ type shardPace struct {
 	total       effort               // since the start
 	behind      map[events.Log]int64 // records of each log that were not fetched yet, as of its last fetch
 	diskFull    bool
+	isApart     bool // it waits for the bucket, see outsideTurn
 }
 
 // effort is where time went, from a moment on.
@@ -112,6 +113,13 @@ func (p *pace) applied(n int32, took time.Duration, before, after projections.Ef
 	s.diskFull = errors.As(err, &full)
 }
 
+// setApart notes whether the other shards go on without one, because it waits for the bucket.
+func (p *pace) setApart(n int32, is bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shard(n).isApart = is
+}
+
 // forget ends the account of a shard that is not here any more.
 func (p *pace) forget(n int32) {
 	p.mu.Lock()
@@ -162,7 +170,7 @@ func (p *pace) load(n int32, shard *projections.Shard) api.ShardLoad {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.shard(n)
-	pr := pressure{isBlocked: isBlocked, diskFull: s.diskFull, isStalled: storage.IsStalled, sublevels: storage.L0Sublevels, recent: s.recent(p.polling)}
+	pr := pressure{isBlocked: isBlocked, diskFull: s.diskFull, isApart: s.isApart, isStalled: storage.IsStalled, sublevels: storage.L0Sublevels, recent: s.recent(p.polling)}
 	for _, n := range s.behind {
 		pr.behind += n
 	}
@@ -191,6 +199,7 @@ const (
 type pressure struct {
 	isBlocked bool
 	diskFull  bool
+	isApart   bool
 	isCut     bool  // no broker has answered a fetch of late
 	behind    int64 // records, as of the last fetches
 	isStalled bool
@@ -208,6 +217,8 @@ func (p pressure) word() string {
 		return api.PaceBlocked
 	case p.diskFull:
 		return api.PaceDiskFull
+	case p.isApart:
+		return api.PaceBucket
 	case p.isStalled || p.sublevels > sublevelsMost || 4*e.stalled > busy+e.waiting && e.stalled > 0:
 		return api.PacePebble
 	case p.isCut && busy <= e.waiting:

@@ -42,6 +42,8 @@ func TestPaceWord(t *testing.T) {
 		"many sublevels":                  {pressure{sublevels: sublevelsMost + 1}, api.PacePebble},
 		"some sublevels":                  {pressure{sublevels: sublevelsMost}, api.PaceKeepingUp},
 		"a full disk":                     {pressure{diskFull: true, isCut: true, isStalled: true, behind: far}, api.PaceDiskFull},
+		"a bucket that is away":           {pressure{isApart: true, isStalled: true, isCut: true, behind: far}, api.PaceBucket},
+		"a full disk and the bucket":      {pressure{diskFull: true, isApart: true}, api.PaceDiskFull},
 		"a blocked log":                   {pressure{isBlocked: true, diskFull: true, isStalled: true, isCut: true, behind: far}, api.PaceBlocked},
 	} {
 		if got := c.p.word(); got != c.want {

@@ -35,8 +35,9 @@ type openShard struct {
 	users   sync.WaitGroup
 	closing bool
 
-	stopHydrating context.CancelFunc // nil: nothing to stop
-	hydrateErr    error              // why the shard is not brought here at present
+	stops      map[int]context.CancelFunc // of long work that uses it
+	last       int                        // number of the last of them
+	hydrateErr error                      // why the shard is not brought here at present
 }
 
 // use keeps the shard open until done is called; not ok if it is being closed.
@@ -52,16 +53,29 @@ func (s *openShard) use() (ok bool) {
 
 func (s *openShard) done() { s.users.Done() }
 
-// hydrateUntil uses the shard for bringing it here; closing it calls stop first.
-func (s *openShard) hydrateUntil(stop context.CancelFunc) (ok bool) {
+// useWhile uses the shard for work that may take long, under a context that ends when the
+// shard is to be closed; not ok if it is being closed already.
+func (s *openShard) useWhile(ctx context.Context) (while context.Context, done func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
-		return false
+		return ctx, nil, false
 	}
 	s.users.Add(1)
-	s.stopHydrating = stop
-	return true
+	while, cancel := context.WithCancel(ctx)
+	s.last++
+	number := s.last
+	if s.stops == nil {
+		s.stops = map[int]context.CancelFunc{}
+	}
+	s.stops[number] = cancel
+	return while, func() {
+		s.mu.Lock()
+		delete(s.stops, number)
+		s.mu.Unlock()
+		cancel()
+		s.users.Done()
+	}, true
 }
 
 func (s *openShard) setHydrating(err error) {
@@ -80,8 +94,8 @@ func (s *openShard) hydrating() error {
 func (s *openShard) fence(reason error) {
 	s.mu.Lock()
 	s.closing = true
-	if s.stopHydrating != nil {
-		s.stopHydrating()
+	for _, stop := range s.stops {
+		stop()
 	}
 	s.mu.Unlock()
 	s.Fence(reason)

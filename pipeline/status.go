@@ -62,6 +62,10 @@ func (r *Region) addShard(s *api.Status, p int32) error {
 	row := shardStatus(p, shard.Shard, logs)
 	row.Load, row.InPlace, row.Restoring = r.load(p, shard.Shard), inPlaceStatus(shard), r.renewals.status(p, shard)
 	row.Node, row.Epoch, row.State, row.Began = r.name, shard.Epoch(), shardOpen, at.began
+	row.Read = r.worker.readFurther(p, shard.Shard)
+	if err := r.worker.waitsFor(p); err != nil {
+		row.Waits = err.Error()
+	}
 	s.Shards, s.Logs = append(s.Shards, row), append(s.Logs, logs...)
 	left := shownParked - len(s.Examples)
 	if *row.Parked == 0 || left <= 0 {

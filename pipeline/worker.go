@@ -48,9 +48,14 @@ type worker struct {
 	orders  *orders.Queue                                         // between a fold and the next poll
 	damaged func(partition int32, shard *openShard, reason error) // has a shard closed and restored again
 
+	turns  sync.WaitGroup // of shards that lie in backups
+	failed chan error     // why one of them cannot go on, nor the region
+
 	mu        sync.Mutex
+	apart     map[int32]bool // shards that fold apart from the others
+	passed    passed         // of the region's own logs
 	paused    map[events.Log]bool
-	waiting   error                // why folding waits, nil if it does not
+	waiting   map[int32]error      // why the folding of shards waits
 	trouble   *recentError         // the last that was told
 	topics    error                // what is wrong with the topics
 	behind    map[events.Log]error // whose mirrors have less than the state
@@ -60,12 +65,14 @@ type worker struct {
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
 		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
-		orders: orders.New(int(cfg.Partitions)), paused: map[events.Log]bool{}, behind: map[events.Log]error{},
+		orders: orders.New(int(cfg.Partitions)), failed: make(chan error, cfg.Partitions),
+		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
 	var err error
 	w.client, err = kgo.NewClient(append(opts,
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // a log may end with one; see passed
 		// The logs of a shard that is opened are asked for when the broker has answered
 		// the question before, for those of others.
 		kgo.FetchMaxWait(fetchWait),
@@ -97,22 +104,35 @@ func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) 
 
 // add begins to read at some places.
 func (w *worker) add(places map[string]map[int32]kgo.Offset) {
-	w.orders.Do(func() { w.client.AddConsumePartitions(places) })
+	w.orders.Do(func() { w.read(places) })
+}
+
+// read begins to read at some places, between two polls.
+func (w *worker) read(places map[string]map[int32]kgo.Offset) {
+	w.mu.Lock()
+	for topic, offsets := range places {
+		for p, o := range offsets {
+			if l := w.routes[topic].log(p); !w.mirrors.isMirror(l) {
+				w.passed.begin(l, o.EpochOffset().Offset)
+			}
+		}
+	}
+	w.mu.Unlock()
+	w.client.AddConsumePartitions(places)
 }
 
 // remove ends the reading of the logs of a shard. What was fetched of them is
 // forgotten.
 func (w *worker) remove(p int32) {
-	partitions := map[string][]int32{}
-	for topic := range w.routes {
-		partitions[topic] = []int32{p}
-	}
+	partitions := w.partitionsOf(p)
 	w.orders.Do(func() {
 		w.client.RemoveConsumePartitions(partitions)
 		w.client.ResumeFetchPartitions(partitions)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.pace.forget(p)
+		delete(w.apart, p)
+		delete(w.waiting, p)
 		maps.DeleteFunc(w.paused, func(l events.Log, _ bool) bool { return l.Partition == p })
 	})
 }
@@ -120,7 +140,10 @@ func (w *worker) remove(p int32) {
 // run reads and folds until the context ends. An error means that the state
 // cannot be written or is corrupt.
 func (w *worker) run(ctx context.Context) error {
+	defer w.turns.Wait()
 	defer w.orders.End()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for w.lookAtPolicies(ctx) != nil {
 		if pause(ctx, errorPause); ended(ctx) {
 			return nil
@@ -128,7 +151,12 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	for {
 		w.orders.Obey()
-		fetches := w.pace.poll(w.shards.numbers(), w.routes, func() kgo.Fetches { return w.orders.Poll(ctx, w.poll) })
+		select {
+		case err := <-w.failed:
+			return err
+		default:
+		}
+		fetches := w.pace.poll(w.together(), w.routes, func() kgo.Fetches { return w.orders.Poll(ctx, w.poll) })
 		if ended(ctx) {
 			return nil
 		}
@@ -154,12 +182,42 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 	runs := map[int32][]projections.Run{}
 	fetches.EachPartition(func(ftp kgo.FetchTopicPartition) {
 		rt, known := w.routes[ftp.Topic]
-		if !known || len(ftp.Records) == 0 || !w.translate(ctx, rt.log(ftp.Partition), ftp) {
+		if !known || w.isApart(ftp.Partition) {
+			return
+		}
+		ftp.Records = w.counting(rt.log(ftp.Partition), ftp.Records)
+		if len(ftp.Records) == 0 || !w.translate(ctx, rt.log(ftp.Partition), ftp) {
 			return
 		}
 		runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records, Sparse: !w.isCompacted(ftp.Topic)})
 	})
 	return runs
+}
+
+// counting are those of some records that were fetched which are no marks of Kafka's own.
+func (w *worker) counting(l events.Log, records []*kgo.Record) []*kgo.Record {
+	if w.mirrors.isMirror(l) {
+		return records // a link has passed none on
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.passed.take(l, records)
+}
+
+// readFurther says how far the region's own logs of a shard were read where that is further than its
+// state, with nothing to fold in between.
+func (w *worker) readFurther(p int32, shard *projections.Shard) events.Vector {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	further := events.Vector{}
+	for _, rt := range w.routes {
+		l := rt.log(p)
+		next := shard.Next(l)
+		if to := w.passed.place(l, next); to > next {
+			further[l] = to
+		}
+	}
+	return further
 }
 
 // isCompacted reports whether a topic may lack records; see compactedTopics. Until that is
@@ -181,7 +239,7 @@ func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopic
 		err := w.mirrors.toLog(ctx, l, ftp.Records, ftp.HighWatermark)
 		switch {
 		case err == nil && waited:
-			w.setWaiting(nil)
+			w.setWaiting(l.Partition, nil)
 			return true
 		case err == nil:
 			return true
@@ -189,7 +247,7 @@ func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopic
 			shard.Block(l, err)
 			return false
 		}
-		w.setWaiting(err)
+		w.setWaiting(l.Partition, err)
 		pause(ctx, errorPause)
 	}
 }
@@ -198,11 +256,20 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 	if len(runs) > 0 && !w.isSure(ctx) {
 		return nil
 	}
+	var outside []*outsideTurn
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for p, shardRuns := range runs {
 		shard := w.shards.get(p)
-		if shard == nil || !shard.use() {
+		switch {
+		case shard == nil:
+			continue
+		case shard.IsInPlace():
+			if t := w.beginOutside(ctx, p, shard, shardRuns); t != nil {
+				outside = append(outside, t)
+			}
+			continue
+		case !shard.use():
 			continue // it is being closed
 		}
 		g.Go(func() error {
@@ -210,7 +277,7 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 			return w.foldShard(ctx, p, shard, shardRuns)
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if err := errors.Join(g.Wait(), w.awaitOutside(outside)); err != nil {
 		return err
 	}
 	w.pauseBlocked()
@@ -233,20 +300,20 @@ func (w *worker) isSure(ctx context.Context) bool {
 // foldShard applies runs to one shard; it waits while the disk is full, or the shard's
 // backup is out of reach and what it has of the shard is not here yet.
 func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs []projections.Run) error {
-	for {
+	for wait := errorPause; ; wait = min(2*wait, outsideRetryMost) {
 		done, err := w.pace.apply(p, shard.Shard, runs)
 		var full *projections.DiskFullError
 		switch {
 		case err == nil:
 			w.clock.Observe(done.MaxClock)
 			w.metrics.applied(done)
-			w.setWaiting(nil)
+			w.setWaiting(p, nil)
 			return nil
 		case shard.isClosing():
-			w.setWaiting(nil)
+			w.setWaiting(p, nil)
 			return nil
 		case errors.As(err, &full):
-			w.setWaiting(full)
+			w.setWaiting(p, full)
 			pause(ctx, diskFullPause)
 		default:
 			outside := shard.InPlaceError(err)
@@ -256,10 +323,10 @@ func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs 
 			if events.KindOf(outside) == events.KindInconsistent {
 				w.damaged(p, shard, outside)
 			}
-			w.setWaiting(outside)
-			pause(ctx, errorPause)
+			w.setWaiting(p, outside)
+			pause(ctx, wait)
 		}
-		if ended(ctx) {
+		if ended(ctx) || !w.isSure(ctx) {
 			return nil
 		}
 	}
@@ -381,13 +448,32 @@ func (w *worker) lookAtPolicies(ctx context.Context) error {
 	return nil
 }
 
-func (w *worker) setWaiting(err error) {
+// setWaiting notes why the folding of a shard waits, nil if it does not.
+func (w *worker) setWaiting(p int32, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil && w.waiting == nil {
-		w.log.Error("folding waits", "error", err)
+	if err == nil {
+		delete(w.waiting, p)
+		return
 	}
-	w.waiting = err
+	if w.waiting[p] == nil {
+		w.log.Error("folding waits", "shard", p, "error", err)
+	}
+	w.waiting[p] = err
+}
+
+// waitsFor says why the folding of a shard waits, nil if it does not.
+func (w *worker) waitsFor(p int32) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.waiting[p]
+}
+
+// countWaiting is how many shards wait.
+func (w *worker) countWaiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting)
 }
 
 // problem says why the worker does not fold everything at present.
@@ -395,8 +481,8 @@ func (w *worker) problem() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.waiting != nil:
-		return w.waiting
+	case len(w.waiting) > 0:
+		return w.waiting[slices.Min(slices.Collect(maps.Keys(w.waiting)))]
 	case w.trouble.isFresh():
 		return w.trouble.err
 	case len(w.behind) > 0:

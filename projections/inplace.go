@@ -184,6 +184,13 @@ func (s *Shard) InPlace() *InPlace {
 	return &mark
 }
 
+// IsInPlace reports whether tables of the shard still lie outside.
+func (s *Shard) IsInPlace() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.inPlace != nil
+}
+
 // Hydrate brings the tables of the shard here that lie outside, and then proves the
 // state by what is at rest, as Verify does; damage is of kind events.KindInconsistent, and then
 // the shard is not to be used any more. Reading and applying go on meanwhile. After any

@@ -184,6 +184,7 @@ func shardsTable(w io.Writer, s *api.Status) error {
 			countOrUnknown(sh.Parked), strconv.Itoa(len(sh.Blocked)), cmp.Or(sh.Load.Pace, "unknown"), digestOrUnknown(sh.Digest), sh.Lineage, sh.Began,
 		})
 		notes.add(fmt.Sprintf("shard %d", sh.Partition), sh.Error)
+		notes.add(fmt.Sprintf("shard %d", sh.Partition), sh.Waits)
 		if at := sh.InPlace; at != nil {
 			notes.add(fmt.Sprintf("shard %d", sh.Partition), inPlaceText(at))
 		}

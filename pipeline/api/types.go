@@ -245,9 +245,14 @@ type ShardStatus struct {
 	Parked    *int64         `json:"parked"`
 	Digest    *events.Digest `json:"digest"`
 	Blocked   []string       `json:"blocked,omitempty"`
+	Waits     string         `json:"waits,omitempty"`     // why folding waits; empty: it does not
 	InPlace   *InPlace       `json:"in_place,omitempty"`  // nil: all of it is here
 	Restoring *ShardRestore  `json:"restoring,omitempty"` // nil: it is not, or that is over
 	Load      ShardLoad      `json:"load"`
+
+	// Read is how far logs were read where that is further than the state, with nothing
+	// to fold in between: over the marker that ends a transaction, say.
+	Read events.Vector `json:"read,omitempty"`
 }
 
 // InPlace says that tables of a shard still lie in a backup, where they are read until they
@@ -266,6 +271,7 @@ const (
 	PaceFold      = "fold"      // folding takes its time
 	PacePebble    = "pebble"    // writing the state does
 	PaceDiskFull  = "disk-full" // and it waits for room
+	PaceBucket    = "bucket"    // it waits for the bucket, which still has a part of it, see InPlace
 	PaceBlocked   = "blocked"   // a log has stopped, see Blocked
 )
 
@@ -301,7 +307,8 @@ type LagRow struct {
 	Log     events.Log `json:"log"`
 	End     *int64     `json:"end"`     // next offset to be written
 	Next    *int64     `json:"next"`    // next offset to be read
-	Records *int64     `json:"records"` // End - Next
+	Records *int64     `json:"records"` // from Next on that can be read
+	Open    *int64     `json:"open"`    // behind these, which nobody can read before a transaction ends
 	Error   string     `json:"error,omitempty"`
 }
 

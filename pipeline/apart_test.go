@@ -1,0 +1,206 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+)
+
+// partly is a bucket of which some objects cannot be read for a while: that fails, or
+// hangs.
+type partly struct {
+	objstore.Bucket
+	names []string
+	hangs bool
+	away  atomic.Pointer[chan struct{}] // closed when they can be read again
+}
+
+var errUnplugged = errors.New("unplugged")
+
+func (p *partly) GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	if back := p.away.Load(); back != nil && slices.Contains(p.names, name) {
+		if !p.hangs {
+			return nil, fmt.Errorf("object %s: %w", name, errUnplugged)
+		}
+		select {
+		case <-*back:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return p.Bucket.GetRange(ctx, name, offset, length)
+}
+
+func (p *partly) unplug() {
+	back := make(chan struct{})
+	p.away.Store(&back)
+}
+
+func (p *partly) plugIn() { close(*p.away.Swap(nil)) }
+
+// unplugged starts a region that has lost its state (see lost) on a bucket without what one of
+// its shards has there, one that has nothing to replay; the rest comes here.
+func (r *region) unplugged(hangs bool) (bucket *partly, waits int32) {
+	r.w.Helper()
+	_, gate, want := lost(r, 1)
+	m, err := catalog.Newest(r.w.Context(), r.bucket, us)
+	if err != nil {
+		r.w.Fatal(err)
+	}
+	for p, shard := range m.Shards {
+		replayed := *want.Shards[p].Events
+		for _, st := range shard.States {
+			replayed -= st.Events
+		}
+		if replayed == 0 {
+			waits = int32(p)
+		}
+	}
+	bucket = &partly{Bucket: gate.Bucket, hangs: hangs}
+	for _, t := range m.Shards[waits].Tables {
+		bucket.names = append(bucket.names, t.Name)
+	}
+	gate.Bucket = bucket
+	r.start()
+	bucket.unplug() // before anything of it has been read but where its logs stand
+	close(gate.opened)
+	r.eventsFolded(api.Known(want.Events))
+	return bucket, waits
+}
+
+// While one shard waits for what it still has in the bucket, the others of its node go on,
+// and it says why it waits; it goes on by itself, in order, with nothing folded twice or
+// passed over. So does a node that is stopped meanwhile.
+func TestShardWaitsApart(t *testing.T) {
+	for name, hangs := range map[string]bool{"what fails": false, "what hangs": true} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				bucket, waits := r.unplugged(hangs)
+				total := api.Known(r.status().Events)
+				want := map[int32]int64{} // events of the shards, when all is folded
+				for _, s := range r.status().Shards {
+					want[s.Partition] = *s.Events
+				}
+				waitsAt := want[waits]
+				write := func(partition int32, key, value string) {
+					r.produce(&kgo.Record{Topic: "session", Partition: partition, Key: []byte(key), Value: []byte(value)})
+					want[partition]++
+					total++
+				}
+				var theirs []string // keys of the shard that waits
+				for i := range 30 {
+					key := fmt.Sprintf("key-%02d", i)
+					p := r.put(key, "first").Partition
+					if want[p]++; p == waits {
+						theirs = append(theirs, key)
+					}
+					total++
+				}
+				for i := range 20 {
+					for p := range int32(partitions) {
+						write(p, fmt.Sprintf("new-%d", p), fmt.Sprint(i))
+					}
+					write(waits, theirs[i%len(theirs)], fmt.Sprint("again ", i))
+					time.Sleep(time.Second)
+				}
+				r.await("going on without it", func() error {
+					for _, s := range r.status().Shards {
+						if n := want[s.Partition]; s.Partition != waits && *s.Events != n {
+							return fmt.Errorf("shard %d has %d events of %d", s.Partition, *s.Events, n)
+						}
+					}
+					return nil
+				})
+				r.paces(int(waits), api.PaceBucket)
+				if n := *r.status().Shards[waits].Events; n != waitsAt {
+					t.Errorf("%d events are folded in the shard that waits, there were %d", n, waitsAt)
+				}
+				if !hangs {
+					if n := r.gauge("evenkeel_state_shards_waiting", ""); n != 1 {
+						t.Errorf("%v shards wait by the metrics", n)
+					}
+					r.troubled(fmt.Sprintf("shard %d", waits), "unplugged")
+					for _, s := range r.status().Shards {
+						if strings.Contains(s.Waits, "unplugged") != (s.Partition == waits) {
+							t.Errorf("%+v", s)
+						}
+					}
+					r.within(stopLimit, "stop", r.stop)
+					if err := r.tryStart(); err != nil {
+						t.Fatal(err)
+					}
+					write(waits, theirs[0], "after another start")
+					time.Sleep(time.Minute)
+				}
+				bucket.plugIn()
+				r.eventsFolded(total)
+				r.has(fmt.Sprint("new-", waits), "19")
+				r.paces(int(waits), api.PaceKeepingUp)
+				r.await("ready", func() error { return r.Ready(r.w.Context()) })
+				state := r.status()
+				r.here(state)
+
+				// Folded from the beginning it is the same.
+				r.stop()
+				if err := r.disk.RemoveAll(filepath.Join(dataDir, "state")); err != nil {
+					t.Fatal(err)
+				}
+				r.bucket = objstore.NewMemory("another")
+				r.start()
+				r.eventsFolded(total)
+				r.here(state)
+			})
+		})
+	}
+}
+
+// A shard that has far more to fold than is kept of it while it waits comes to have
+// all of it.
+func TestShardCatchesUpApart(t *testing.T) {
+	one(t, func(r *region) {
+		const many = 40
+		bucket, waits := r.unplugged(false)
+		folded := api.Known(r.status().Events)
+		key := ""
+		for i := 0; key == ""; i++ {
+			if k := fmt.Sprintf("key-%02d", i); r.put(k, "first").Partition == waits {
+				key = k
+			}
+			folded++
+		}
+		for range 3 {
+			var records []*kgo.Record
+			for range many {
+				records = append(records, &kgo.Record{Topic: "session", Partition: waits, Key: []byte(key), Value: noise(200_000)})
+			}
+			r.produce(records...)
+			time.Sleep(time.Minute)
+		}
+		r.produce(&kgo.Record{Topic: "session", Partition: waits, Key: []byte(key), Value: []byte("last")})
+		r.paces(int(waits), api.PaceBucket)
+		bucket.plugIn()
+		r.has(key, "last")
+		r.eventsFolded(folded + 3*many + 1)
+		for _, l := range r.status().Logs {
+			if end := r.end("session", l.Log.Partition); l.Log.Stream == "session" && l.Next != end {
+				t.Errorf("%s is folded up to %d of %d", l.Log, l.Next, end)
+			}
+		}
+		if err := r.Ready(r.w.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
