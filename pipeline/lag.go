@@ -42,7 +42,7 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	for _, shard := range status.Shards {
 		for _, rt := range local {
 			log := rt.log(shard.Partition)
-			next := offset{n: vector[log]}
+			next := offset{n: max(vector[log], shard.Read[log])}
 			if shard.Events == nil {
 				next.err = fmt.Errorf("shard %d: %s", shard.Partition, cmp.Or(shard.Error, shard.State))
 			}
@@ -58,14 +58,15 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 
 // offset is an offset, or why it is not known.
 type offset struct {
-	n   int64
-	err error
+	n    int64
+	open int64 // of an end: records behind it that nobody can read before a transaction ends
+	err  error
 }
 
 func lagRow(log events.Log, end, next offset) api.LagRow {
 	row := api.LagRow{Log: log}
 	if end.err == nil {
-		row.End = &end.n
+		row.End, row.Open = new(end.n+end.open), &end.open
 	}
 	if next.err == nil {
 		row.Next = &next.n
@@ -75,11 +76,10 @@ func lagRow(log events.Log, end, next offset) api.LagRow {
 		row.Error = end.err.Error()
 	case next.err != nil:
 		row.Error = next.err.Error()
-	case next.n > end.n:
-		row.Error = fmt.Sprintf("stands at offset %d, behind which the log already ends at %d: the log was truncated or re-created", next.n, end.n)
+	case next.n > *row.End:
+		row.Error = fmt.Sprintf("stands at offset %d, behind which the log already ends at %d: the log was truncated or re-created", next.n, *row.End)
 	default:
-		behind := end.n - next.n
-		row.Records = &behind
+		row.Records = new(max(0, end.n-next.n))
 	}
 	return row
 }
@@ -159,34 +159,46 @@ func (r *Region) adminOf(ctx context.Context, region events.Region, extra ...kgo
 	return kadm.NewClient(client), nil
 }
 
-// endsOf asks a region's cluster where topics end.
+// endsOf asks a region's cluster where topics end, for readers who read what is committed.
 func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]route) map[events.Log]offset {
 	admin, err := r.adminOf(ctx, region)
 	if err != nil {
 		return r.unknown(topics, err)
 	}
 	defer admin.Close()
-	listed, err := admin.ListEndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
+	names := slices.Collect(maps.Keys(topics))
+	committed, err := admin.ListCommittedOffsets(ctx, names...)
+	if err != nil {
+		return r.unknown(topics, err)
+	}
+	written, err := admin.ListEndOffsets(ctx, names...) // after that, or less might be written than is committed
 	if err != nil {
 		return r.unknown(topics, err)
 	}
 	ends := map[events.Log]offset{}
 	for topic, rt := range topics {
 		for p := range r.cfg.Partitions {
-			o, ok := listed.Lookup(topic, p)
-			switch {
-			case !ok:
-				o.Err = fmt.Errorf("topic %s has no partition %d", topic, p)
-			case o.Err != nil:
-				o.Err = fmt.Errorf("topic %s, partition %d: %w", topic, p, o.Err)
-			}
-			ends[rt.log(p)] = offset{o.Offset, o.Err}
+			readable, err := endIn(committed, topic, p)
+			all, errAll := endIn(written, topic, p)
+			ends[rt.log(p)] = offset{n: readable, open: all - readable, err: cmp.Or(err, errAll)}
 		}
 	}
 	if region == r.cfg.Region {
 		r.worker.mirrors.ends(ctx, ends)
 	}
 	return ends
+}
+
+// endIn is the end of a partition in what a cluster has listed.
+func endIn(listed kadm.ListedOffsets, topic string, p int32) (int64, error) {
+	o, ok := listed.Lookup(topic, p)
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("topic %s has no partition %d", topic, p)
+	case o.Err != nil:
+		return 0, fmt.Errorf("topic %s, partition %d: %w", topic, p, o.Err)
+	}
+	return o.Offset, nil
 }
 
 func (r *Region) unknown(topics map[string]route, err error) map[events.Log]offset {

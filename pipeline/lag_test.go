@@ -2,10 +2,12 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -195,6 +197,69 @@ func TestLagAhead(t *testing.T) {
 		row := rowOf(t, lag.Folds, "us-east-1/session/1")
 		if got := describeRow(row); got != "end 0 next 3 behind unknown" || row.Error == "" || lag.Behind() != "unknown" {
 			t.Errorf("%s, error %q, behind %s", got, row.Error, lag.Behind())
+		}
+	})
+}
+
+// A log that ends with a transaction leaves nobody behind that has folded what it has, be that
+// nothing. Records of a transaction that goes on are told apart.
+func TestLagBehindTransactions(t *testing.T) {
+	two(t, func(a, b *region) {
+		a.start()
+		b.start()
+		record := func(p int32, key string) *kgo.Record {
+			return &kgo.Record{Topic: "session", Partition: p, Key: []byte(key), Value: []byte("v")}
+		}
+		a.transact(kgo.TryCommit, record(1, "committed"))
+		a.has("committed", "v")
+		a.behind("0")
+		a.transact(kgo.TryAbort, record(1, "aborted"), record(2, "aborted"))
+		a.behind("0")
+		b.behind("0")
+		for log, want := range map[string]string{
+			"us-east-1/session/1": "end 4 next 4 behind 0", "us-east-1/session/2": "end 2 next 2 behind 0", "us-east-1/session/0": "end 0 next 0 behind 0",
+		} {
+			if row := describeRow(rowOf(t, a.lag().Folds, log)); row != want {
+				t.Errorf("%s: %s, want %s", log, row, want)
+			}
+		}
+		a.await("committed in the group", func() error {
+			client := a.dial()
+			defer client.Close()
+			offsets, err := kadm.NewClient(client).FetchOffsets(a.w.Context(), a.cfg.Group)
+			if o, ok := offsets.Lookup("session", 1); err != nil || !ok || o.At != 4 {
+				return fmt.Errorf("%+v, %v", o, err)
+			}
+			return nil
+		})
+		a.stop()
+		a.start() // and reads again what is behind its state
+		a.behind("0")
+
+		client := a.dial(kgo.TransactionalID("open"))
+		defer client.Close()
+		if err := errors.Join(client.BeginTransaction(), client.ProduceSync(a.w.Context(), record(1, "open"), record(1, "open")).FirstErr()); err != nil {
+			t.Fatal(err)
+		}
+		a.produce(record(1, "behind it"))
+		time.Sleep(time.Minute / 2)
+		row := rowOf(t, a.lag().Folds, "us-east-1/session/1")
+		if got := describeRow(row); got != "end 7 next 4 behind 0" || row.Open == nil || *row.Open != 3 {
+			t.Errorf("%s, %+v", got, row)
+		}
+		if err := client.EndTransaction(a.w.Context(), kgo.TryCommit); err != nil {
+			t.Fatal(err)
+		}
+		a.has("open", "v")
+		a.has("behind it", "v")
+		a.behind("0")
+		if row := rowOf(t, a.lag().Folds, "us-east-1/session/1"); describeRow(row) != "end 8 next 8 behind 0" || *row.Open != 0 {
+			t.Errorf("%+v", row)
+		}
+		b.behind("0")
+		a.down()
+		if row := rowOf(t, a.lag().Folds, "us-east-1/session/1"); row.Records != nil || row.Open != nil || row.Error == "" {
+			t.Errorf("%+v", row)
 		}
 	})
 }

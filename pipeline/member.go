@@ -173,10 +173,10 @@ func (m *member) problem() error {
 	return nil
 }
 
-// commit stores vectors as the group's offsets, for tools that show lag. Nothing
+// commit stores places in logs as the group's offsets, for tools that show lag. Nothing
 // depends on it. The client's own commits are of what it has fetched, and wait for
 // rebalances.
-func (m *member) commit(vector []events.LogState) {
+func (m *member) commit(places events.Vector) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	name, generation := m.client.GroupMetadata()
@@ -186,10 +186,10 @@ func (m *member) commit(vector []events.LogState) {
 		req.InstanceID = &m.name
 	}
 	byTopic := map[string][]kmsg.OffsetCommitRequestTopicPartition{}
-	for _, st := range vector {
+	for log, next := range places {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch = st.Log.Partition, st.Next, -1
-		topic := topicOf(m.cfg, st.Log)
+		p.Partition, p.Offset, p.LeaderEpoch = log.Partition, next, -1
+		topic := topicOf(m.cfg, log)
 		byTopic[topic] = append(byTopic[topic], p)
 	}
 	for topic, partitions := range byTopic {
@@ -220,8 +220,8 @@ func commitVersions() *kversion.Versions {
 // close ends the membership. A static member keeps its place when it goes
 // silent, so that a restart after a crash is quick; one that stops on purpose says
 // so, and nobody waits for it.
-func (m *member) close(vector []events.LogState) {
-	m.commit(vector)
+func (m *member) close(places events.Vector) {
+	m.commit(places)
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	if m.name != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -283,8 +284,20 @@ func (r *Region) keepCommitted(ctx context.Context) {
 		if pause(ctx, commitInterval); ended(ctx) {
 			return
 		}
-		r.member.commit(r.shards.states())
+		r.member.commit(r.places())
 	}
+}
+
+// places is how far the logs of the shards were read, as Kafka counts it.
+func (r *Region) places() events.Vector {
+	open, release := r.shards.use(r.allShards())
+	defer release()
+	places := events.Vector{}
+	for p, shard := range open {
+		maps.Copy(places, events.VectorOf(shard.Logs()))
+		maps.Copy(places, r.worker.readFurther(p, shard))
+	}
+	return places
 }
 
 // newLinkKeeper prepares the links from all peers.
@@ -391,7 +404,7 @@ func (r *Region) leave() {
 	if r.member == nil {
 		return
 	}
-	r.member.close(r.shards.states())
+	r.member.close(r.places())
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	if err := r.claims.leave(ctx); err != nil {

@@ -50,11 +50,15 @@ func lagTables(w io.Writer, lag *api.Lag, all bool) error {
 		notes.add("mirror of "+log, r.Error)
 	}
 	for _, r := range lag.Folds {
-		if !shown(r.Records) {
+		isOpen := r.Open != nil && *r.Open > 0
+		if !shown(r.Records) && !isOpen {
 			continue
 		}
 		states = append(states, []string{r.Log.String(), orUnknown(r.End), orUnknown(r.Next), orUnknown(r.Records)})
 		notes.add("state of "+r.Log.String(), r.Error)
+		if isOpen {
+			notes.add("state of "+r.Log.String(), fmt.Sprintf("%d more records cannot be read before a transaction of their producer ends", *r.Open))
+		}
 	}
 	if err := lagTable(w, []string{"MIRROR OF", "STATE", "END", "NEXT", "BEHIND", "BYTES", "SECONDS", "FETCHED", "WRITTEN"}, mirrors); err != nil {
 		return err
