@@ -25,6 +25,10 @@ const (
 	// only after this: by then one of the two knows better from the group.
 	reclaimPause = 3 * heartbeatInterval
 
+	// Between looks whether logs can be read again for read models.
+	owedRetryLeast = time.Second
+	owedRetryMost  = time.Minute
+
 	keepInterval = 500 * time.Millisecond // between looks for what is to be tried again
 )
 
@@ -201,6 +205,7 @@ func (k *keeper) begun(ctx context.Context, p int32, shard *openShard) {
 	if shard.IsInPlace() {
 		k.work(ctx, shard, func(ctx context.Context) { k.hydrate(ctx, p, shard) })
 	}
+	k.work(ctx, shard, func(ctx context.Context) { k.rebuildOwed(ctx, p, shard) })
 }
 
 // work does something with a shard in a task that ends when the shard is closed.
@@ -213,6 +218,22 @@ func (k *keeper) work(ctx context.Context, shard *openShard, do func(context.Con
 		defer done()
 		do(while)
 	})
+}
+
+// rebuildOwed has read models of events made of the logs again that have begun with less than
+// the shard has, as those of a restored shard; it tries until it is known how far that can
+// be done, or the context ends.
+func (k *keeper) rebuildOwed(ctx context.Context, p int32, shard *openShard) {
+	for wait := owedRetryLeast; !ended(ctx); wait = min(2*wait, owedRetryMost) {
+		err := shard.RebuildOwed(ctx)
+		if err == nil {
+			return
+		}
+		if wait == owedRetryLeast && !ended(ctx) {
+			k.log.Warn("logs cannot be read again for read models, and it is tried again", "shard", p, "error", err)
+		}
+		pause(ctx, wait)
+	}
 }
 
 func (k *keeper) opened(ctx context.Context, p int32, began string, err error) {

@@ -233,6 +233,31 @@ func (s *Shard) RebuildModel(ctx context.Context, name string, how derived.Rebui
 	return nil
 }
 
+// RebuildOwed makes those read models of events anew, in the background, that have begun
+// with less than the shard has folded, because it was restored or they are new, as far as
+// the logs can be read again. It returns once it is known how far; an error says why that cannot be found out at
+// present, and then it is to be called again.
+func (s *Shard) RebuildOwed(ctx context.Context) error {
+	if s.cfg.History == nil {
+		return nil // somebody else has to
+	}
+	for _, name := range s.models.Owed() {
+		first, err := s.firsts(ctx, name, derived.Rebuild{})
+		if err == nil {
+			err = s.checkWritable()
+		}
+		if err != nil {
+			s.models.WaitOwed(name, err)
+			return err
+		}
+		if err := s.models.RebuildOwed(name, first, s.vector); err != nil {
+			return err
+		}
+	}
+	s.wakeBuilders()
+	return nil
+}
+
 // wakeBuilders has the builders of read models look again whether there is something to do.
 func (s *Shard) wakeBuilders() {
 	for _, b := range s.builders {

@@ -151,6 +151,9 @@ func modelTable(w io.Writer, d *api.ModelDetails) error {
 		rows = append(rows, []string{strconv.Itoa(int(s.Partition)), string(s.State), done, served, begun, s.Since.String()})
 		where := fmt.Sprintf("shard %d", s.Partition)
 		notes.add(where, s.Stopped)
+		if s.Owed {
+			notes.add(where, "logs are read again for it as soon as it is known how far they can be")
+		}
 		notes.add(where, s.Waiting)
 		if s.Stale != "" {
 			notes.add(where, fmt.Sprintf("entries are stale, they show %s: %s", s.Until, s.Stale))

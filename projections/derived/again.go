@@ -52,6 +52,77 @@ func (r *running) wouldLose(rec record) error {
 	return nil
 }
 
+// Owed are the models of events of which nobody has looked yet whether their logs can be read
+// again, by name.
+func (s *Store) Owed() (names []string) {
+	if s == nil {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.models {
+		if r.record.Owed {
+			names = append(names, r.model.Name)
+		}
+	}
+	return names
+}
+
+// RebuildOwed makes the entries of a model anew that are owed, if that gives it anything: events
+// of some log from before those that it has. First says where its logs begin if they are read
+// again. Of a log that cannot be, what has come since the model began is given up for it.
+func (s *Store) RebuildOwed(name string, first map[events.Log]int64, at func() events.Vector) error {
+	r, err := s.lookup(name)
+	if err != nil {
+		return err
+	}
+	s.work.Lock()
+	defer s.work.Unlock()
+	if !r.record.Owed {
+		return nil // somebody has asked for another meanwhile
+	}
+	batch := s.db.NewBatch()
+	defer batch.Close()
+	rec := r.record
+	if rec.Owed = false; r.wouldGain(first) {
+		rec, err = r.begin(batch, at(), first)
+	} else {
+		err = rec.store(batch, name)
+	}
+	if err == nil {
+		err = batch.Commit(pebble.NoSync)
+	}
+	if err != nil {
+		return err
+	}
+	s.show(r, rec)
+	return nil
+}
+
+// wouldGain reports whether logs can be read again from before where the entries begin that
+// are served.
+func (r *running) wouldGain(first map[events.Log]int64) bool {
+	for log, from := range first {
+		if r.model.reads(log.Stream) && r.record.Serving != nil && from < r.record.Serving.Since[log] {
+			return true
+		}
+	}
+	return false
+}
+
+// WaitOwed shows why nobody can look at present whether logs can be read again.
+func (s *Store) WaitOwed(name string, reason error) {
+	r, err := s.lookup(name)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.record.Owed {
+		r.waiting = reason.Error()
+	}
+}
+
 // Job is what is to be read again next, and for which entries.
 type Job struct {
 	Again

@@ -17,7 +17,8 @@
 // events, in its order, and nothing else. Entries of different logs lie side by side
 // under one key and are added up by whoever reads them. It can count what views
 // forget. Its entries cannot be had from the state, so they begin when the model does,
-// and Status says since which cut; a rebuild reads the logs again, as far as they are there.
+// and Status says since which cut; a rebuild reads the logs again, as far as they are there. A
+// model that begins in a shard which has folded something is owed one (RebuildOwed).
 //
 // # What a model must be
 //
@@ -40,7 +41,7 @@
 //     followed by a batch which was not lost. So does Rebuild of a model of events, of
 //     each log up to where the shard stands; from there on its events go into both.
 //   - Entries are derived: no backup, digest or proof has them. A restored shard
-//     builds them.
+//     builds them, those of events out of the logs.
 //
 // Not guaranteed: a key whose events are spread over several partitions, by
 // producers with different partitioners, has a view of its own in each shard here.

@@ -19,6 +19,10 @@ type record struct {
 	Serving  *generation `json:"serving,omitempty"`
 	Building *generation `json:"building,omitempty"`
 	Stopped  string      `json:"stopped,omitempty"` // why nothing is done any more
+
+	// Owed says, of a model of events that began behind the beginning of its logs, that
+	// nobody has looked yet whether they can be read again.
+	Owed bool `json:"owed,omitempty"`
 }
 
 // generation is one set of a model's entries.
@@ -106,6 +110,10 @@ type Status struct {
 	// which on the entries have all events; null if that is from the first.
 	Reaches *time.Time `json:"reaches,omitempty"`
 
+	// Owed says, of a model of events that has begun with less than the shard has folded, that
+	// nobody has looked yet whether the logs can be read again for it.
+	Owed bool `json:"owed,omitempty"`
+
 	// While new entries are made. Of a model of views slices are gone through, of one of
 	// events the offsets of the logs that are read again.
 	Done    int64   `json:"done,omitempty"`
@@ -118,13 +126,13 @@ func (r *running) status() Status {
 	rec := r.record
 	st := Status{
 		Name: r.model.Name, Version: r.model.Version, OfEvents: r.model.OfEvents(), Streams: r.model.Streams,
-		State: Running, Stopped: rec.Stopped, Failures: r.failures,
+		State: Running, Stopped: rec.Stopped, Failures: r.failures, Owed: rec.Owed, Waiting: r.waiting,
 	}
 	switch {
 	case rec.Stopped != "":
 		st.State = Stopped
 	case rec.Building != nil:
-		st.State, st.Done, st.Again, st.Waiting = Building, rec.Building.Done, rec.Building.Again, r.waiting
+		st.State, st.Done, st.Again = Building, rec.Building.Done, rec.Building.Again
 	}
 	if g := rec.Serving; g != nil {
 		st.Served, st.ServedVersion, st.Begun = true, g.Version, &g.Begun

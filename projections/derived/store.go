@@ -166,8 +166,11 @@ func (s *Store) resume(batch *pebble.Batch, r *running, at events.Vector) (err e
 	if err != nil || r.record.Version == r.model.Version && r.record.OfEvents == r.model.OfEvents() {
 		return err
 	}
-	r.record, err = r.begin(batch, at, nil)
-	return err
+	if r.record, err = r.begin(batch, at, nil); err != nil || !r.model.OfEvents() || len(at) == 0 {
+		return err
+	}
+	r.record.Owed = true
+	return r.record.store(batch, r.model.Name)
 }
 
 // begin starts a new generation of a model, in place of one that is being built,
@@ -179,7 +182,7 @@ func (r *running) begin(batch *pebble.Batch, at events.Vector, again map[events.
 		return rec, err
 	}
 	rec.Last, rec.Version, rec.OfEvents = rec.Last+1, r.model.Version, r.model.OfEvents()
-	rec.Building, rec.Stopped = nil, ""
+	rec.Building, rec.Stopped, rec.Owed = nil, "", false
 	g := &generation{Number: rec.Last, Version: rec.Version, OfEvents: rec.OfEvents, Begun: time.Now().UTC()}
 	switch {
 	case g.OfEvents && again == nil:

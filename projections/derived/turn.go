@@ -268,7 +268,7 @@ func (r *running) stop(batch *pebble.Batch, at events.Vector) (record, error) {
 	if err := rec.drop(batch, r.model.Name, rec.Building); err != nil {
 		return rec, err
 	}
-	rec.Building, rec.Stopped = nil, r.failed
+	rec.Building, rec.Stopped, rec.Owed = nil, r.failed, false
 	rec.freeze("the model was stopped", at)
 	return rec, rec.store(batch, r.model.Name)
 }
