@@ -37,7 +37,7 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 	}
 	id, now := snapshotter.NewID()
 	d := &format.Drill{
-		Format: 1, Region: b.Config.Region, ID: id, Created: now, Software: Software,
+		Format: format.DrillVersion, Region: b.Config.Region, ID: id, Created: now, Software: Software,
 		Owner: fmt.Sprintf("%s, region %s", Software, b.Config.Region), Trials: []format.Trial{},
 	}
 	for _, t := range b.draw(ctx, ids, now) {

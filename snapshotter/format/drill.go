@@ -11,8 +11,9 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 )
 
-// drillVersion is the format of drills.
-const drillVersion = 1
+// DrillVersion is the format of the drills that are written. Those of format 1 say nothing of
+// attestations.
+const DrillVersion = 2
 
 // Drill is the report of a restore drill: backups that were restored to a scratch
 // place, proved, and thrown away. It is immutable.
@@ -82,7 +83,7 @@ func ParseDrillName(r events.Region, name string) (id string, ok bool) {
 func (d *Drill) Encode() ([]byte, error) { return encode(d) }
 
 // DecodeDrill reads and verifies what Drill.Encode wrote.
-func DecodeDrill(b []byte) (*Drill, error) { return decode[Drill]("drill", drillVersion, b) }
+func DecodeDrill(b []byte) (*Drill, error) { return decode[Drill]("drill", DrillVersion, b) }
 
 func (d *Drill) title() string { return "drill " + d.ID }
 
@@ -92,7 +93,7 @@ func (d *Drill) validate() error {
 	if err := d.Region.Validate(); err != nil {
 		return err
 	}
-	if _, offset := d.Created.Zone(); d.Format != drillVersion || !ValidID(d.ID) || d.Created.IsZero() || offset != 0 || d.Owner == "" || len(d.Trials) == 0 {
+	if _, offset := d.Created.Zone(); d.Format < 1 || d.Format > DrillVersion || !ValidID(d.ID) || d.Created.IsZero() || offset != 0 || d.Owner == "" || len(d.Trials) == 0 {
 		return errors.New("format, id, time, owner or trials are malformed")
 	}
 	for i, t := range d.Trials {
@@ -101,6 +102,8 @@ func (d *Drill) validate() error {
 			return fmt.Errorf("trial %d is malformed", i)
 		case t.Error == "" && t.StateTime.IsZero() || t.Backup != "" && !ValidID(t.Backup):
 			return fmt.Errorf("trial %d: proved, and nothing is said of what", i)
+		case t.Attested != "" && d.Format < 2:
+			return fmt.Errorf("trial %d: format 1 knows no attestations", i)
 		case t.Error != "" && len(t.States) > 0:
 			return fmt.Errorf("trial %d: failed, and yet something is proved", i)
 		case !slices.IsSortedFunc(t.States, func(a, b events.LogState) int { return a.Log.Compare(b.Log) }):

@@ -16,16 +16,16 @@ import (
 func sampleDrill() *Drill {
 	m := sample()
 	return &Drill{
-		Format: 1, Region: m.Region, ID: m.ID, Created: m.Created, Software: "evenkeel 0.1.0", Owner: "node 1",
+		Format: 2, Region: m.Region, ID: m.ID, Created: m.Created, Software: "evenkeel 0.1.0", Owner: "node 1",
 		Trials: []Trial{
-			{Aim: "newest", Backup: m.ID, StateTime: m.Created, Bytes: 70, TookSeconds: 1.5, States: m.States()},
+			{Aim: "newest", Backup: m.ID, StateTime: m.Created, Bytes: 70, TookSeconds: 1.5, States: m.States(), Attested: "agrees with 2 of 2 regions"},
 			{Aim: "random", Backup: m.ID, StateTime: m.Created.Add(-time.Hour), Bytes: 7, TookSeconds: 0.5, States: []events.LogState{}, Error: "why"},
 		},
 	}
 }
 
 func TestGoldenDrill(t *testing.T) {
-	name := filepath.Join("testdata", "drill-1.golden")
+	name := filepath.Join("testdata", "drill-2.golden")
 	text, err := sampleDrill().Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +44,27 @@ func TestGoldenDrill(t *testing.T) {
 	}
 	if d, err := DecodeDrill(golden); err != nil || !reflect.DeepEqual(d, sampleDrill()) {
 		t.Errorf("the golden drill is read as\n%+v, %v\nwant\n%+v", d, err, sampleDrill())
+	}
+}
+
+// Drills of format 1 are read as they were written.
+func TestGoldenDrill1(t *testing.T) {
+	golden, err := os.ReadFile(filepath.Join("testdata", "drill-1.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sampleDrill()
+	want.Format, want.Trials[0].Attested = 1, ""
+	d, err := DecodeDrill(golden)
+	if err != nil || !reflect.DeepEqual(d, want) {
+		t.Fatalf("the golden drill is read as\n%+v, %v\nwant\n%+v", d, err, want)
+	}
+	if text, err := d.Encode(); err != nil || !bytes.Equal(text, golden) {
+		t.Errorf("written again: %s, %v", text, err)
+	}
+	d.Trials[0].Attested = "x"
+	if _, err := d.Encode(); err == nil {
+		t.Error("format 1 takes attestations")
 	}
 }
 
@@ -68,7 +89,7 @@ func TestDrillSaysWhatIsProved(t *testing.T) {
 func TestDrillRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Drill){
 		"no trials":               func(d *Drill) { d.Trials = nil },
-		"another format":          func(d *Drill) { d.Format = 2 },
+		"another format":          func(d *Drill) { d.Format = 3 },
 		"no id":                   func(d *Drill) { d.ID = "x" },
 		"no owner":                func(d *Drill) { d.Owner = "" },
 		"no aim":                  func(d *Drill) { d.Trials[0].Aim = "" },
