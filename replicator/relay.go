@@ -125,11 +125,14 @@ func (m *mover) relayTopics(ctx context.Context) (problems []string, err error) 
 	return nil, nil
 }
 
-// knownTopics makes parts of all that was ever mirrored from the origin. It makes
-// no topics: what the origin's are like cannot, or is not to, be looked at.
+// knownTopics makes parts of all that was ever mirrored from the origin, and is still to be. It
+// makes no topics: what the origin's are like cannot, or is not to, be looked at.
 func (m *mover) knownTopics(ctx context.Context) error {
 	var topics []follow.TopicState
 	for _, topic := range m.ledger.Topics() {
+		if !m.cfg.selects(topic) { // it is not configured any more
+			continue
+		}
 		mirror := m.cfg.Origin.MirrorTopic(topic)
 		meta, err := m.dest.metadata(ctx, []string{mirror})
 		if err != nil {

@@ -284,6 +284,47 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// A topic that is not configured any more is not mirrored any more, whatever is paused: also while nobody
+// looks what topics there are.
+func TestPausedTopicsAreConfigured(t *testing.T) {
+	for _, what := range []string{"topics", "link"} {
+		t.Run(what, func(t *testing.T) {
+			two(t, func(w *world, source, dest *cluster) {
+				source.create("other")
+				source.write(5)
+				more := func() {
+					for range 5 {
+						r := record(0, 0)
+						r.Topic = "other"
+						source.produce(r)
+					}
+				}
+				more()
+				l := w.link(us, eu, topic, "other")
+				awaitMirrored(source, dest)
+				awaitPartition(source, dest, "other", 0)
+				source.do(l.SetPause(context.Background(), what, true))
+				l.cfg.Topics = patterns(t, topic)
+				l.remake()
+				l.awaitLocated()
+				more()
+				source.write(5)
+				time.Sleep(time.Minute)
+				for _, p := range l.Details().Partitions {
+					if p.Topic != topic {
+						t.Errorf("partition %d of %s is %s", p.Partition, p.Topic, p.State)
+					}
+				}
+				if end := dest.end(mirror(us, "other"), 0); end != 5 {
+					t.Errorf("its mirror has %d records", end)
+				}
+				source.do(l.SetPause(context.Background(), what, false))
+				awaitMirrored(source, dest)
+			})
+		})
+	}
+}
+
 // awaitLocated waits until the link can be given orders.
 func (l *runningLink) awaitLocated() {
 	l.w.Helper()

@@ -226,6 +226,8 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "key", "session", "s-1", "--yes"}, stdout: []string{"it is what it was"}},
 		{args: []string{"restore", "key", "session", "nobody"}, code: 5, stderr: []string{`"nobody"`}},
 		{args: []string{"restore", "shards", "--shards", "99"}, code: 2, stderr: []string{"no shard 99"}},
+		{args: []string{"restore", "shards", "--shards", "1,x"}, code: 2, stderr: []string{`"x" is no shard`, "such as 0,2"}},
+		{args: []string{"restore", "plan", "--shards", "-1"}, code: 2, stderr: []string{`"-1" is no shard`}},
 		{args: []string{"restore", "shards", "--shards", "0,2"}, stdout: []string{"LINEAGE", "done"}, stderr: []string{"shard 2: done"}},
 		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
 	} {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +20,31 @@ type targetFlags struct {
 	vector, time string
 	offsets      []string
 	streams      []string
-	shards       []int32
+	shards       shardsFlag
+}
+
+// shardsFlag are numbers of shards as a flag's value (pflag.Value).
+type shardsFlag []int32
+
+func (f *shardsFlag) String() string {
+	var list []string
+	for _, shard := range *f {
+		list = append(list, strconv.Itoa(int(shard)))
+	}
+	return strings.Join(list, ",")
+}
+
+func (f *shardsFlag) Type() string { return "numbers" }
+
+func (f *shardsFlag) Set(text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		number, err := strconv.ParseInt(strings.TrimSpace(part), 10, 32)
+		if err != nil || number < 0 {
+			return fmt.Errorf("%q is no shard; want numbers as evenkeel shards lists them, such as 0,2", part)
+		}
+		*f = append(*f, int32(number))
+	}
+	return nil
 }
 
 func (f *targetFlags) add(c *cobra.Command) {
@@ -28,7 +55,7 @@ func (f *targetFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.offsets, "to-offset", nil, "LOG@OFFSET: the first offset of this log to leave out (again for more logs); of other logs all that is archived")
 	c.Flags().StringVar(&f.base, "base", "", "id of the backup to begin with (default the best)")
 	c.Flags().StringSliceVar(&f.streams, "streams", nil, "only these streams")
-	c.Flags().Int32SliceVar(&f.shards, "shards", nil, "only these shards")
+	c.Flags().Var(&f.shards, "shards", "only these shards, such as 0,2")
 	c.MarkFlagsMutuallyExclusive("to-newest", "backup", "to-time", "to-vector", "to-offset")
 	c.MarkFlagsMutuallyExclusive("backup", "base")
 }

@@ -124,6 +124,7 @@ type Archiver struct {
 	client  *kgo.Client
 	admin   *kadm.Client
 	orders  *orders.Queue
+	ids     map[string]kadm.TopicID // of its topics; of the goroutine that watches
 
 	tasks sync.WaitGroup
 
@@ -150,7 +151,7 @@ func New(opts []kgo.Opt, cfg Config, bucket Bucket, node Node, offsets Offsets, 
 	}
 	return &Archiver{
 		cfg: cfg, bucket: bucket, node: node, offsets: offsets, metrics: m, log: log, opts: opts, client: client, admin: kadm.NewClient(client),
-		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{},
+		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{}, ids: map[string]kadm.TopicID{},
 	}, nil
 }
 

@@ -161,49 +161,57 @@ func TestDamagedAndExpired(t *testing.T) {
 }
 
 // A log that was made anew and has outgrown its archive is recognised by its records; one that
-// has the same ones again goes on.
+// has the same ones again goes on. So it is when an archiver starts, and while one runs.
 func TestMadeAnew(t *testing.T) {
 	for _, same := range []bool{false, true} {
-		t.Run(fmt.Sprintf("same=%t", same), func(t *testing.T) {
-			simulate(t, 1, func(w *world) {
-				p := w.start(0, 1)
-				w.produce("session", 0, 5)
-				w.produce("secrets", 0, 5)
-				w.archived()
-				p.end()
-				before := w.read(logOf("session", 0), 0)
-				w.recreate("session")
-				if same {
-					for _, r := range before {
-						if err := w.client.ProduceSync(w.Context(), r).FirstErr(); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-				w.produce("session", 0, 9)
-				p = w.start(0, 1)
-				defer p.end()
-				if same {
-					w.archived()
-					return
-				}
-				w.says(p, "session/0", "made anew")
-				w.produce("session", 0, 20)
-				w.produce("secrets", 0, 5)
-				w.await("archived", func() error {
-					s, err := segment.Newest(w.Context(), w.memory, us, 0)
-					if err != nil {
-						return err
-					}
-					if end, _ := s.End(logOf("secrets", 0)); end.Next != 10 {
-						return errors.New("not yet")
-					}
-					if end, _ := s.End(logOf("session", 0)); end.Next != 5 {
-						t.Errorf("the other log is archived up to %d", end.Next)
-					}
-					return nil
-				})
-			})
-		})
+		for _, runs := range []bool{false, true} {
+			t.Run(fmt.Sprintf("same=%t,runs=%t", same, runs), func(t *testing.T) { madeAnew(t, same, runs) })
+		}
 	}
+}
+
+func madeAnew(t *testing.T, same, runs bool) {
+	simulate(t, 1, func(w *world) {
+		p := w.start(0, 1)
+		w.produce("session", 0, 5)
+		w.produce("secrets", 0, 5)
+		w.archived()
+		if !runs {
+			p.end()
+		}
+		before := w.read(logOf("session", 0), 0)
+		w.recreate("session")
+		if same {
+			for _, r := range before {
+				if err := w.client.ProduceSync(w.Context(), r).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.produce("session", 0, 9)
+		if !runs {
+			p = w.start(0, 1)
+		}
+		defer p.end()
+		if same {
+			w.archived()
+			return
+		}
+		w.says(p, "session/0", "made anew")
+		w.produce("session", 0, 20)
+		w.produce("secrets", 0, 5)
+		w.await("archived", func() error {
+			s, err := segment.Newest(w.Context(), w.memory, us, 0)
+			if err != nil {
+				return err
+			}
+			if end, _ := s.End(logOf("secrets", 0)); end.Next != 10 {
+				return errors.New("not yet")
+			}
+			if end, _ := s.End(logOf("session", 0)); end.Next != 5 {
+				t.Errorf("the other log is archived up to %d", end.Next)
+			}
+			return nil
+		})
+	})
 }

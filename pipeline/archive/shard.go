@@ -24,6 +24,7 @@ type shard struct {
 
 	wake   chan struct{} // when something came to the inbox
 	paused atomic.Bool   // its topics are not read at present
+	anew   atomic.Bool   // a topic was made anew: it is to be looked where to go on
 	own    atomic.Int64  // bytes that were taken out of the inbox, up to the bucket
 
 	// Of its goroutine: the newest segment that it knows of, and how far who is told of
@@ -100,6 +101,7 @@ func (s *shard) archive(ctx context.Context) error {
 	if err := s.a.node.Sure(); err != nil {
 		return fmt.Errorf("%w: %w", errUnsure, err)
 	}
+	s.anew.Store(false)
 	at, err := s.find(ctx)
 	if err != nil {
 		s.a.metrics.errors.Inc()

@@ -105,6 +105,9 @@ func (t *turn) run(ctx context.Context) error {
 			if !t.a.node.Archives(t.number) {
 				return nil
 			}
+			if t.anew.Load() {
+				return errors.Join(t.flush(ctx, sending), errAgain)
+			}
 			if err := t.retryAside(ctx); err != nil {
 				return err
 			}

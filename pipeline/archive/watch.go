@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -19,6 +20,7 @@ import (
 const (
 	sampleInterval = time.Second      // between looks at where logs end
 	readInterval   = 30 * time.Second // between looks at where the archive does: each is a request or two for a shard
+	anewInterval   = 5 * time.Second  // between looks whether topics were made anew
 	watchTimeout   = 10 * time.Second
 	samplesMost    = 512 // of a shard
 
@@ -59,7 +61,11 @@ type sample struct {
 func (a *Archiver) watch(ctx context.Context) {
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
-	for read := (time.Time{}); ctx.Err() == nil; {
+	for read, looked := (time.Time{}), (time.Time{}); ctx.Err() == nil; {
+		if time.Since(looked) >= anewInterval {
+			a.lookAnew(ctx)
+			looked = time.Now()
+		}
 		a.sample(ctx)
 		if time.Since(read) >= readInterval {
 			a.readEnds(ctx)
@@ -69,6 +75,35 @@ func (a *Archiver) watch(ctx context.Context) {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
+	}
+}
+
+// lookAnew looks whether topics were made anew. The client goes on asking for those that it has
+// known, which are gone; and what is to be archived of a new one, if anything, has to be looked for.
+func (a *Archiver) lookAnew(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	found, err := a.admin.Metadata(ctx, slices.Sorted(maps.Keys(a.cfg.Topics))...)
+	if err != nil {
+		return
+	}
+	var anew []string
+	for _, t := range found.Topics {
+		if t.Err != nil || t.ID == (kadm.TopicID{}) { // it is on its way, or the broker does not say
+			continue
+		}
+		if was, known := a.ids[t.Topic]; known && was != t.ID {
+			anew = append(anew, t.Topic)
+		}
+		a.ids[t.Topic] = t.ID
+	}
+	if len(anew) == 0 {
+		return
+	}
+	a.log.Warn("topics were made anew; it is looked where their archives go on", "topics", anew)
+	a.orders.Do(func() { a.client.PurgeTopicsFromClient(anew...) })
+	for _, s := range a.all() {
+		s.anew.Store(true)
 	}
 }
 
