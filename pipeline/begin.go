@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -52,6 +53,8 @@ type beginnings struct {
 
 	node    string         // which one this is
 	outside *outsideTables // the tables of backups, where they are; nil: no backups
+
+	proving sync.Mutex // one shard of a restored state is noted as proved at a time
 }
 
 // beginning is where a shard begins.

@@ -171,7 +171,7 @@ func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables
 	if err := projections.RestoreInPlace(ctx, sc, m.ID, layers, m.Shards[partition].States); err != nil {
 		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
 	}
-	return nil
+	return syncDir(t.fs, t.dir) // before it is noted that the shard's directory is there
 }
 
 // OpenShard opens a shard of a state directory without a node.
@@ -273,7 +273,8 @@ func (k *keeper) hydrateOnce(ctx context.Context, p int32, shard *openShard, bac
 		return ctx.Err()
 	}
 	shard.setHydrating(nil)
-	if err := shard.Hydrate(ctx); err != nil {
+	proved := func(states []events.LogState) error { return k.begin.noteProved(p, shard.Lineage().ID, states) }
+	if err := shard.HydrateThen(ctx, proved); err != nil {
 		return err
 	}
 	if err := catalog.Release(ctx, k.begin.bucket, k.cfg.Region, backup, k.begin.pinOwner(p)); err != nil {

@@ -58,6 +58,20 @@ func agree(regions ...*region) {
 // go on with the same log, and can still translate, and so verify, all that they have
 // mirrored.
 func TestRegionIsLost(t *testing.T) {
+	for name, instant := range map[string]bool{"fetched": false, "in place": true} {
+		t.Run(name, func(t *testing.T) { regionIsLost(t, instant) })
+	}
+}
+
+// wholeArchive waits until all that a region has folded is archived.
+func (r *region) wholeArchive() {
+	r.w.Helper()
+	for l, next := range r.status().Vector() {
+		r.archived(l, next)
+	}
+}
+
+func regionIsLost(t *testing.T, instant bool) {
 	simulate(t, func(w *world) {
 		all, a, b, c := w.regions, w.regions[0], w.regions[1], w.regions[2]
 		for _, r := range all {
@@ -72,17 +86,23 @@ func TestRegionIsLost(t *testing.T) {
 			for _, r := range all {
 				r.put(fmt.Sprintf("key-%d", i%11), fmt.Sprintf("%s %d", r.cfg.Region, i))
 			}
+			if i == 15 && instant {
+				agree(all...)
+				a.wholeArchive()
+				a.backup()
+			}
 		}
 		agree(all...)
-		vector := a.status().Vector()
-		for l, next := range vector {
-			a.archived(l, next)
-		}
+		a.wholeArchive()
 		a.lose()
 		if _, err := pipeline.Refill(w.Context(), a.refillJob()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pipeline.Restore(w.Context(), a.job()); err != nil {
+		if instant {
+			if _, err := pipeline.RestoreInPlace(w.Context(), a.job()); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := pipeline.Restore(w.Context(), a.job()); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.tryStart(); err != nil {

@@ -61,7 +61,7 @@ func (b *beginnings) bringAside(ctx context.Context, p int32, note renewal) erro
 		return err
 	}
 	if !note.Request.Target.IsNewest() {
-		return b.bringTo(ctx, p, note)
+		return b.bringSurely(ctx, p, note)
 	}
 	ids, err := b.backups(ctx)
 	if err != nil {
@@ -76,7 +76,7 @@ func (b *beginnings) bringAside(ctx context.Context, p int32, note renewal) erro
 		}
 		candidate := note
 		candidate.Request.Backup = id
-		err := b.bringTo(ctx, p, candidate)
+		err := b.bringSurely(ctx, p, candidate)
 		switch events.KindOf(err) {
 		case events.KindInconsistent, events.KindRefused, events.KindNotFound:
 			b.log.Error("backup cannot be used; trying another", "shard", p, "backup", id, "error", err)
@@ -93,6 +93,18 @@ func (b *beginnings) bringAside(ctx context.Context, p int32, note renewal) erro
 		last = events.Errorf(events.KindNotFound, "the bucket holds no backup of %s that could be used", b.cfg.Region)
 	}
 	return last
+}
+
+// bringSurely is bringTo, and once more where something was damaged: one reading proves no
+// damage.
+func (b *beginnings) bringSurely(ctx context.Context, p int32, note renewal) error {
+	err := b.bringTo(ctx, p, note)
+	if events.KindOf(err) != events.KindInconsistent {
+		return err
+	}
+	b.log.Warn("what a shard is restored from was damaged, and is read again", "shard", p, "backup", note.Request.Backup, "error", err)
+	pause(ctx, hydrateRetryLeast)
+	return b.bringTo(ctx, p, note)
 }
 
 // bringTo restores the shard aside to a target: as a backup that is served out of the

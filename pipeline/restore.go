@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -58,20 +57,7 @@ func (job *RestoreJob) setDefaults() {
 // of it or is not there. A restore that was broken off is gone on with if it is asked
 // for the same, and else refused.
 func Restore(ctx context.Context, job RestoreJob) (*api.Restored, error) {
-	job.setDefaults()
-	r := &restoring{job: job, work: job.Dir + ".restoring"}
-	done, err := r.begin(ctx)
-	if err != nil || done != nil {
-		return done, err
-	}
-	job.Planned(r.plan())
-	if err := r.all(ctx); err != nil {
-		if !job.Keep {
-			err = errors.Join(err, job.FS.RemoveAll(r.work))
-		}
-		return nil, err
-	}
-	return r.finish()
+	return newRestoring(job).run(ctx)
 }
 
 // notAhead refuses a vector that is further than the logs.

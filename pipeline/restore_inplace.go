@@ -3,12 +3,12 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -24,122 +24,94 @@ type RestoredInPlace struct {
 
 // RestoreInPlace makes a new state directory of a backup whose tables stay in the bucket,
 // and of the segments that lead from it to the point that is asked for. It can be served at
-// once; whoever opens its shards has to bring the tables here, as a node does, which also
-// proves them. Of the segments the chains and the region's own digests are compared before it
-// ends. The backup stays pinned for a time (catalog.PinFor), and for longer once a node
-// has it. The job is as for Restore, but that it can ask for nothing less than a region, and
-// one that is broken off begins anew.
+// once; a node that opens its shards brings the tables here, proves them, and then leaves the
+// report that Restore leaves. Until then the directory has one without states (RestoringInPlace).
+// Of the segments the chains and the region's own digests are
+// compared before it ends. The backup stays pinned for a time (catalog.PinFor), and for longer
+// once a node has it. The job is as for Restore, but that it can ask for nothing less than a
+// region.
 func RestoreInPlace(ctx context.Context, job RestoreJob) (*RestoredInPlace, error) {
-	job.setDefaults()
 	if len(job.Request.Streams) > 0 || len(job.Request.Shards) > 0 {
 		return nil, events.Errorf(events.KindRefused, "restore to %s: only a whole region can be served at once; leave out --streams and --shards, or --instant", job.Request.Target)
 	}
-	if names, err := job.FS.List(job.Dir); err == nil && len(names) > 0 {
-		return nil, events.Errorf(events.KindRefused, "directory %s is not empty; a restore needs a new or empty one", job.Dir)
-	}
-	plan, err := job.findInPlace(ctx)
-	if err == nil {
-		err = job.notAhead(plan.Vector)
-	}
+	r := newRestoring(job)
+	r.outside = newOutsideTables(job.Config, job.Bucket, job.Opener)
+	done, err := r.run(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(plan.Chain) == 0 {
-		return nil, events.Errorf(events.KindRefused, "restore to %s: no backup is at or before it, so that there is nothing to be served at once; leave out --instant", plan.Target)
-	}
-	owner := "restored in place, and no node has it yet"
-	if err := catalog.Hold(ctx, job.Bucket, plan.Chain.Newest(), owner); err != nil && !errors.Is(err, objstore.ErrAccess) {
-		return nil, err
-	}
-	job.Planned(plan)
-	t := &stateTarget{cfg: job.Config, fs: job.FS, log: job.Log, dir: job.Dir + ".restoring", lineage: newLineage(plan.Base)}
-	if err := t.clear(); err != nil {
-		return nil, err
-	}
-	p := &inPlaceRestore{job: job, target: t, outside: newOutsideTables(job.Config, job.Bucket, job.Opener), restored: RestoredInPlace{Plan: plan, Bytes: plan.Chain.Bytes()}}
-	if p.src, err = newSource(job.Config, job.Bucket, job.Opener); err == nil {
-		err = p.all(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, t.fs.RemoveAll(t.dir))
-	}
-	return &p.restored, moveDir(t.fs, t.dir, job.Dir)
+	plan := r.plan()
+	plan.Chain = r.base
+	return &RestoredInPlace{Plan: plan, Replayed: done.Replayed, Bytes: done.Bytes}, nil
 }
 
 // findInPlace plans it. A backup as it is needs no look at the archive, which takes
 // longer than to refer to all its tables.
-func (job *RestoreJob) findInPlace(ctx context.Context) (*timeline.Plan, error) {
-	if job.Request.Backup == "" {
-		_, plan, err := job.find(ctx)
-		return plan, err
+func (r *restoring) findInPlace(ctx context.Context) (times *timeline.Timeline, plan *timeline.Plan, err error) {
+	if r.job.Request.Backup == "" {
+		times, plan, err = r.job.find(ctx)
+	} else {
+		plan, err = r.planBackup(ctx)
 	}
-	m, err := catalog.Load(ctx, job.Bucket, job.Config.Region, job.Request.Backup)
+	if err == nil && len(plan.Chain) == 0 {
+		err = events.Errorf(events.KindRefused, "restore to %s: no backup is at or before it, so that there is nothing to be served at once; leave out --instant", plan.Target)
+	}
+	return times, plan, err
+}
+
+// planBackup plans the restore of a backup as it is.
+func (r *restoring) planBackup(ctx context.Context) (*timeline.Plan, error) {
+	cfg, bucket := r.job.Config, r.job.Bucket
+	m, err := catalog.Load(ctx, bucket, cfg.Region, r.job.Request.Backup)
 	if err == nil {
-		err = checkFits(job.Config, m)
+		err = checkFits(cfg, m)
 	}
 	if err != nil {
 		return nil, err
 	}
-	plan := &timeline.Plan{Region: m.Region, Target: job.Request.Target.String(), Vector: events.VectorOf(m.States()), Base: m.ID, Created: m.Created, Lacks: []string{}}
+	if r.newest, err = catalog.Newest(ctx, bucket, cfg.Region); err == nil {
+		err = checkFits(cfg, r.newest)
+	}
+	switch events.KindOf(err) {
+	case events.KindInconsistent, events.KindRefused:
+		r.job.Log.Warn("the newest backup does not tell under which epochs the region was: going by the one that is restored", "error", err)
+		r.newest = nil
+	default:
+		if err != nil {
+			return nil, err
+		}
+	}
+	plan := &timeline.Plan{Region: m.Region, Target: r.job.Request.Target.String(), Vector: events.VectorOf(m.States()), Base: m.ID, Created: m.Created, Lacks: []string{}}
 	for _, shard := range m.Shards {
 		plan.Shards = append(plan.Shards, timeline.ShardPlan{Span: timeline.Span{Shard: shard.Partition}})
 	}
-	plan.Chain, err = catalog.LoadChain(ctx, job.Bucket, m)
+	plan.Chain, err = catalog.LoadChain(ctx, bucket, m)
 	return plan, err
 }
 
-// inPlaceRestore is a RestoreInPlace under way.
-type inPlaceRestore struct {
-	job     RestoreJob
-	target  *stateTarget
-	outside *outsideTables
-	src     restore.Source
-
-	mu       sync.Mutex
-	restored RestoredInPlace
-}
-
-// all has every shard where it is to be.
-func (p *inPlaceRestore) all(ctx context.Context) error {
+// allInPlace has every shard where it is to be.
+func (r *restoring) allInPlace(ctx context.Context) error {
+	err := catalog.Hold(ctx, r.job.Bucket, r.base.Newest(), "restored in place, and no node has it yet")
+	if err != nil && !errors.Is(err, objstore.ErrAccess) {
+		return err
+	}
+	r.pinned = err == nil
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelInPlace)
-	for _, shard := range p.restored.Plan.Shards {
-		g.Go(func() error {
-			if err := p.target.restoreInPlace(ctx, p.outside, p.restored.Plan.Chain, shard.Shard); err != nil {
-				return err
-			}
-			return p.replay(ctx, shard.Span)
-		})
+	for _, shard := range r.plan().Shards {
+		g.Go(func() error { return r.shard(ctx, shard.Span) })
 	}
 	return g.Wait()
 }
 
-// replay folds what the segments have, on top of tables that are still in the bucket: of
-// those the blocks are read in which the keys of the records are.
-func (p *inPlaceRestore) replay(ctx context.Context, span timeline.Span) (err error) {
-	if span.First == 0 {
-		return nil
-	}
-	sc, err := p.target.config(span.Shard)
+// inPlaceReport is the report of a restore whose tables are still in the bucket: it says what
+// is to be proved.
+func (r *restoring) inPlaceReport() (*api.Restored, error) {
+	restored, err := r.report()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sc.Outside = p.outside
-	shard, err := openState(sc)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, shard.Close()) }()
-	replay := restore.Replay{
-		Region: p.job.Config.Region, Shard: span.Shard, Numbers: span.Numbers(), To: vectorOf(p.restored.Plan.Vector, span.Shard), Chain: newChain(),
-		Done: func(bytes, _ int64) { p.job.Fetched(bytes) },
-	}
-	done, err := replay.Run(ctx, p.src, &foldedShard{Shard: shard})
-	if err != nil {
-		return fmt.Errorf("on top of backup %s: %w", p.restored.Plan.Base, err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.restored.Replayed = p.restored.Replayed.Add(done)
-	return nil
+	restored.Served, restored.Duration = time.Now().UTC(), 0
+	restored.States, restored.Digest = []events.LogState{}, events.Digest{}
+	return restored, nil
 }

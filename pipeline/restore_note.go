@@ -20,10 +20,12 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
-// RestoreReport and its text form are what a restore leaves in the state that it made.
+// RestoreReport and its text form are what a restore leaves in the state that it made;
+// RestoringInPlace is there instead as long as not all of it is here and proved.
 const (
 	RestoreReport     = "restore-report.json"
 	restoreReportText = "restore-report.txt"
+	RestoringInPlace  = "restoring-in-place.json"
 )
 
 // readNote reads what writeNote wrote; there is false if nothing was.
@@ -78,16 +80,15 @@ func sameRequest(a, b timeline.Request) bool {
 }
 
 // finish tells what was done, beside the state, and moves both to their place.
-func (r *restoring) finish() (*api.Restored, error) {
-	restored, err := r.report()
-	if err != nil {
-		return nil, err
-	}
+func (r *restoring) finish() (restored *api.Restored, err error) {
 	fs := r.job.FS
-	err = errors.Join(
-		writeFile(fs, filepath.Join(r.target.dir, restoreReportText), []byte(restored.Text())),
-		writeNote(fs, filepath.Join(r.target.dir, RestoreReport), restored),
-	)
+	if r.outside != nil {
+		if restored, err = r.inPlaceReport(); err == nil {
+			err = writeNote(fs, filepath.Join(r.target.dir, RestoringInPlace), restored)
+		}
+	} else if restored, err = r.report(); err == nil {
+		err = writeReport(fs, r.target.dir, restored)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,16 +98,29 @@ func (r *restoring) finish() (*api.Restored, error) {
 	return restored, fs.RemoveAll(r.work)
 }
 
+// writeReport writes the report of a restore into the state that it made.
+func writeReport(fs vfs.FS, dir string, restored *api.Restored) error {
+	return errors.Join(
+		writeFile(fs, filepath.Join(dir, restoreReportText), []byte(restored.Text())),
+		writeNote(fs, filepath.Join(dir, RestoreReport), restored),
+	)
+}
+
 // finished is what a run has done that was broken off after it had moved the state; nil:
 // it had not.
 func (r *restoring) finished() (*api.Restored, error) {
 	fs := r.job.FS
-	restored := &api.Restored{}
-	there, err := readNote(fs, filepath.Join(r.job.Dir, RestoreReport), restored)
-	if err != nil || !there || restored.Lineage != r.note.Lineage.ID {
-		return nil, err
+	for _, name := range []string{RestoreReport, RestoringInPlace} {
+		restored := &api.Restored{}
+		there, err := readNote(fs, filepath.Join(r.job.Dir, name), restored)
+		if err != nil {
+			return nil, err
+		}
+		if there && restored.Lineage == r.note.Lineage.ID {
+			return restored, fs.RemoveAll(r.work)
+		}
 	}
-	return restored, fs.RemoveAll(r.work)
+	return nil, nil
 }
 
 // report puts together what all shards came to.

@@ -19,13 +19,13 @@ import (
 // difference is of kind events.KindInconsistent; a state that has gone on since is
 // refused.
 func ProveRestored(fs vfs.FS, path string) (*api.Restored, error) {
-	if filepath.Base(path) == RestoreReport {
+	if name := filepath.Base(path); name == RestoreReport || name == RestoringInPlace {
 		path = filepath.Dir(path)
 	}
 	report := &api.Restored{}
 	there, err := readNote(fs, filepath.Join(path, RestoreReport), report)
 	if err == nil && !there {
-		err = events.Errorf(events.KindNotFound, "directory %s has no %s: it is no restored state", path, RestoreReport)
+		err = notProved(fs, path)
 	}
 	if err != nil {
 		return nil, err

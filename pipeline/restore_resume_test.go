@@ -38,6 +38,12 @@ type camera struct {
 }
 
 func (c *camera) MaybeError(op errorfs.Op) error {
+	c.take(fmt.Sprint(op.Kind, " ", op.Path))
+	return nil
+}
+
+// take takes a picture, perhaps.
+func (c *camera) take(at string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ops++; c.rng.IntN(c.one) == 0 {
@@ -46,9 +52,8 @@ func (c *camera) MaybeError(op errorfs.Op) error {
 			kept = 100 * c.rng.IntN(2)
 		}
 		c.pictures = append(c.pictures, c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: c.rng}))
-		c.at = append(c.at, fmt.Sprint(op.Kind, " ", op.Path))
+		c.at = append(c.at, at)
 	}
-	return nil
 }
 
 func (c *camera) String() string { return "camera" }

@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
@@ -31,6 +32,30 @@ type restoring struct {
 	target  *stateTarget
 	src     restore.Source
 	pinned  bool
+
+	outside *outsideTables   // nil: tables are fetched
+	newest  *format.Manifest // of the region, where no times are read; else nil
+}
+
+func newRestoring(job RestoreJob) *restoring {
+	job.setDefaults()
+	return &restoring{job: job, work: job.Dir + ".restoring"}
+}
+
+// run does all of it.
+func (r *restoring) run(ctx context.Context) (*api.Restored, error) {
+	done, err := r.begin(ctx)
+	if err != nil || done != nil {
+		return done, err
+	}
+	r.job.Planned(r.plan())
+	if err := r.all(ctx); err != nil {
+		if !r.job.Keep {
+			err = errors.Join(err, r.job.FS.RemoveAll(r.work))
+		}
+		return nil, err
+	}
+	return r.finish()
 }
 
 // restoreNote is what restore.json holds.
@@ -39,6 +64,7 @@ type restoreNote struct {
 	Plan    timeline.Plan       `json:"plan"`
 	Lineage projections.Lineage `json:"lineage"`
 	Began   time.Time           `json:"began"`
+	InPlace bool                `json:"in_place,omitzero"` // tables stay in the bucket
 }
 
 // shardNote is what shard-NNNN.json holds.
@@ -68,9 +94,13 @@ func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
 		return nil, fmt.Errorf("left-over of an interrupted restore: %w", err)
 	}
 	r.resumed = there && !r.job.Anew
-	if r.resumed && !sameRequest(r.note.Request, r.job.Request) {
-		return nil, events.Errorf(events.KindRefused, "directory %s has what a restore of %s has done that was broken off; ask for the same to go on with it, or for a restore --anew to forget it",
-			r.work, r.note.Request.Target)
+	if r.resumed && (r.note.InPlace != (r.outside != nil) || !sameRequest(r.note.Request, r.job.Request)) {
+		instant := ""
+		if r.note.InPlace {
+			instant = ", --instant,"
+		}
+		return nil, events.Errorf(events.KindRefused, "directory %s has what a restore of %s%s has done that was broken off; ask for the same to go on with it, or for a restore --anew to forget it",
+			r.work, r.note.Request.Target, instant)
 	}
 	if r.resumed {
 		if done, err := r.finished(); done != nil || err != nil {
@@ -93,15 +123,19 @@ func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
 
 // start plans a new restore, and notes what it is.
 func (r *restoring) start(ctx context.Context) (err error) {
+	find := r.job.find
+	if r.outside != nil {
+		find = r.findInPlace
+	}
 	var plan *timeline.Plan
-	if r.times, plan, err = r.job.find(ctx); err != nil {
+	if r.times, plan, err = find(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(r.job.notAhead(plan.Vector), plan.NotArchived()); err != nil {
 		return err
 	}
 	r.base = plan.Chain
-	r.note = restoreNote{Request: r.job.Request, Plan: *plan, Lineage: newLineage(plan.Base), Began: time.Now().UTC()}
+	r.note = restoreNote{Request: r.job.Request, Plan: *plan, Lineage: newLineage(plan.Base), Began: time.Now().UTC(), InPlace: r.outside != nil}
 	r.note.Lineage.ID = cmp.Or(r.job.Lineage, r.note.Lineage.ID)
 	r.setTarget()
 	fs := r.job.FS
@@ -150,7 +184,10 @@ func (r *restoring) all(ctx context.Context) (err error) {
 		}
 		return g.Wait()
 	}
-	if len(r.base) == 0 {
+	switch {
+	case r.outside != nil:
+		return r.allInPlace(ctx)
+	case len(r.base) == 0:
 		return do()
 	}
 	r.pinned, err = r.src.Pinned(ctx, r.base.Newest(), do)
@@ -190,7 +227,11 @@ func (r *restoring) begun(ctx context.Context, partition int32) error {
 	if err := errors.Join(r.job.FS.RemoveAll(path), syncDir(r.job.FS, r.work), r.job.FS.RemoveAll(shardDir(r.target.dir, partition))); err != nil {
 		return err
 	}
-	if len(r.base) > 0 {
+	if r.outside != nil {
+		if err := r.target.restoreInPlace(ctx, r.outside, r.base, partition); err != nil {
+			return err
+		}
+	} else if len(r.base) > 0 {
 		if err := restore.Shard(ctx, r.src, r.base, partition, r.target, r.job.Fetched); err != nil {
 			return err
 		}
@@ -215,9 +256,16 @@ func (r *restoring) epoch(ctx context.Context, partition int32) (events.Epoch, e
 	if r.job.Claimed {
 		return 0, nil
 	}
-	epoch, err := r.times.Epoch(ctx, partition)
+	var epoch events.Epoch
+	var err error
+	if r.times != nil {
+		epoch, err = r.times.Epoch(ctx, partition)
+	}
 	if len(r.base) > 0 {
 		epoch = max(epoch, r.base.Newest().Shards[partition].Epoch)
+	}
+	if r.newest != nil {
+		epoch = max(epoch, r.newest.Shards[partition].Epoch)
 	}
 	if epoch == 0 {
 		return 0, err
@@ -230,6 +278,9 @@ func (r *restoring) open(ctx context.Context, partition int32, again bool) (*pro
 	sc, err := r.target.config(partition)
 	if err != nil {
 		return nil, err
+	}
+	if r.outside != nil {
+		sc.Outside = r.outside
 	}
 	if sc.Epoch, err = r.epoch(ctx, partition); err != nil {
 		return nil, err
@@ -278,9 +329,12 @@ func (r *restoring) replay(ctx context.Context, span timeline.Span, again bool) 
 		Done: func(bytes, _ int64) { r.job.Fetched(bytes) },
 	}
 	if done, err = replay.Run(ctx, r.src, &foldedShard{Shard: shard}); err != nil {
+		if base := r.plan().Base; base != "" {
+			err = fmt.Errorf("on top of backup %s: %w", base, err)
+		}
 		return nil, done, err
 	}
-	if span.First == 0 && len(r.plan().Streams) == 0 { // proved when it was taken in
+	if span.First == 0 && len(r.plan().Streams) == 0 || r.outside != nil { // proved when it was taken in, or is here
 		return shard.Logs(), done, nil
 	}
 	if states, err = shard.Verify(); err != nil {

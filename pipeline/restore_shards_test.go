@@ -225,10 +225,10 @@ func TestRestoreShardsToATime(t *testing.T) {
 	})
 }
 
-// Killed at any operation on its disk, and started again, the node comes to the same, with
-// the lineage that was promised or, where nothing had been noted yet, as it was.
+// Killed at any operation on its disk or call of its bucket, and started again, the node comes to
+// the same, with the lineage that was promised or, where nothing had been noted yet, as it was.
 func TestRestoreShardsKilledAnywhere(t *testing.T) {
-	seeds := uint64(3)
+	seeds := uint64(12)
 	if testing.Short() {
 		seeds = 1
 	}
@@ -254,14 +254,17 @@ func restoreShardsKilled(t *testing.T, rng *rand.Rand, inPlace bool) {
 		r.stop()
 		c := &camera{fs: r.disk.(*vfs.MemFS), rng: rng, one: 1, whole: true}
 		r.disk = errorfs.Wrap(film{c.fs, c}, only{c, "renewing", "state/shard"})
+		bucket := r.bucket
+		r.bucket = filmed{bucket, c}
 		r.start()
 		c.mu.Lock()
-		c.pictures, c.at, c.one = nil, nil, 15
+		c.pictures, c.at, c.one = nil, nil, 5+rng.IntN(25)
 		c.mu.Unlock()
 		lineages := r.restoreShards(timeline.Request{})
 		r.restored(lineages)
 		r.here(want)
 		r.stop()
+		r.bucket = bucket
 		began := 0
 		for i, picture := range c.pictures {
 			r.disk = picture

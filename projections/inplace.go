@@ -197,6 +197,13 @@ func (s *Shard) IsInPlace() bool {
 // other error it can be called again: what is here stays. It must have returned before
 // Close is called.
 func (s *Shard) Hydrate(ctx context.Context) error {
+	return s.HydrateThen(ctx, func([]events.LogState) error { return nil })
+}
+
+// HydrateThen is Hydrate that tells the states which are proved, before it forgets that tables
+// were outside: whoever notes them has noted them if all is here. An error of proved is
+// returned, and then everything can be done again.
+func (s *Shard) HydrateThen(ctx context.Context, proved func([]events.LogState) error) error {
 	if s.InPlace() == nil {
 		return nil
 	}
@@ -210,8 +217,12 @@ func (s *Shard) Hydrate(ctx context.Context) error {
 			return s.hydrateError(err)
 		}
 	}
-	if _, err := s.verifyWhile(ctx, 1); err != nil {
+	states, err := s.verifyWhile(ctx, 1)
+	if err != nil {
 		return s.hydrateError(err)
+	}
+	if err := proved(states); err != nil {
+		return err
 	}
 	if err := removeInPlace(s.cfg.FS, s.cfg.Dir); err != nil {
 		return err

@@ -126,7 +126,7 @@ hold no state; start the node afterwards and it replays the rest from its logs. 
 off, by whatever, goes on when the same command is given again.
 With --instant nothing but the segments is fetched: what they hold is replayed on top of the backup before them, and
 the node that is started afterwards serves at once, reading the tables where they are, brings them here and
-proves them. Not with --name, --copy or --identity, nor of some shards or streams; one that is broken off begins anew.
+proves them; then restore-report.json is there. Not with --name, --copy or --identity, nor of some shards or streams.
 With --name the node at --server restores into restores/NAME in its data directory, beside its state.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -253,7 +253,8 @@ func (t *tool) restoreProofCommand() *cobra.Command {
 		Use:   "proof DIR|REPORT",
 		Short: "Compute the digests of a restored state anew and compare them with its report",
 		Long: `Compute the digests of a restored state anew, from what is at rest, and compare them with the report
-beside it. The state must not be in use, and have gone no further since. Exit code 6 if anything differs.`,
+beside it. The state must not be in use, and have gone no further since. Exit code 6 if anything differs, 7 if the
+state is still being brought here from its backup and not proved yet.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			proof, err := pipeline.ProveRestored(vfs.Default, args[0])

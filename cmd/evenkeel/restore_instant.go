@@ -66,7 +66,7 @@ func inPlace(ctx context.Context, progressTo io.Writer, cfg *config.Config, f re
 	}
 	var progress *term.Progress
 	job := pipeline.RestoreJob{
-		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Ends: logEnds(ctx, progressTo, cfg, f),
+		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Keep: true, Anew: f.anew, Ends: logEnds(ctx, progressTo, cfg, f),
 		Planned: func(p *timeline.Plan) {
 			fmt.Fprintf(progressTo, "to the vector %s\n", p.Vector)
 			var bytes int64

@@ -59,7 +59,8 @@ type Restored struct {
 	Digest   events.Digest     `json:"digest"` // over all logs, recomputed from what was restored
 	States   []events.LogState `json:"states"`
 	Began    time.Time         `json:"began"`
-	Duration float64           `json:"duration_seconds"`
+	Served   time.Time         `json:"served,omitzero"`  // when it could be, out of the bucket, before it was here; States are then those of each shard when it was proved
+	Duration float64           `json:"duration_seconds"` // until it was proved
 }
 
 // PlanRestore asks how the node's region could be brought back to where it was.
@@ -88,6 +89,9 @@ func (r *Restored) Text() string {
 	line("compared", "%d chains and %d attested digests, all equal", r.Replayed.Chains, r.Replayed.Marks)
 	line("digest", "%s, recomputed from what is at rest", r.Digest)
 	line("lineage", "%s", r.Lineage)
+	if !r.Served.IsZero() {
+		line("served", "out of the bucket, from %s on", r.Served.Format(time.RFC3339))
+	}
 	line("took", "%.2f s from %s, by %s", r.Duration, r.Began.Format(time.RFC3339), r.Software)
 	for _, l := range r.Lacks {
 		line("lacks", "%s", l)
