@@ -1,10 +1,12 @@
 package pipeline_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -167,40 +169,113 @@ func TestShardWaitsApart(t *testing.T) {
 	}
 }
 
+// flat is a value that compresses well: far more of such records is fetched at a time than a shard
+// keeps while it waits.
+func flat(n int) []byte { return bytes.Repeat([]byte("x"), n) }
+
 // A shard that has far more to fold than is kept of it while it waits comes to have
 // all of it.
 func TestShardCatchesUpApart(t *testing.T) {
 	one(t, func(r *region) {
-		const many = 40
-		bucket, waits := r.unplugged(false)
-		folded := api.Known(r.status().Events)
-		key := ""
-		for i := 0; key == ""; i++ {
-			if k := fmt.Sprintf("key-%02d", i); r.put(k, "first").Partition == waits {
-				key = k
-			}
-			folded++
+		_, gate, want := lost(r, 1)
+		m, err := catalog.Newest(r.w.Context(), r.bucket, us)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for range 3 {
-			var records []*kgo.Record
-			for range many {
-				records = append(records, &kgo.Record{Topic: "session", Partition: waits, Key: []byte(key), Value: noise(200_000)})
-			}
-			r.produce(records...)
-			time.Sleep(time.Minute)
+		const waits, many = int32(1), 100
+		bucket := &partly{Bucket: gate.Bucket}
+		for _, table := range m.Shards[waits].Tables[1:] { // the first says where the logs stand
+			bucket.names = append(bucket.names, table.Name)
 		}
-		r.produce(&kgo.Record{Topic: "session", Partition: waits, Key: []byte(key), Value: []byte("last")})
+		gate.Bucket = bucket
+		bucket.unplug()
+		close(gate.opened)
+		var records []*kgo.Record
+		for i := range many {
+			records = append(records, &kgo.Record{Topic: "session", Partition: waits, Key: fmt.Appendf(nil, "key-%02d", i%30), Value: flat(200_000)})
+		}
+		r.produce(records...)
+		if err := r.tryStart(); err != nil {
+			t.Fatal(err)
+		}
 		r.paces(int(waits), api.PaceBucket)
+		r.produce(&kgo.Record{Topic: "session", Partition: waits, Key: []byte("key-00"), Value: []byte("last")})
+		time.Sleep(time.Minute)
 		bucket.plugIn()
-		r.has(key, "last")
-		r.eventsFolded(folded + 3*many + 1)
-		for _, l := range r.status().Logs {
-			if end := r.end("session", l.Log.Partition); l.Log.Stream == "session" && l.Next != end {
-				t.Errorf("%s is folded up to %d of %d", l.Log, l.Next, end)
-			}
-		}
+		r.behind("0")
+		r.has("key-00", "last")
+		r.eventsFolded(api.Known(want.Events) + many + 1)
 		if err := r.Ready(r.w.Context()); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// Whatever is out of reach when, and for how long: what shards have in the end is what
+// is folded from the beginning.
+func TestShardsWaitApartAtRandom(t *testing.T) {
+	wentApart := false
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			one(t, func(r *region) {
+				rng := rand.New(rand.NewPCG(seed, 1))
+				_, gate, _ := lost(r, 1)
+				m, err := catalog.Newest(r.w.Context(), r.bucket, us)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bucket := &partly{Bucket: gate.Bucket, hangs: seed%2 == 1}
+				for table := range m.Tables() {
+					if rng.IntN(4) > 0 {
+						bucket.names = append(bucket.names, table.Name)
+					}
+				}
+				gate.Bucket = bucket
+				r.start()
+				isAway := false
+				for range 20 {
+					if rng.IntN(2) == 0 {
+						if isAway {
+							bucket.plugIn()
+						} else {
+							bucket.unplug()
+						}
+						isAway = !isAway
+					}
+					var records []*kgo.Record
+					for range rng.IntN(60) {
+						key := fmt.Sprintf("key-%02d", rng.IntN(40))
+						value := noise(1 + rng.IntN(60_000))
+						if rng.IntN(3) > 0 {
+							value = flat(1 + rng.IntN(200_000))
+						}
+						records = append(records, &kgo.Record{Topic: "session", Partition: rng.Int32N(partitions), Key: []byte(key), Value: value})
+					}
+					r.produce(records...)
+					time.Sleep(time.Duration(rng.IntN(4_000)) * time.Millisecond)
+					for _, s := range r.status().Shards {
+						wentApart = wentApart || s.Load.Pace == api.PaceBucket
+					}
+				}
+				if isAway {
+					bucket.plugIn()
+				}
+				close(gate.opened)
+				r.behind("0")
+				state := r.status()
+				r.here(state)
+				r.stop()
+				if err := r.disk.RemoveAll(filepath.Join(dataDir, "state")); err != nil {
+					t.Fatal(err)
+				}
+				r.bucket = objstore.NewMemory("another")
+				r.start()
+				r.behind("0")
+				r.here(state)
+			})
+		})
+	}
+	if !wentApart {
+		t.Error("no shard had to wait: the test tests too little")
+	}
 }
