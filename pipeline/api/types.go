@@ -315,7 +315,20 @@ type LagRow struct {
 // Behind sums up the lag of everything in records: a number, or "unknown" if
 // any part of it could not be measured.
 func (l *Lag) Behind() string {
-	var sum int64
+	sum, known := l.sum()
+	if !known {
+		return "unknown"
+	}
+	return strconv.FormatInt(sum, 10)
+}
+
+// IsKnown reports whether it is known of all logs and links.
+func (l *Lag) IsKnown() bool {
+	_, known := l.sum()
+	return known
+}
+
+func (l *Lag) sum() (sum int64, known bool) {
 	all := make([]*int64, 0, len(l.Folds)+len(l.Links))
 	for _, row := range l.Folds {
 		all = append(all, row.Records)
@@ -325,9 +338,9 @@ func (l *Lag) Behind() string {
 	}
 	for _, n := range all {
 		if n == nil {
-			return "unknown"
+			return 0, false
 		}
 		sum += *n
 	}
-	return strconv.FormatInt(sum, 10)
+	return sum, true
 }

@@ -253,12 +253,12 @@ func (d *Demo) table(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		lag, err := d.clients[r].Lag(ctx)
+		behind, err := knownLag(ctx, d.clients[r])
 		if err != nil {
 			return "", err
 		}
 		rows = append(rows, []string{
-			r.String(), term.Count(api.Known(s.Events)), term.Count(api.Known(s.Keys)), lag.Behind(), fmt.Sprint(s.Digest),
+			r.String(), term.Count(api.Known(s.Events)), term.Count(api.Known(s.Keys)), behind, fmt.Sprint(s.Digest),
 		})
 	}
 	fmt.Fprintln(d.Out)
@@ -267,4 +267,28 @@ func (d *Demo) table(ctx context.Context) (string, error) {
 	}
 	fmt.Fprintln(d.Out)
 	return "", nil
+}
+
+// lagTimeout bounds how long a link may take to find a region again that was away; until
+// then nobody knows how far behind it is.
+const lagTimeout = 15 * time.Second
+
+// knownLag is how far a region is behind, once that is known, or else that it is not.
+func knownLag(ctx context.Context, client *api.Client) (string, error) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for begun := time.Now(); ; {
+		lag, err := client.Lag(ctx)
+		if err != nil {
+			return "", err
+		}
+		if lag.IsKnown() || time.Since(begun) > lagTimeout {
+			return lag.Behind(), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
