@@ -27,15 +27,14 @@ const (
 	staleAfter    = 60 * time.Second
 )
 
-// appender writes to one broker of the destination what the parts have ready
-// that it leads.
+// appender writes what the parts of one lane have ready.
 //
 // Each partition's batches go out in order over one connection, many of them
 // before the first is answered. The sequence of a batch is the offset at which it
 // must land, so a broker that has refused one refuses all that follow it.
 type appender struct {
 	m      *mover
-	broker int32
+	lane   lane
 	signal chan struct{}
 
 	conn     *wire.Conn // guarded by the mover's lock, as is what follows
@@ -43,8 +42,8 @@ type appender struct {
 	heard    time.Time // when the broker last answered, by the wall clock
 }
 
-func newAppender(m *mover, broker int32) *appender {
-	return &appender{m: m, broker: broker, signal: make(chan struct{}, 1)}
+func newAppender(m *mover, l lane) *appender {
+	return &appender{m: m, lane: l, signal: make(chan struct{}, 1)}
 }
 
 func (a *appender) wake() {
@@ -78,16 +77,19 @@ func (a *appender) run(ctx context.Context) {
 	}
 }
 
-// name is the broker's, among what can be in trouble.
-func (a *appender) name() string { return fmt.Sprintf("destination broker %d", a.broker) }
+// name is the lane's, among what can be in trouble.
+func (a *appender) name() string { return "destination " + a.lane.String() }
 
-// needed reports whether the broker leads anything: one that has left its cluster
+// serves reports whether a part is of this lane. The caller holds the lock.
+func (a *appender) serves(p *part) bool { return p.lane(p.dest.broker) == a.lane }
+
+// needed reports whether the lane has anything: one that has left its cluster
 // is not to be connected to for ever.
 func (a *appender) needed() bool {
 	a.m.mu.Lock()
 	defer a.m.mu.Unlock()
 	for _, p := range a.m.parts {
-		if p.placed && p.dest.broker == a.broker {
+		if p.placed && a.serves(p) {
 			return true
 		}
 	}
@@ -103,7 +105,7 @@ func (a *appender) rest(ctx context.Context) {
 
 // connected appends over one connection for as long as it works.
 func (a *appender) connected(ctx context.Context) error {
-	conn, err := a.m.dest.connect(ctx, a.broker)
+	conn, err := a.m.dest.connect(ctx, a.lane.broker)
 	if err != nil {
 		return err
 	}
@@ -120,14 +122,14 @@ func (a *appender) use(conn *wire.Conn) {
 	defer a.m.mu.Unlock()
 	a.conn, a.heard = conn, wallClock()
 	for _, p := range a.m.parts {
-		if p.flow == nil && p.dest.broker == a.broker {
+		if p.flow == nil && a.serves(p) {
 			p.retryAt = time.Now()
 		}
 	}
 	a.m.wakeLocator()
 }
 
-// failed interrupts all that this broker leads.
+// failed interrupts all of this lane.
 func (a *appender) failed(err error) {
 	err = fmt.Errorf("%s: %w", a.m.dest.name, err)
 	a.m.trouble(a.name(), err)
@@ -135,10 +137,11 @@ func (a *appender) failed(err error) {
 	defer a.m.mu.Unlock()
 	a.conn = nil
 	for _, p := range a.m.parts {
-		if p.dest.broker == a.broker {
-			p.hinted = false
+		if !a.serves(p) {
+			continue
 		}
-		if p.flow != nil && p.dest.broker == a.broker {
+		p.hinted = false
+		if p.flow != nil {
 			a.m.interruptLocked(p.flow, err)
 		}
 	}
@@ -174,7 +177,7 @@ func (a *appender) work(ctx context.Context, conn *wire.Conn) error {
 	for {
 		for {
 			if silence := a.silence(); silence > staleAfter {
-				return fmt.Errorf("broker %d has not answered for %s", a.broker, silence.Round(time.Second))
+				return fmt.Errorf("%s has not answered for %s", a.lane, silence.Round(time.Second))
 			}
 			out := a.take(ctx)
 			if len(out) == 0 {
@@ -232,7 +235,7 @@ func (a *appender) take(ctx context.Context) []chunk {
 	var out []chunk
 	bytes := 0
 	for _, p := range m.parts {
-		if len(p.queue) == 0 || p.dest.broker != a.broker || p.flow == nil {
+		if len(p.queue) == 0 || p.flow == nil || !a.serves(p) {
 			continue
 		}
 		if !p.flow.mayAppend() {

@@ -22,18 +22,19 @@ const (
 	fetchVersion   = 17                     // topic ids, diverging epochs, hints about leaders
 	readCommitted  = 1
 
-	// lanesPerBroker fetches are under way to a broker at a time: while one answer
-	// is made ready (which takes long if batches have to be merged), or is on a long
-	// way, the next one comes.
+	// lanesPerBroker connections to a broker are in use at a time. A broker works on one
+	// request of a connection at a time, and reads no further meanwhile. And while one
+	// answer of a source is made ready (which takes long if batches have to be merged),
+	// or is on a long way, the next one comes.
 	lanesPerBroker = 2
 )
 
-// lane is a share of the partitions that a broker of the source leads.
+// lane is a share of the partitions that a broker leads.
 type lane struct{ broker, number int32 }
 
-func (l lane) String() string { return fmt.Sprintf("source broker %d, lane %d", l.broker, l.number) }
+func (l lane) String() string { return fmt.Sprintf("broker %d, lane %d", l.broker, l.number) }
 
-// lane is where a partition is fetched while a broker leads it.
+// lane is where a partition is fetched, or appended, while a broker leads it.
 func (p partition) lane(broker int32) lane {
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, p.topic) // never fails, by its contract
@@ -54,6 +55,9 @@ type fetcher struct {
 func newFetcher(m *mover, l lane) *fetcher {
 	return &fetcher{m: m, lane: l, signal: make(chan struct{}, 1), prepare: &preparer{m: m, recoder: batch.NewRecoder()}}
 }
+
+// name is the lane's, among what can be in trouble.
+func (f *fetcher) name() string { return "source " + f.lane.String() }
 
 // wake tells that there may be something to fetch.
 func (f *fetcher) wake() {
@@ -97,7 +101,7 @@ func (f *fetcher) disconnect() {
 // it answers: so the last record is compared.
 func (f *fetcher) failed(err error) {
 	err = fmt.Errorf("%s: %w", f.m.source.name, err)
-	f.m.trouble(f.lane.String(), err)
+	f.m.trouble(f.name(), err)
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, p := range f.m.parts {
@@ -131,7 +135,7 @@ func (f *fetcher) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.m.trouble(f.lane.String(), nil)
+	f.m.trouble(f.name(), nil)
 	f.m.heard()
 	return f.take(ctx, want, resp, buf)
 }
@@ -140,7 +144,7 @@ func (f *fetcher) round(ctx context.Context) error {
 // in no trouble.
 func (f *fetcher) idle(ctx context.Context, want wanted) error {
 	if !want.placed {
-		f.m.trouble(f.lane.String(), nil)
+		f.m.trouble(f.name(), nil)
 	}
 	var failed <-chan struct{}
 	if f.conn != nil {

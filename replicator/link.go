@@ -168,7 +168,7 @@ func (l *Link) run(ctx context.Context, from int) error {
 		kick:  make(chan struct{}, 1), room: make(chan struct{}),
 		mark:    newMark(),
 		limiter: &limiter{bytesPerSecond: l.cfg.RateBytesPerSecond},
-		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[int32]*appender{},
+		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[lane]*appender{},
 		troubles: map[string]error{}, tasks: newTasks(),
 	}
 	l.connected(m)

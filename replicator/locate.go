@@ -182,7 +182,7 @@ func (m *mover) placeHinted(due []*part) (todo []*locating, rest []*part) {
 // reach takes the connection by which a placed part is appended; nil if it has
 // to be made first. The caller holds the lock.
 func (m *mover) reach(p *part) *locating {
-	if conn := m.appenders[p.dest.broker].conn; conn != nil {
+	if conn := m.appenders[p.lane(p.dest.broker)].conn; conn != nil {
 		return &locating{part: p, conn: conn, source: p.source, dest: p.dest}
 	}
 	p.retryAt = time.Now().Add(backoffMost) // the appender kicks the locator when it is connected
@@ -263,7 +263,7 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 		if p.flow != nil || p.state.Stopped() || p.state == Paused {
 			continue
 		}
-		if a := m.appenders[l.dest.broker]; a.conn != l.conn || l.conn.Err() != nil {
+		if a := m.appenders[p.lane(l.dest.broker)]; a.conn != l.conn || l.conn.Err() != nil {
 			p.retryLater(nil)
 			m.wakeLocator()
 			continue

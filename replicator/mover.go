@@ -15,8 +15,8 @@ import (
 	"github.com/evenkeel/evenkeel/replicator/ledger"
 )
 
-// mover moves batches. Fetchers, one for each broker of the source, bring them;
-// appenders, one for each broker of the destination, write them; the locator
+// mover moves batches. Fetchers, one for each lane to a broker of the source, bring
+// them; appenders, the same at the destination, write them; the locator
 // finds out for each partition where to go on whenever something has interrupted
 // it. They meet in the parts, under one lock, and never do I/O while they hold it.
 type mover struct {
@@ -42,7 +42,7 @@ type mover struct {
 	mu        sync.Mutex
 	parts     map[partition]*part
 	fetchers  map[lane]*fetcher
-	appenders map[int32]*appender
+	appenders map[lane]*appender
 	used      int64 // bytes of batches in memory
 	promised  int64 // bytes that answers to fetches under way may have
 	troubles  map[string]error
@@ -152,21 +152,21 @@ func (m *mover) trouble(what string, err error) {
 func (m *mover) place(p *part, source, dest leader) {
 	if p.placed {
 		m.fetchers[p.lane(p.source.broker)].wake() // it may not be needed any more
-		m.appenders[p.dest.broker].wake()
+		m.appenders[p.lane(p.dest.broker)].wake()
 	}
 	p.source, p.dest, p.placed = source, dest, true
-	l := p.lane(source.broker)
-	if _, ok := m.fetchers[l]; !ok {
-		f := newFetcher(m, l)
-		m.fetchers[l] = f
+	from, to := p.lane(source.broker), p.lane(dest.broker)
+	if _, ok := m.fetchers[from]; !ok {
+		f := newFetcher(m, from)
+		m.fetchers[from] = f
 		m.serve(f.run)
 	}
-	if _, ok := m.appenders[dest.broker]; !ok {
-		a := newAppender(m, dest.broker)
-		m.appenders[dest.broker] = a
+	if _, ok := m.appenders[to]; !ok {
+		a := newAppender(m, to)
+		m.appenders[to] = a
 		m.serve(a.run)
 	}
-	m.appenders[dest.broker].wake()
+	m.appenders[to].wake()
 }
 
 // begin starts a located part's flow, at an offset of the log. The caller holds
@@ -200,7 +200,7 @@ func (m *mover) enqueue(f *flow, chunks []chunk) {
 	if f.careful {
 		m.scribe.call(f)
 	}
-	m.appenders[f.part.dest.broker].wake()
+	m.appenders[f.part.lane(f.part.dest.broker)].wake()
 }
 
 // settle notes, when everything read is in the mirror, that so is what has no

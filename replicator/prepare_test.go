@@ -98,10 +98,11 @@ func newBench() *bench {
 		cfg:    Config{Origin: events.FirstOrigin("us"), Destination: "eu", WindowBytes: 1 << 30},
 		source: &cluster{name: "us"}, dest: &cluster{name: "eu"}, metrics: NewMetrics(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler),
 		kick: make(chan struct{}, 1), room: make(chan struct{}), parts: map[partition]*part{}, troubles: map[string]error{},
-		fetchers: map[lane]*fetcher{}, appenders: map[int32]*appender{0: newAppender(nil, 0)},
+		fetchers: map[lane]*fetcher{}, appenders: map[lane]*appender{},
 	}
 	b := &bench{preparer: &preparer{m: m, recoder: batch.NewRecoder()}}
 	b.p = &part{partition: partition{"t", 0}, mirror: "us.t", state: Mirroring}
+	m.appenders[b.p.lane(0)] = newAppender(m, b.p.lane(0))
 	m.parts[b.p.partition] = b.p
 	b.flow(0, 0, math.MaxInt, nil)
 	return b

@@ -112,7 +112,7 @@ func (s *scribe) written(n note, next ledger.Version, err error) {
 			return
 		}
 	}
-	m.appenders[p.dest.broker].wake()
+	m.appenders[p.lane(p.dest.broker)].wake()
 }
 
 // mayAppend reports whether the next batch may be sent. The caller holds the lock.

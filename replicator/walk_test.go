@@ -10,7 +10,7 @@ import (
 // on either side.
 func manyParts(n int) (*mover, *fetcher, *appender) {
 	m := &mover{cfg: Config{WindowBytes: DefaultWindowBytes}, parts: map[partition]*part{}, fetchers: map[lane]*fetcher{}, room: make(chan struct{})}
-	f, a := newFetcher(m, lane{1, 0}), newAppender(m, 1)
+	f, a := newFetcher(m, lane{1, 0}), newAppender(m, lane{1, 0})
 	m.fetchers[f.lane] = f
 	for i := range n {
 		key := partition{fmt.Sprint("topic ", i/10), int32(i % 10)}

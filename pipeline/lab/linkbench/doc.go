@@ -6,7 +6,9 @@
 // its memory are its own. The log is complete before the process is
 // started, and clock and counters run from when a quarter of it has arrived to
 // when four fifths have: start-up and the warming of caches and just-in-time
-// compilers do not count, and nobody gains by reading far ahead. Afterwards the
+// compilers do not count, and nobody gains by reading far ahead. A system that is
+// done too soon to tell mirrors the log again, at most three times in all, and its
+// figures are of all that was measured. Afterwards the
 // mirror must hold as many records as the log; what the records say is for the
 // tests of each system, not looked at here.
 //

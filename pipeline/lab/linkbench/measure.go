@@ -18,6 +18,9 @@ const (
 	// at both moments each is about as far ahead as it ever is, so none
 	// has part of the measured work done before the start.
 	beginShare, endShare = 0.25, 0.80
+	// A case is over in a second or two for a fast system, and then tells more of that
+	// second than of the system: it is mirrored again, until so much was measured.
+	measuredSecondsMin, runsMost = 8.0, 3
 )
 
 // Row is one case mirrored by one system.
@@ -30,6 +33,7 @@ type Row struct {
 	RTTMs         int64   `json:"rtt_ms"`
 	Records       int64   `json:"records"`        // in the log
 	RecordsInCopy int64   `json:"records_mirror"` // in the mirror afterwards
+	Runs          int     `json:"runs"`           // that were measured, one after the other; the figures are of all of them together
 	Seconds       float64 `json:"seconds"`        // that were measured
 	RecordsPerS   float64 `json:"records_per_s"`
 	MBPerS        float64 `json:"mb_per_s"`     // of uncompressed keys and values; 1 MB is 1,000,000 bytes
@@ -48,7 +52,7 @@ type sample struct {
 func row(c Case, system string, total int64, from, to sample, peakBytes int64) Row {
 	r := Row{
 		System: system, Codec: c.Codec, RecordBytes: c.RecordBytes, Batch: c.batch(), Partitions: c.Partitions,
-		RTTMs: c.RTT.Milliseconds(), Records: total, Seconds: to.at.Sub(from.at).Seconds(),
+		RTTMs: c.RTT.Milliseconds(), Records: total, Runs: 1, Seconds: to.at.Sub(from.at).Seconds(),
 		PeakMB: float64(peakBytes) / megabyte,
 	}
 	records := float64(to.records - from.records)
@@ -57,6 +61,17 @@ func row(c Case, system string, total int64, from, to sample, peakBytes int64) R
 	r.MBPerS = payloadBytes / megabyte / r.Seconds
 	r.CPUSPerGB = (to.cpu - from.cpu).Seconds() / (payloadBytes / 1e9)
 	return r
+}
+
+// and is what two rows of one case and system say together.
+func (r Row) and(next Row) Row {
+	records, more := r.RecordsPerS*r.Seconds, next.RecordsPerS*next.Seconds
+	both := next
+	both.Runs, both.Seconds, both.PeakMB = r.Runs+next.Runs, r.Seconds+next.Seconds, max(r.PeakMB, next.PeakMB)
+	both.RecordsPerS = (records + more) / both.Seconds
+	both.MBPerS = (r.MBPerS*r.Seconds + next.MBPerS*next.Seconds) / both.Seconds
+	both.CPUSPerGB = (r.CPUSPerGB*records + next.CPUSPerGB*more) / (records + more)
+	return both
 }
 
 // mirrorCase has one system mirror a log that is complete, and measures it.

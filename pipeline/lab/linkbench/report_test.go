@@ -28,7 +28,7 @@ func TestRow(t *testing.T) {
 		sample{at: began, records: 1000, cpu: 2 * time.Second},
 		sample{at: began.Add(2 * time.Second), records: 4000, cpu: 5 * time.Second}, 123*megabyte)
 	want := Row{
-		System: Evenkeel, Codec: "lz4", RecordBytes: 500, Batch: "large", Partitions: 12, RTTMs: 80, Records: 4000, Seconds: 2,
+		System: Evenkeel, Codec: "lz4", RecordBytes: 500, Batch: "large", Partitions: 12, RTTMs: 80, Records: 4000, Runs: 1, Seconds: 2,
 		RecordsPerS: 1500, MBPerS: 0.75, CPUSPerGB: 2000, PeakMB: 123,
 	}
 	if r != want {
@@ -36,6 +36,20 @@ func TestRow(t *testing.T) {
 	}
 	if r.caseName() != c.Name() {
 		t.Errorf("the row is of case %s, was measured as %s", r.caseName(), c.Name())
+	}
+}
+
+// Two runs of one case count by what was measured in each.
+func TestRowsTogether(t *testing.T) {
+	began := time.Now()
+	c := Case{Codec: "lz4", RecordBytes: 500, Partitions: 12}
+	of := func(seconds int, records int64, cpu time.Duration, peak int64) Row {
+		return row(c, Evenkeel, 9000, sample{at: began}, sample{at: began.Add(time.Duration(seconds) * time.Second), records: records, cpu: cpu}, peak*megabyte)
+	}
+	got, want := of(1, 1000, time.Second, 70).and(of(3, 2000, 5*time.Second, 50)), of(4, 3000, 6*time.Second, 70)
+	want.Runs = 2
+	if got != want {
+		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 }
 
