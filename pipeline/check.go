@@ -244,6 +244,21 @@ func (c *checker) compare(ctx context.Context) {
 	}
 }
 
+// holds reports whether this node has a shard to compare.
+func (c *checker) holds(partition int32) bool {
+	shard, release := c.held(partition)
+	release()
+	return shard != nil
+}
+
+// forget lets go what was found by comparing a shard that another node owns now. That one
+// finds what lasts.
+func (c *checker) forget(partition int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.judge.Forget(partition)
+}
+
 // findings tell how every log stands.
 func (c *checker) findings(links []*replicator.Link) []divergence.Finding {
 	blocked := c.blocked(links)

@@ -335,7 +335,7 @@ func TestCheckMetrics(t *testing.T) {
 		c.consistent()
 		series := gather(t, c.registry)
 		for name, want := range map[string]float64{
-			`evenkeel_check_verified_fraction{}`:                                1,
+			`evenkeel_check_logs_configured{}`:                                  3 * 2 * partitions,
 			`evenkeel_check_logs{origin="us-east-1",result="consistent"}`:       2 * partitions,
 			`evenkeel_check_logs{origin="us-east-1",result="diverged"}`:         0,
 			`evenkeel_check_logs{origin="eu-central-1",result="indeterminate"}`: 0,
@@ -368,6 +368,28 @@ func TestCheckMetrics(t *testing.T) {
 			})
 			if !known {
 				t.Errorf("an alert is made of %s, which there is not", metric)
+			}
+		}
+	})
+}
+
+// What alerts add up and compare with what was before is there from the start, as numbers, also of a node that holds
+// nothing yet.
+func TestMetricsFromTheStart(t *testing.T) {
+	one(t, func(r *region) {
+		if err := r.tryStart(); err != nil {
+			t.Fatal(err)
+		}
+		series := gather(t, r.registry)
+		for name, want := range map[string]float64{
+			`evenkeel_check_logs_configured{}`:                            2 * partitions,
+			`evenkeel_check_logs{origin="us-east-1",result="consistent"}`: 0,
+			`evenkeel_check_logs{origin="us-east-1",result="diverged"}`:   0,
+			`evenkeel_backups_total{result="failed"}`:                     0,
+			`evenkeel_backups_total{result="ok"}`:                         0,
+		} {
+			if got, ok := series[name]; !ok || got != want {
+				t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
 			}
 		}
 	})

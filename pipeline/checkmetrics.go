@@ -44,18 +44,18 @@ type checkGauges struct{ region *Region }
 
 var (
 	logsDesc = prometheus.NewDesc("evenkeel_check_logs",
-		"Logs of an origin, by how this region's fold of them compares with what the origin attests.", []string{"origin", "result"}, nil)
+		"Logs of an origin in the shards that this node holds, by how its fold of them compares with what the origin attests.", []string{"origin", "result"}, nil)
+	configuredDesc = prometheus.NewDesc("evenkeel_check_logs_configured",
+		"Logs that the region's nodes have to compare, all of them together, whether or not any holds their shards.", nil, nil)
 	divergedDesc = prometheus.NewDesc("evenkeel_check_diverged",
 		"1 for a log whose fold here is not what its origin attests.", []string{"origin", "stream", "partition", "layer"}, nil)
-	verifiedDesc = prometheus.NewDesc("evenkeel_check_verified_fraction",
-		"Logs found consistent within the last minute, of all that there are.", nil, nil)
 	attestationAgeDesc = prometheus.NewDesc("evenkeel_attestation_age_seconds",
 		"Seconds since the newest attestation came, of the log of an origin of which that is longest ago. Absent while there is none of some log.", []string{"origin"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *checkGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{logsDesc, divergedDesc, verifiedDesc, attestationAgeDesc} {
+	for _, d := range []*prometheus.Desc{logsDesc, configuredDesc, divergedDesc, attestationAgeDesc} {
 		ch <- d
 	}
 }
@@ -70,31 +70,34 @@ func (g *checkGauges) Collect(ch chan<- prometheus.Metric) {
 		oldest  time.Time
 		unheard bool
 	}
-	origins := map[string]*tally{}
-	findings := g.region.checks.findings(nil)
-	consistent := 0
+	checks := g.region.checks
+	origins := map[string]*tally{} // also of a node that holds nothing: sums over nodes are of numbers
+	for _, origin := range checks.topics {
+		origins[origin.String()] = &tally{results: map[divergence.Result]int{}}
+	}
+	held := map[int32]bool{}
+	for p := range g.region.cfg.Partitions {
+		held[p] = checks.holds(p)
+	}
+	findings := checks.findings(nil)
 	for _, f := range findings {
 		origin := f.Log.Origin.String()
-		t, ok := origins[origin]
-		if !ok {
-			t = &tally{results: map[divergence.Result]int{}}
-			origins[origin] = t
+		t := origins[origin]
+		// What was found is told until another node owns the shard, or it is over.
+		if held[f.Log.Partition] || f.Result == divergence.Diverged {
+			t.results[f.Result]++
 		}
-		t.results[f.Result]++
 		switch {
 		case f.Heard == nil:
 			t.unheard = true
 		case t.oldest.IsZero() || f.Heard.Before(t.oldest):
 			t.oldest = *f.Heard
 		}
-		switch f.Result {
-		case divergence.Consistent:
-			consistent++
-		case divergence.Diverged:
+		if f.Result == divergence.Diverged {
 			show(divergedDesc, 1, origin, f.Log.Stream.String(), strconv.Itoa(int(f.Log.Partition)), string(f.Layer))
 		}
 	}
-	show(verifiedDesc, float64(consistent)/float64(len(findings)))
+	show(configuredDesc, float64(len(findings)))
 	for origin, t := range origins {
 		for _, result := range divergence.Results() {
 			show(logsDesc, float64(t.results[result]), origin, string(result))

@@ -43,6 +43,7 @@ type keeper struct {
 	shards *shardSet
 	worker *worker
 	reread projections.History // from where read models may have logs again
+	forget func(p int32)       // what was found by comparing a shard that is another's now
 	log    *slog.Logger
 
 	wake       chan struct{}
@@ -125,7 +126,17 @@ func (k *keeper) claimed(key string, c claim) {
 	if shard := k.shards.get(int32(p)); shard != nil && shard.Epoch() < c.epoch {
 		shard.fence(superseded(c))
 	}
+	k.forgetMoved(int32(p))
 	k.nudge()
+}
+
+// forgetMoved is called when a shard cannot be compared here any more. What was found stays
+// until it is known that another node owns the shard: one that is opened here again may
+// prove that it was repaired.
+func (k *keeper) forgetMoved(p int32) {
+	if newest, ok := k.claims.of(shardKey(p)); ok && newest.Node != k.claims.self {
+		k.forget(p)
+	}
 }
 
 func superseded(c claim) error {
@@ -292,6 +303,7 @@ func (k *keeper) close(p int32, shard *openShard, reason error, again time.Durat
 	k.worker.remove(p)
 	err := shard.close(reason)
 	k.shards.drop(p)
+	k.forgetMoved(p) // it may have been claimed before it was open
 	k.log.Info("shard is closed", "shard", p, "reason", reason)
 	if err != nil {
 		k.log.Error("shard was not closed properly", "shard", p, "error", err)

@@ -16,6 +16,12 @@ type metrics struct {
 	backups   *prometheus.CounterVec
 }
 
+// Results of backups.
+const (
+	backupOK     = "ok"
+	backupFailed = "failed"
+)
+
 func newMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -30,6 +36,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "evenkeel_backups_total", Help: "Backups, by result.",
 		}, []string{"result"}),
 	}
+	for _, result := range []string{backupOK, backupFailed} {
+		m.backups.WithLabelValues(result) // from the start: the first one that fails is an increase
+	}
 	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.written, m.backups)
 	return m
 }
@@ -42,9 +51,9 @@ func (m *metrics) applied(a projections.Applied) {
 }
 
 func (m *metrics) backup(err error) {
-	result := "ok"
+	result := backupOK
 	if err != nil {
-		result = "failed"
+		result = backupFailed
 	}
 	m.backups.WithLabelValues(result).Inc()
 }

@@ -240,8 +240,12 @@ func (r *Region) run() error {
 		r.running.Go(func() { r.backups.watchCopies(ctx) })
 		r.running.Go(func() { r.backups.watchPrunes(ctx) })
 	}
+	if err := r.startChecks(ctx, own); err != nil {
+		return err
+	}
+	r.keeper.forget = r.checks.forget
 	r.launch(ctx)
-	return r.startChecks(ctx, own)
+	return nil
 }
 
 // launch starts the goroutines; they end with the context.

@@ -185,7 +185,11 @@ func (w *World) findings(r *Region) []divergence.Finding {
 }
 
 // found is how many divergences a node has found, whether or not they are over.
-func (n *Node) found() (total int) {
+func (n *Node) found() int { return int(n.Metric("evenkeel_divergences_found_total", nil)) }
+
+// Metric is the sum of what a node shows under a name, of the series with all of some labels; 0
+// of a node that does not run.
+func (n *Node) Metric(name string, labels map[string]string) (total float64) {
 	if !n.Up() {
 		return 0
 	}
@@ -194,11 +198,19 @@ func (n *Node) found() (total int) {
 		n.region.world.t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() != "evenkeel_divergences_found_total" {
+		if f.GetName() != name {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			total += int(m.GetCounter().GetValue())
+			has := 0
+			for _, l := range m.GetLabel() {
+				if want, ok := labels[l.GetName()]; ok && want == l.GetValue() {
+					has++
+				}
+			}
+			if has == len(labels) {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue() // one of them is there
+			}
 		}
 	}
 	return total

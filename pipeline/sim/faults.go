@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -73,10 +74,6 @@ func (b brokenRule) Fold(dst, prev []byte, e *events.Event, at events.Position) 
 func (n *Node) FoldWrongly(log events.Log, key string, times int) {
 	w := n.region.world
 	w.t.Helper()
-	i := 0
-	for w.Regions[i].Name != log.Origin.Region {
-		i++
-	}
 	shard, err := projections.Open(projections.Config{
 		Partition: log.Partition, Dir: filepath.Join(pipeline.StateDir(n.config()), fmt.Sprintf("shard-%04d", log.Partition)), FS: n.disk,
 		Rules: map[events.Stream]merge.Rule{log.Stream: brokenRule{key: key, times: times}}, Log: slog.New(slog.DiscardHandler),
@@ -84,10 +81,15 @@ func (n *Node) FoldWrongly(log events.Log, key string, times int) {
 	if err != nil {
 		w.t.Fatalf("%s: %v", n, err)
 	}
-	_, err = shard.Apply([]projections.Run{{Log: log, Records: w.readTopic(w.Regions[i], string(log.Stream), log.Partition)}})
+	_, err = shard.Apply([]projections.Run{{Log: log, Records: w.readTopic(w.home(log), string(log.Stream), log.Partition)}})
 	if err = errors.Join(err, shard.Close()); err != nil {
 		w.t.Fatalf("%s: %v", n, err)
 	}
+}
+
+// home is the region in which a log is written.
+func (w *World) home(log events.Log) *Region {
+	return w.Regions[slices.IndexFunc(w.Regions, func(r *Region) bool { return r.Name == log.Origin.Region })]
 }
 
 // Wrong says what a region has to find about a log.
@@ -118,4 +120,21 @@ func (w *World) AwaitFindings(wrong Wrong) {
 func (r *Region) ProduceTo(log events.Log, key, value string) {
 	r.world.t.Helper()
 	r.Produce(&kgo.Record{Topic: string(log.Stream), Partition: log.Partition, Key: []byte(key), Value: []byte(value)})
+}
+
+// Lie has the origin of a log attest something else of it than what is true, once.
+func (w *World) Lie(log events.Log) {
+	w.t.Helper()
+	var lie divergence.Attestation
+	for _, record := range w.readTopic(w.home(log), divergence.Topic, 0) {
+		if said, err := divergence.Read(record); err == nil && said.Log == log {
+			lie = said
+		}
+	}
+	lie.Mark.Digest[0] ^= 1
+	record, err := lie.Record()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.home(log).Produce(record)
 }

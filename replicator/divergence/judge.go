@@ -266,9 +266,22 @@ func (j *Judge) Acknowledge(log events.Log) error {
 	if t.found == nil {
 		return events.Errorf(events.KindRefused, "%s has not diverged in this region", log)
 	}
-	t.found, t.again, t.last = nil, nil, verdict{}
+	t.forget()
 	return nil
 }
+
+// Forget lets go all that comparisons have said of the logs of a partition: its shard is
+// another's, who finds what lasts. A divergence that was kept here would be told for ever:
+// nothing is compared here any more that could end it.
+func (j *Judge) Forget(partition int32) {
+	for _, t := range j.order {
+		if t.log.Partition == partition {
+			t.forget()
+		}
+	}
+}
+
+func (t *track) forget() { t.found, t.again, t.last = nil, nil, verdict{} }
 
 // Findings tell how every log stands, in order.
 //

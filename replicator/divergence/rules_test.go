@@ -279,6 +279,23 @@ func TestAcknowledge(t *testing.T) {
 	}
 }
 
+// Of a shard that another node owns nothing is told that nothing can end any more.
+func TestForget(t *testing.T) {
+	s := newScene(t)
+	s.marks[5] = mark(5, 1, 2)
+	s.hear(mark(5, 1, 1), 1)
+	s.judge.Forget(theLog.Partition + 1)
+	s.want(divergence.Diverged, "")
+	s.judge.Forget(theLog.Partition)
+	s.want(divergence.Indeterminate, "nothing was compared yet")
+	if err := s.judge.Acknowledge(theLog); events.KindOf(err) != events.KindRefused {
+		t.Errorf("nothing is left to acknowledge: %v", err)
+	}
+	if p := s.hear(mark(5, 1, 1), 1); len(p.Found) != 1 {
+		t.Errorf("the shard is back, and what lasts is not found again: %+v", p)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	s := newScene(t)
 	s.marks[5] = mark(5, 1, 1)
