@@ -24,8 +24,14 @@ type Client struct {
 	server           string
 	http             *http.Client
 	maxResponseBytes int64
+	patience         time.Duration
 	self             string // node on whose behalf it calls another one; empty: none
 }
+
+// silencePatience is how long a client waits for the beginning of an answer before it asks
+// whether there is a node at all, and then for the answer to that. A call may take as long as it
+// likes, so that silence alone says nothing.
+const silencePatience = 5 * time.Second
 
 // maxResponseBytes bounds what is read of an answer.
 const maxResponseBytes = 256 << 20
@@ -42,7 +48,8 @@ func NewClient(server string) (*Client, error) {
 		MaxIdleConnsPerHost: 8,
 	}
 	return &Client{
-		server: strings.TrimSuffix(server, "/"), http: &http.Client{Transport: transport}, maxResponseBytes: maxResponseBytes,
+		server: strings.TrimSuffix(server, "/"), http: &http.Client{Transport: transport},
+		maxResponseBytes: maxResponseBytes, patience: silencePatience,
 	}, nil
 }
 
@@ -176,7 +183,7 @@ func (c *Client) send(ctx context.Context, request func() (*http.Request, error)
 		if c.self != "" {
 			req.Header.Set(forwardHeader, c.self)
 		}
-		res, err := c.http.Do(req)
+		res, err := c.do(req)
 		if err != nil || res.StatusCode != http.StatusTooManyRequests || try == busyTries {
 			return res, err
 		}
@@ -189,6 +196,63 @@ func (c *Client) send(ctx context.Context, request func() (*http.Request, error)
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// do sends a request once. What takes connections and never answers, as Kafka does at another
+// port, would be waited for for ever: after a while it is asked something that a node answers
+// at once.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	if c.self != "" {
+		return c.http.Do(req) // nodes bound their calls to each other
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	silent, begun := context.WithCancel(ctx)
+	asking := time.AfterFunc(c.patience, func() {
+		if err := c.answers(silent); err != nil && silent.Err() == nil {
+			cancel(fmt.Errorf("something takes connections there and does not answer: %w", err))
+		}
+	})
+	res, err := c.http.Do(req.WithContext(ctx))
+	asking.Stop()
+	begun()
+	if err != nil {
+		if req.Context().Err() == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	res.Body = endingBody{res.Body, func() { cancel(nil) }}
+	return res, nil
+}
+
+// answers asks the server whether it is alive; any answer in HTTP will do.
+func (c *Client) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patience, fmt.Errorf("not even /healthz within %s", c.patience))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return err
+	}
+	return res.Body.Close()
+}
+
+// endingBody is the body of an answer whose context ends with it.
+type endingBody struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b endingBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // waitOf is what an answer says of when to try again.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -50,6 +51,46 @@ func TestServerNotThere(t *testing.T) {
 	leave()
 	if _, err := client.Status(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that has left gets %v", err)
+	}
+}
+
+// What takes connections and says nothing, as Kafka does at another port, is not waited for for
+// ever, and it is said where to look.
+func TestServerThatIsSilent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // and with it what it has accepted nothing of
+	server := "http://" + listener.Addr().String()
+	client := newClient(t, server)
+	client.SetPatience(20 * time.Millisecond)
+	_, err = client.Status(t.Context())
+	wantKind(t, err, events.KindNotReady, server, "does not answer", "--server")
+	ctx, leave := context.WithTimeout(t.Context(), time.Millisecond)
+	defer leave()
+	if _, err := client.Status(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a caller who has less patience gets %v", err)
+	}
+}
+
+// A call may take longer than the client waits before it asks whether there is a node.
+func TestLongCall(t *testing.T) {
+	asked := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			close(asked)
+			return
+		}
+		<-asked
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":{"region":"us-east-1"}}`)
+	}))
+	defer server.Close()
+	client := newClient(t, server.URL)
+	client.SetPatience(20 * time.Millisecond)
+	if s, err := client.Status(t.Context()); err != nil || s.Region != "us-east-1" {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

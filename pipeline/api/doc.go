@@ -19,7 +19,8 @@
 // end. A node works on a bounded number of calls of each sort at one time, so
 // many others wait, and the rest is turned away with HTTP 429, Retry-After and, in
 // JSON-RPC, the code -32029; so are bodies that there is no memory for. Status is always
-// answered. The client tries again a few times what was turned away.
+// answered. The client tries again a few times what was turned away. It waits for an answer as long as
+// its caller does; but if nothing comes for some seconds, and GET /healthz brings nothing either, there is no node.
 //
 // Errors carry the kinds of package events in their codes (see codeOf); the
 // client turns them back, so that a caller sees the same kind on both sides.

@@ -1,6 +1,13 @@
 package api
 
-import "golang.org/x/sync/semaphore"
+import (
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// SetPatience has a client ask sooner whether there is a node.
+func (c *Client) SetPatience(d time.Duration) { c.patience = d }
 
 // SetMaxResponseBytes lets a test come to the bound without sending as much.
 func (c *Client) SetMaxResponseBytes(n int64) { c.maxResponseBytes = n }
