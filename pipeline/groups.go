@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator/follow"
 	"github.com/evenkeel/evenkeel/snapshotter"
@@ -59,17 +63,18 @@ func (r *Region) groupOffsets(ctx context.Context) (offsets []format.GroupOffset
 		return nil, err
 	}
 	admin := kadm.NewClient(r.producer)
-	listed, err := admin.ListGroupsByType(ctx, []string{"classic", "consumer"})
-	if err != nil && len(listed) == 0 {
-		return nil, fmt.Errorf("list consumer groups of %s: %w", r.cfg.Region, err)
+	names, err := r.groupNames(ctx, admin, selected)
+	if err != nil {
+		return nil, err
 	}
-	names := slices.DeleteFunc(listed.Groups(), func(name string) bool {
-		return name == "" || name == r.cfg.Group || !selected.Match(name)
-	})
 	for chunk := range slices.Chunk(names, groupsPerRequest) {
 		fetched := admin.FetchManyOffsets(ctx, chunk...)
 		for _, name := range chunk {
-			more, err := r.groupOffsetsOf(ctx, name, fetched[name])
+			answer, ok := fetched[name]
+			if !ok {
+				answer.Err = errors.New("no broker has answered for it")
+			}
+			more, err := r.groupOffsetsOf(ctx, name, answer)
 			if err != nil {
 				return nil, err
 			}
@@ -82,7 +87,40 @@ func (r *Region) groupOffsets(ctx context.Context) (offsets []format.GroupOffset
 	return offsets, nil
 }
 
+// groupNames are the groups that are selected. Brokers list, without a word, only those that a
+// node may see: so groups that are named are asked about whether they are listed or not, and
+// where no group can be seen at all that is an error. Groups of a broker that does not answer are
+// missing, whatever others list.
+func (r *Region) groupNames(ctx context.Context, admin *kadm.Client, selected follow.Patterns) ([]string, error) {
+	listed, err := admin.ListGroupsByType(ctx, []string{"classic", "consumer"})
+	if err != nil {
+		return nil, fmt.Errorf("list consumer groups of %s: %w", r.cfg.Region, err)
+	}
+	seen := slices.DeleteFunc(slices.Concat(listed.Groups(), selected.Literals()), func(name string) bool { return name == "" || name == r.cfg.Group })
+	if len(seen) == 0 && r.seesFewGroups(ctx) {
+		return nil, events.Errorf(events.KindRefused, "no consumer group of %s can be seen but that of the nodes: there is no other, or they may not DESCRIBE it "+
+			"(and if no group's offsets are wanted: backup.groups: [])", r.cfg.Region)
+	}
+	slices.Sort(seen)
+	return slices.DeleteFunc(slices.Compact(seen), func(name string) bool { return !selected.Match(name) }), nil
+}
+
+// seesFewGroups reports whether the cluster lists only those groups that the node was given a right to, one
+// by one or by prefix. A cluster that does not say so is taken to list all.
+func (r *Region) seesFewGroups(ctx context.Context) bool {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeClusterAuthorizedOperations = true
+	res, err := req.RequestWith(ctx, r.producer)
+	if err != nil || res.ErrorCode != 0 || res.ClusterAuthorizedOperations == math.MinInt32 { // the last: not told
+		return false
+	}
+	return !slices.Contains(kadm.DecodeACLOperations(res.ClusterAuthorizedOperations), kmsg.ACLOperationDescribe)
+}
+
 func (r *Region) groupOffsetsOf(ctx context.Context, group string, fetched kadm.FetchOffsetsResponse) (offsets []format.GroupOffset, err error) {
+	if errors.Is(fetched.Err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
 	if fetched.Err != nil {
 		return nil, fmt.Errorf("offsets of group %s of %s: %w", group, r.cfg.Region, fetched.Err)
 	}

@@ -54,11 +54,14 @@ type region struct {
 	bucket   objstore.Bucket
 	copies   map[string]objstore.Bucket
 	opts     []kgo.Opt // of its Kafka clients
+	dialOpts []kgo.Opt // of the test's own
 	log      *logBuffer
 	registry *prometheus.Registry // of the node that runs
 	dir      string               // of Kafka's data
 	port     int
 	kafka    *kfake.Cluster
+
+	kafkaOpts []kfake.Opt // of the cluster, besides those that all have
 }
 
 // simulate runs a test in a bubble, with a cluster up for each region and no
@@ -140,10 +143,10 @@ func (r *region) address() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
 // up starts the region's Kafka on the data that it has.
 func (r *region) up() {
 	r.w.Helper()
-	kafka, err := kfake.NewCluster(
+	kafka, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1), kfake.Ports(r.port), kfake.ListenFn(r.w.net.Listen),
 		kfake.DataDir(r.dir), kfake.ClusterID(r.cfg.Region.String()),
-	)
+	}, r.kafkaOpts...)...)
 	if err != nil {
 		r.w.Fatalf("%s: %v", r.cfg.Region, err)
 	}
@@ -274,7 +277,7 @@ func (r *region) dial(opts ...kgo.Opt) *kgo.Client {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(r.address()), kgo.Dialer(r.w.net.DialContext),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(10 * time.Millisecond),
-	}, opts...)...)
+	}, append(opts, r.dialOpts...)...)...)
 	if err != nil {
 		r.w.Fatalf("client of %s: %v", r.cfg.Region, err)
 	}
