@@ -362,6 +362,7 @@ func TestLinkMetrics(t *testing.T) {
 				t.Errorf("%s is there: %v", name, ok)
 			}
 		}
+		wantMetrics(t, registry, "../deploy/prometheus/logs.rules.yaml")
 		b.down()
 		a.inState("session", replicator.Waiting)
 		time.Sleep(time.Second)

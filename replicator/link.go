@@ -94,6 +94,7 @@ var (
 // one that the dest options reach.
 func NewLink(source, dest []kgo.Opt, cfg Config, metrics *Metrics, log *slog.Logger) *Link {
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, DefaultWindowBytes)
+	metrics.begin(cfg.Origin)
 	return &Link{
 		cfg: cfg, source: source, dest: dest, metrics: metrics,
 		log: log.With("link", cfg.name()), err: errNotStarted, since: time.Now(),

@@ -43,6 +43,9 @@ func (m *Metrics) add(o events.Origin, topic string, records, bytes int64) {
 
 func (m *Metrics) stop(o events.Origin) { m.stopped.WithLabelValues(o.String()).Inc() }
 
+// begin shows that nothing has stopped before anything does.
+func (m *Metrics) begin(o events.Origin) { m.stopped.WithLabelValues(o.String()) }
+
 func (m *Metrics) batch(o events.Origin, fate string, n int) {
 	m.batches.WithLabelValues(o.String(), fate).Add(float64(n))
 }
