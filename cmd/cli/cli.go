@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,11 +96,20 @@ type Output struct {
 	Format string // table or json
 }
 
+// outputVariable says how to show results where -o does not.
+const outputVariable = "EVENKEEL_OUTPUT"
+
 // Flag adds -o to a command and those below it. A format that is none is refused
 // before the command does anything.
 func (o *Output) Flag(c *cobra.Command) {
-	o.Format = "table"
-	c.PersistentFlags().VarP((*format)(o), "output", "o", "how to show results: table or json")
+	o.Format = cmp.Or(os.Getenv(outputVariable), "table")
+	c.PersistentFlags().VarP((*format)(o), "output", "o", "how to show results: table or json; also "+outputVariable)
+	c.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if err := (*format)(o).Set(o.Format); err != nil {
+			return events.Errorf(events.KindInvalid, "%s is %q: %w", outputVariable, o.Format, err)
+		}
+		return nil
+	}
 }
 
 // format is an Output as a flag's value (pflag.Value).

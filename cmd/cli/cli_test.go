@@ -143,6 +143,18 @@ func TestOutput(t *testing.T) {
 			t.Errorf("%v: exit %d, %q, %q", c.args, code, stdout, stderr)
 		}
 	}
+	t.Setenv("EVENKEEL_OUTPUT", "json")
+	if code, stdout, _ := (&tool{}).run("show", "k"); code != 0 || !strings.HasPrefix(stdout, "{") {
+		t.Errorf("by the variable: exit %d, %q", code, stdout)
+	}
+	if code, stdout, _ := (&tool{}).run("show", "k", "-o", "table"); code != 0 || stdout != "A\n<&>\n" {
+		t.Errorf("by the flag: exit %d, %q", code, stdout)
+	}
+	t.Setenv("EVENKEEL_OUTPUT", "yaml")
+	u := &tool{}
+	if code, stdout, stderr := u.run("show", "k"); code != 2 || stdout != "" || len(u.ran) > 0 || !strings.Contains(stderr, `EVENKEEL_OUTPUT is "yaml": want table or json`) {
+		t.Errorf("exit %d, ran %v, %q, %q", code, u.ran, stdout, stderr)
+	}
 	// Without a flag an Output is for people.
 	var b bytes.Buffer
 	if err := (&cli.Output{}).Show(&b, 1, func(w io.Writer) error { _, err := io.WriteString(w, "table"); return err }); err != nil || b.String() != "table" {

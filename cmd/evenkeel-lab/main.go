@@ -18,10 +18,10 @@ func root() *cobra.Command {
 	c := cli.Group("evenkeel-lab", "Three regions of Evenkeel in one process",
 		upCommand(&out), demoCommand(), benchCommand(), benchLinkCommand(), mirrorCommand(), benchApplyCommand(), benchApplySubjectCommand(), benchBackupCommand(),
 		regionsCommand(&out),
-		changeCommand("stop", "Stop one region: its Kafka cluster and its node"),
-		changeCommand("start", "Start a stopped region"),
-		changeCommand("wipe", "Delete the state of a stopped region; its logs stay"),
-		changeCommand("restore", "Restore the state of a stopped region from its bucket's newest backup"),
+		changeCommand(&out, "stop", "Stop one region: its Kafka cluster and its node"),
+		changeCommand(&out, "start", "Start a stopped region"),
+		changeCommand(&out, "wipe", "Delete the state of a stopped region; its logs stay"),
+		changeCommand(&out, "restore", "Restore the state of a stopped region from its bucket's newest backup"),
 	)
 	c.Long = c.Short + ".\n\n" + cli.ExitCodes
 	out.Flag(c)

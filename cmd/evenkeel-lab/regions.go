@@ -35,7 +35,13 @@ func regionsCommand(out *cli.Output) *cobra.Command {
 	return c
 }
 
-func changeCommand(verb, short string) *cobra.Command {
+// changed is what became of a region.
+type changed struct {
+	Region string          `json:"region"`
+	Result json.RawMessage `json:"result"`
+}
+
+func changeCommand(out *cli.Output, verb, short string) *cobra.Command {
 	var control string
 	c := &cobra.Command{
 		Use:   verb + " REGION",
@@ -46,8 +52,11 @@ func changeCommand(verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", args[0], text)
-			return err
+			done := changed{args[0], text}
+			return out.Show(c.OutOrStdout(), done, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s: %s\n", done.Region, done.Result)
+				return err
+			})
 		},
 	}
 	controlFlag(c, &control)
