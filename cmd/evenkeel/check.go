@@ -189,11 +189,15 @@ states when the state was folded anew.`,
 			if err != nil {
 				return err
 			}
-			clients, err := t.checkRegions(c.Context(), events.Region(args[0]))
+			region := events.Region(args[0])
+			if err := region.Validate(); err != nil {
+				return err // an empty one would be all of them
+			}
+			clients, err := t.checkRegions(c.Context(), region)
 			if err != nil {
 				return err
 			}
-			done, err := clients[events.Region(args[0])].Acknowledge(c.Context(), api.AcknowledgeParams{Log: log})
+			done, err := clients[region].Acknowledge(c.Context(), api.AcknowledgeParams{Log: log})
 			if err != nil {
 				return err
 			}

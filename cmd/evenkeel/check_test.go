@@ -62,6 +62,9 @@ func TestCheck(t *testing.T) {
 	if r := command("", "check", "acknowledge", here, "us-west-1/session/0"); r.code != int(events.KindRefused) || !strings.Contains(r.stderr, "has not diverged") {
 		t.Errorf("exit %d\n%s", r.code, r.stderr)
 	}
+	if r := command("", "check", "acknowledge", "", "us-west-1/session/0"); r.code != int(events.KindInvalid) || !strings.Contains(r.stderr, "region") {
+		t.Errorf("exit %d\n%s", r.code, r.stderr)
+	}
 	if r := command("", "check", "acknowledge", here, "nonsense"); r.code != int(events.KindInvalid) {
 		t.Errorf("exit %d\n%s", r.code, r.stderr)
 	}
