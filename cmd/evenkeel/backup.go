@@ -128,7 +128,9 @@ func (t *tool) backupListCommand() *cobra.Command {
 	b := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "list",
+			end := term.Waiting(c.ErrOrStderr(), "the backup")
 		Short: "List the backups in the region's bucket, oldest first, and what there is of the archive",
+			end()
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()

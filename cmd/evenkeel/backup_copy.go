@@ -30,7 +30,10 @@ off goes on where it was.`,
 				progress := term.NewProgress(c.ErrOrStderr(), "bytes", 0, 0)
 				defer progress.End()
 				return own.Copy(ctx, p, func(bytes int64) { progress.Add(bytes) })
-			}, func(client *api.Client) (*api.CopyResult, error) { return client.CopyBackups(ctx, p) })
+			}, func(client *api.Client) (*api.CopyResult, error) {
+				defer term.Waiting(c.ErrOrStderr(), "the copying")()
+				return client.CopyBackups(ctx, p)
+			})
 			if err != nil {
 				return err
 			}

@@ -52,7 +52,10 @@ Exit code 6 if anything is damaged; its objects are named.`,
 					Planned: func(bytes int64) { progress = term.NewProgress(c.ErrOrStderr(), "bytes", bytes, 0) },
 					Looked:  func(bytes int64) { progress.Add(bytes) },
 				})
-			}, func(client *api.Client) (*verification.Report, error) { return client.VerifyBackups(ctx, p) })
+			}, func(client *api.Client) (*verification.Report, error) {
+				defer term.Waiting(c.ErrOrStderr(), "the verification")()
+				return client.VerifyBackups(ctx, p)
+			})
 			if err != nil {
 				return err
 			}

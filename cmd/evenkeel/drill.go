@@ -33,8 +33,10 @@ Exit code 6 if a restore failed.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
+			end := term.Waiting(c.ErrOrStderr(), "the drill")
 			d, err := ask(ctx, b, func(own pipeline.Backups) (*format.Drill, error) { return own.Drill(ctx) },
 				func(client *api.Client) (*format.Drill, error) { return client.DrillRestore(ctx) })
+			end()
 			if err != nil {
 				return err
 			}

@@ -174,6 +174,7 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 		}
 		return client.Restore(c.Context(), api.RestoreParams{Request: req, Name: f.name, Anew: f.anew})
 	}
+		defer term.Waiting(c.ErrOrStderr(), "the restore")()
 	if f.path == "" {
 		return nil, events.Errorf(events.KindInvalid, "say with --config which node's state to restore, or with --name to have a running node do it")
 	}

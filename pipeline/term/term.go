@@ -66,6 +66,51 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", size, units[unit])
 }
 
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && xterm.IsTerminal(int(f.Fd()))
+}
+
+// Waiting shows, at a terminal, for how long something has been under way of which no more is
+// known, until end is called. Where there is no terminal nobody watches, and it says nothing.
+func Waiting(out io.Writer, what string) (end func()) {
+	if !isTerminal(out) {
+		return func() {}
+	}
+	return waiting(out, what)
+}
+
+// waitingFrom is how long something is under way before that is shown: most calls are over by then.
+const waitingFrom = 2 * time.Second
+
+func waiting(out io.Writer, what string) (end func()) {
+	begun, stop, done := time.Now(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		shown := false
+		for {
+			select {
+			case <-stop:
+				if shown {
+					fmt.Fprint(out, "\r\x1b[K") // the line is for what comes of it
+				}
+				return
+			case now := <-tick.C:
+				if took := now.Sub(begun); took >= waitingFrom {
+					shown = true
+					fmt.Fprintf(out, "\r%s is under way, for %s so far\x1b[K", what, took.Round(time.Second))
+				}
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-done
+	}
+}
+
 // Progress shows how far long work is. Its methods may be called from several
 // goroutines.
 type Progress struct {
@@ -87,7 +132,7 @@ const plainInterval = 2 * time.Second
 // NewProgress begins to show work of total steps of which done are done.
 func NewProgress(out io.Writer, title string, total, done int64) *Progress {
 	p := &Progress{out: out, title: title, total: total, done: done, begun: time.Now(), said: time.Now()}
-	if f, ok := out.(*os.File); ok && xterm.IsTerminal(int(f.Fd())) {
+	if isTerminal(out) {
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(40))
 		p.bar = p.bars.AddBar(total,
 			mpb.PrependDecorators(decor.Name(title+" "), decor.CountersNoUnit("%d / %d")),

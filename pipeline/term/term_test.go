@@ -157,3 +157,23 @@ func TestProgressFromManyGoroutines(t *testing.T) {
 		}
 	})
 }
+
+// At a terminal it is said for how long something is under way, and the line is free again at its end. What is over
+// soon is no reason to say anything, nor is it where nobody watches.
+func TestWaiting(t *testing.T) {
+	for took, want := range map[time.Duration]string{
+		1500 * time.Millisecond: "",
+		3500 * time.Millisecond: "\rthe backup is under way, for 2s so far\x1b[K\rthe backup is under way, for 3s so far\x1b[K\r\x1b[K",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var terminal, file bytes.Buffer
+			end, endNone := term.WaitingAtTerminal(&terminal, "the backup"), term.Waiting(&file, "the backup")
+			time.Sleep(took)
+			end()
+			endNone()
+			if terminal.String() != want || file.Len() > 0 {
+				t.Errorf("%s: %q and %q", took, terminal.String(), file.String())
+			}
+		})
+	}
+}
