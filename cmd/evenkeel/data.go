@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -163,6 +167,22 @@ func (t *tool) awaitFold(c *cobra.Command, client *api.Client, p api.PutParams, 
 	if err != nil && events.KindOf(err) != events.KindNotFound { // not found: it was deleted
 		fmt.Fprintf(c.ErrOrStderr(), "written, but not seen yet by readers of the region: %s\n", err)
 	}
+}
+
+// shellWord writes bytes so that a shell gives them to a command as they are; not ok if they are
+// no plain text, which would do things to the terminal, or not survive it.
+func shellWord(b []byte) (word string, ok bool) {
+	if !utf8.Valid(b) || bytes.ContainsFunc(b, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "", false
+	}
+	text := string(b)
+	isPlain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("-_./:,@%+", r)
+	}
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !isPlain(r) }) {
+		return text, true
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'", true
 }
 
 // printable keeps control characters and broken UTF-8 out of the terminal.

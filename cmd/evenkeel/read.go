@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -106,8 +107,15 @@ func siblingsTable(w io.Writer, e *api.Entry) error {
 	if err := term.Table(w, []string{"WRITTEN AT", "CLOCK", "SIZE", "VALUE"}, rows); err != nil {
 		return err
 	}
+	key, ok := shellWord(e.Key)
+	if !ok || strings.HasPrefix(key, "-") { // which would be taken for a flag
+		key = "KEY"
+	}
 	_, err := fmt.Fprintf(w, "\n%d writers did not know of each other. To settle it:\nevenkeel resolve %s %s VALUE --context %s\n",
-		len(e.Siblings), e.Stream, printable(e.Key), e.Context)
+		len(e.Siblings), e.Stream, key, e.Context)
+	if err == nil && key == "KEY" {
+		_, err = fmt.Fprintf(w, "KEY are the bytes %x.\n", []byte(e.Key))
+	}
 	return err
 }
 
@@ -122,6 +130,7 @@ func shortened(value []byte) string {
 
 func (t *tool) scanCommand() *cobra.Command {
 	var prefix, after string
+	var afterHex []byte
 	var limit int
 	var fresh freshFlags
 	var at string
@@ -135,8 +144,9 @@ func (t *tool) scanCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			behind := append([]byte(after), afterHex...) // one of them
 			if is {
-				return t.scanAt(c, past, at, api.ScanAtParams{Stream: events.Stream(args[0]), Prefix: []byte(prefix), After: []byte(after), Limit: limit})
+				return t.scanAt(c, past, at, api.ScanAtParams{Stream: events.Stream(args[0]), Prefix: []byte(prefix), After: behind, Limit: limit})
 			}
 			client, err := t.client()
 			if err != nil {
@@ -147,7 +157,7 @@ func (t *tool) scanCommand() *cobra.Command {
 				return err
 			}
 			page, err := client.Scan(c.Context(), api.ScanParams{
-				Stream: events.Stream(args[0]), Prefix: []byte(prefix), After: []byte(after), Limit: limit, Freshness: freshness,
+				Stream: events.Stream(args[0]), Prefix: []byte(prefix), After: behind, Limit: limit, Freshness: freshness,
 			})
 			if err != nil {
 				return err
@@ -157,6 +167,8 @@ func (t *tool) scanCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with it")
 	c.Flags().StringVar(&after, "after", "", "begin behind this key")
+	c.Flags().BytesHexVar(&afterHex, "after-hex", nil, "begin behind the key of these bytes, in hexadecimal: one that is no plain text")
+	c.MarkFlagsMutuallyExclusive("after", "after-hex")
 	c.Flags().IntVar(&limit, "limit", api.DefaultScanEntries, fmt.Sprintf("at most so many keys, 1 to %d", api.MaxScanEntries))
 	fresh.add(c)
 	addAt(c, past, &at)
@@ -177,7 +189,11 @@ func scanTable(w io.Writer, page *api.ScanResult) error {
 	}
 	if page.More {
 		last := page.Entries[len(page.Entries)-1].Key
-		_, err := fmt.Fprintf(w, "There are more; go on with --after %q\n", printable(last))
+		behind := fmt.Sprintf("--after-hex %x", []byte(last))
+		if word, ok := shellWord(last); ok {
+			behind = "--after " + word
+		}
+		_, err := fmt.Fprintf(w, "There are more; go on with %s\n", behind)
 		return err
 	}
 	return nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -37,5 +39,53 @@ func TestSiblingsTable(t *testing.T) {
 	}
 	if strings.Count(text, "x") > 100 {
 		t.Errorf("the whole value:\n%s", text)
+	}
+}
+
+// What a page says at its end goes on behind exactly the key that was its last, whatever a shell
+// makes of what is in it.
+func TestScanGoesOn(t *testing.T) {
+	for _, key := range []string{
+		"plain", "two words", `"quoted"`, `a"b`, `back\slash`, `\n`, "$HOME", "`date`", "it's", "*", "~", "#", "-x", "ümläut", "日本", "", "!x", "a=b", "a;b",
+		"line\nend", "tab\t", "bell\a", "\x00", "\xff\xfe", "esc\x1b[2J", "\u202e",
+	} {
+		var out bytes.Buffer
+		if err := scanTable(&out, &api.ScanResult{Entries: []api.Entry{{Key: []byte(key)}}, More: true}); err != nil {
+			t.Fatal(err)
+		}
+		_, flags, ok := strings.Cut(out.String(), "go on with ")
+		if !ok || strings.Count(flags, "\n") != 1 {
+			t.Fatalf("%q: %q", key, out.String())
+		}
+		// As a shell splits it, to a command that shows what it was given.
+		given, err := exec.Command("sh", "-c", `show() { printf '%s' "$1 $2"; }; show `+strings.TrimSuffix(flags, "\n")).Output()
+		if err != nil {
+			t.Fatalf("%q: %v", flags, err)
+		}
+		if hexed, is := strings.CutPrefix(string(given), "--after-hex "); is {
+			got, err := hex.DecodeString(hexed)
+			if err != nil || string(got) != key {
+				t.Errorf("%q: goes on behind %q, %v", key, got, err)
+			}
+		} else if string(given) != "--after "+key {
+			t.Errorf("%q: goes on with %q", key, given)
+		}
+	}
+}
+
+// A key that no command line would take as it is stands beside the command.
+func TestSiblingsOfOddKeys(t *testing.T) {
+	for key, want := range map[string]string{
+		"it's $1": `evenkeel resolve session 'it'\''s $1' VALUE --context `,
+		"\x00a":   "evenkeel resolve session KEY VALUE --context ",
+		"-x":      "KEY are the bytes 2d78.\n",
+	} {
+		var out bytes.Buffer
+		if err := siblingsTable(&out, &api.Entry{Stream: "session", Key: []byte(key), Siblings: []api.Sibling{{}, {}}}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q: no %q in\n%s", key, want, out.String())
+		}
 	}
 }
