@@ -45,6 +45,19 @@ func (b *backups) flags(c *cobra.Command) {
 	c.Flags().StringVar(&b.copy, "copy", "", "with --config: the copy with this name (backup.copies) instead of the bucket")
 }
 
+// again is a command with the flags that make it one about the same backups.
+func (b *backups) again(command string) string {
+	for _, flag := range []struct{ name, value string }{{"config", b.path}, {"copy", b.copy}} {
+		if word, ok := shellWord([]byte(flag.value)); ok && flag.value != "" {
+			command += fmt.Sprintf(" --%s %s", flag.name, word)
+		}
+	}
+	if word, ok := shellWord([]byte(b.tool.server)); ok && b.path == "" && b.tool.server != defaultServer() {
+		command += " --server " + word
+	}
+	return command
+}
+
 // direct opens the bucket; ok is false if a node is to be asked.
 func (b *backups) direct(ctx context.Context) (direct pipeline.Backups, ok bool, err error) {
 	if b.path == "" {
@@ -115,7 +128,9 @@ func (t *tool) backupCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			end := term.Waiting(c.ErrOrStderr(), "the backup")
 			b, err := client.CreateBackup(c.Context())
+			end()
 			if err != nil {
 				return err
 			}
@@ -128,9 +143,7 @@ func (t *tool) backupListCommand() *cobra.Command {
 	b := &backups{tool: t}
 	c := &cobra.Command{
 		Use:   "list",
-			end := term.Waiting(c.ErrOrStderr(), "the backup")
 		Short: "List the backups in the region's bucket, oldest first, and what there is of the archive",
-			end()
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()

@@ -154,7 +154,7 @@ whole, with what it builds on, until nothing of it is held. Exit code 3 if the s
 			if err != nil {
 				return err
 			}
-			if err := t.out.Show(c.OutOrStdout(), report, func(w io.Writer) error { return pruneTable(w, report) }); err != nil {
+			if err := t.out.Show(c.OutOrStdout(), report, func(w io.Writer) error { return pruneTable(w, report, b.again("evenkeel backup prune --yes")) }); err != nil {
 				return err
 			}
 			if n := len(report.Left); n > 0 {
@@ -187,7 +187,8 @@ func pruneSegmentsTable(w io.Writer, segments []prune.Segments) error {
 // heldShown is how many objects a table names that Object Lock holds.
 const heldShown = 10
 
-func pruneTable(w io.Writer, r *prune.Report) error {
+// pruneTable shows what became of backups, or would by the command that deletes.
+func pruneTable(w io.Writer, r *prune.Report, deletes string) error {
 	does := map[bool]string{false: "delete", true: "keep"}
 	var rows [][]string
 	for _, b := range r.Backups {
@@ -222,7 +223,7 @@ func pruneTable(w io.Writer, r *prune.Report) error {
 		fmt.Fprintf(w, "\n! not deleted: %s: %s", l.Object, l.Error)
 	}
 	if r.DryRun {
-		_, err := fmt.Fprintln(w, "\nNothing was deleted. To delete: evenkeel backup prune --yes")
+		_, err := fmt.Fprintf(w, "\nNothing was deleted. To delete: %s\n", deletes)
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%d objects were deleted.\n", len(r.Deleted))

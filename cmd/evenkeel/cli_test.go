@@ -90,9 +90,15 @@ func TestWithoutNode(t *testing.T) {
 		"no config":       {args: []string{"run", "--config", "no/such.yaml"}, code: 5, stderr: []string{"no/such.yaml"}},
 		"bad config": {args: []string{"run", "--config", bad}, code: 2,
 			stderr: []string{"partitons: unknown key; did you mean partitions?", "api.listen", "data_dir: missing", "regions"}},
-		"no config given": {args: []string{"run"}, code: 2, stderr: []string{"--config"}},
-		"restore of what": {args: []string{"restore", "run"}, code: 2, stderr: []string{"--config", "--name"}},
-		"completion":      {args: []string{"completion", "bash"}, stdout: []string{"bash completion"}},
+		"no config given":       {args: []string{"run"}, code: 2, stderr: []string{"--config"}},
+		"restore into a node's": {args: []string{"restore", "run", "--name", "x", "--copy", "west"}, code: 2, stderr: []string{"--copy does not go with --name"}},
+		"restore elsewhere":     {args: []string{"restore", "run", "--name", "x", "--dir", "y"}, code: 2, stderr: []string{"--dir does not go with --name"}},
+		"restore of a file's":   {args: []string{"restore", "run", "--name", "x", "--config", bad}, code: 2, stderr: []string{"--config does not go with --name"}},
+		"restore ahead":         {args: []string{"restore", "run", "--name", "x", "--ahead"}, code: 2, stderr: []string{"--ahead does not go with --name"}},
+		"restore as somebody":   {args: []string{"restore", "run", "--name", "x", "--identity", bad}, code: 2, stderr: []string{"--identity does not go with --name"}},
+		"restore which kafka":   {args: []string{"restore", "kafka"}, code: 2, stderr: []string{"--config"}},
+		"restore of what":       {args: []string{"restore", "run"}, code: 2, stderr: []string{"--config", "--name"}},
+		"completion":            {args: []string{"completion", "bash"}, stdout: []string{"bash completion"}},
 	} {
 		t.Run(name, s.run)
 	}
@@ -268,7 +274,8 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 	opening := file(t, "opening.yaml", `region: us-east-1
 data_dir: `+scratch+`
 regions: {us-east-1: {kafka: {seeds: ["127.0.0.1:1"]}}}
-backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`], identity_file: `+recovery+`}
+backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: true, recipients: [`+strings.Join(recipients, ", ")+`], identity_file: `+recovery+`,
+  copies: {there: {bucket: `+l.Addresses()[1].Bucket+`, prefix: there, endpoint: "`+url+`", path_style: true}, empty: {bucket: `+l.Addresses()[1].Bucket+`, prefix: empty, endpoint: "`+url+`", path_style: true}}}
 `)
 	awaitCode(t, 0, "history", "session", "s-1", "--config", opening) // until it is archived
 	ids := func() (ids []string) {
@@ -284,7 +291,12 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 	for _, s := range []step{
 		{args: []string{"backup", "show", "--config", config, ids[0]}, stdout: []string{ids[0]}},
 		{args: []string{"backup", "status", "--config", config}, stdout: []string{ids[0], "every 24h0m0s"}},
-		{args: []string{"backup", "prune", "--config", config}, stdout: []string{"Nothing was deleted"}},
+		{args: []string{"backup", "prune", "--config", config}, stdout: []string{"Nothing was deleted. To delete: evenkeel backup prune --yes --config " + config + "\n"}},
+		{args: []string{"backup", "copy", "there", "--config", opening}, stdout: []string{"up to date"}},
+		{args: []string{"backup", "prune", "--config", opening, "--copy", "there"}, stdout: []string{"To delete: evenkeel backup prune --yes --config " + opening + " --copy there\n"}},
+		{args: []string{"restore", "kafka", "--config", opening, "--copy", "nowhere", "--dry-run"}, code: 5, stderr: []string{`no copy "nowhere"`}},
+		{args: []string{"restore", "kafka", "--config", opening, "--copy", "there", "--dry-run"}, stdout: []string{"topic session", "segments"}},
+		{args: []string{"restore", "kafka", "--config", opening, "--copy", "empty", "--dry-run"}, code: 5, stderr: []string{"no segment"}},
 		{args: []string{"backup", "verify", "--config", config}, stdout: []string{"ok"}},
 		{args: []string{"backup", "verify", "--config", config, "--level", "decode"}, code: 5, stderr: []string{"no identity was given", ".sst.age"}},
 		{args: []string{"backup", "verify", "--config", config, "--level", "restore", "--identity", recovery}, stdout: []string{"ok"}},
@@ -312,7 +324,7 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 	} {
 		s.run(t)
 	}
-	damage(t, filepath.Join(dir, "s3"))
+	damage(t, filepath.Join(dir, "s3", "data", l.Addresses()[0].Bucket))
 	for _, level := range []string{"hashes", "decode", "restore"} {
 		step{args: []string{"backup", "verify", "--all", "--config", config, "--level", level, "--identity", recovery}, code: 6,
 			stdout: []string{"DAMAGED"}, stderr: []string{"us-east-1/tables/" + ids[0], ".sst.age"}}.run(t)

@@ -147,7 +147,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 	c.Flags().BoolVar(&f.instant, "instant", false, "with --config: fetch no tables now, and have the node serve them out of the bucket meanwhile")
 	c.Flags().StringVar(&f.copy, "copy", "", "with --config: restore from the copy with this name (backup.copies) instead of the bucket")
 	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
-	c.Flags().BoolVar(&f.ahead, "ahead", false, "do not compare with where the logs in Kafka end: they are to come, or elsewhere")
+	c.Flags().BoolVar(&f.ahead, "ahead", false, "with --config: do not compare with where the logs in Kafka end: they are to come, or elsewhere")
 	c.Flags().BoolVar(&f.anew, "anew", false, "forget what a restore into this directory has done that was broken off")
 	return c
 }
@@ -165,16 +165,18 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 		return nil, err
 	}
 	if f.name != "" {
-		if f.identity != "" {
-			return nil, events.Errorf(events.KindInvalid, "--identity needs --config: a node uses the identity that it is configured with")
+		for _, flag := range []string{"config", "dir", "copy", "identity", "ahead"} {
+			if c.Flags().Changed(flag) {
+				return nil, events.Errorf(events.KindInvalid, "--%s does not go with --name: a node restores out of its own bucket, with the identity that it is configured with, beside its own state", flag)
+			}
 		}
 		client, err := t.client()
 		if err != nil {
 			return nil, err
 		}
+		defer term.Waiting(c.ErrOrStderr(), "the restore")()
 		return client.Restore(c.Context(), api.RestoreParams{Request: req, Name: f.name, Anew: f.anew})
 	}
-		defer term.Waiting(c.ErrOrStderr(), "the restore")()
 	if f.path == "" {
 		return nil, events.Errorf(events.KindInvalid, "say with --config which node's state to restore, or with --name to have a running node do it")
 	}

@@ -37,11 +37,13 @@ Only topics of streams are written back; links bring others (links.include) from
 
 Consumer groups (backup.groups) get back the offsets that they had committed when the newest backup was made
 that is no further, translated where offsets are mapped, and never behind the end of a topic. What they had
-read since they read again. Groups with members, and offsets that are there, are left alone.`
+read since they read again. Groups with members, and offsets that are there, are left alone.
+
+With --copy the archive and the backups are those of a copy, for when the bucket is lost as well.`
 
 func (t *tool) restoreKafkaCommand() *cobra.Command {
 	var target targetFlags
-	var path, identity string
+	var path, copyName, identity string
 	var mirrors, dryRun, archiveOnly bool
 	var without []string
 	c := &cobra.Command{
@@ -57,6 +59,9 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if path == "" {
+				return events.Errorf(events.KindInvalid, "say with --config which region's Kafka to write back")
+			}
 			cfg, err := config.Load(path, os.Environ())
 			if err != nil {
 				return err
@@ -68,7 +73,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 				}
 				job.Without = append(job.Without, events.Region(peer))
 			}
-			if job.Bucket, err = needBucket(c.Context(), cfg, ""); err != nil {
+			if job.Bucket, err = needBucket(c.Context(), cfg, copyName); err != nil {
 				return err
 			}
 			if identity != "" {
@@ -98,6 +103,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 	}
 	configFlag(c, &path)
 	target.add(c)
+	c.Flags().StringVar(&copyName, "copy", "", "read the copy with this name (backup.copies) instead of the bucket")
 	c.Flags().StringVar(&identity, "identity", "", "file with the identity to open segments with (default the configured one)")
 	c.Flags().BoolVar(&mirrors, "mirrors", false, "write the region's mirrors back, too")
 	c.Flags().BoolVar(&archiveOnly, "archive-only", false, "leave what other regions have mirrored behind the archive")
