@@ -55,6 +55,9 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 	defer release()
 	shards := make([]*projections.Shard, len(open))
 	for i, s := range open {
+		if err := s.Reached(p.AtLeast); err != nil {
+			return nil, events.Errorf(events.KindNotReady, "shard %d of %s has moved, and has less than was told of it before: %w", p.Shards[i], r.cfg.Region, err)
+		}
 		shards[i] = s.Shard
 	}
 	page := &api.SlicesPage{Entities: []api.Entity{}}
@@ -115,7 +118,10 @@ func fromOwners[T any](
 	return append(answers, answer), nil
 }
 
-// gather asks the owners of some shards for slices. The pages come in no order.
+// gather asks the owners of some shards for slices. The pages come in no order. A shard
+// that has less than is asked for at least is not ready: it has moved, and its new owner
+// is replaying. A node of an earlier version does not know that question, and answers as it
+// always has: from what it has.
 func (r *Region) gather(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error) {
 	return fromOwners(ctx, r, p.Shards,
 		func(own []int32) (*api.SlicesPage, error) {
@@ -126,25 +132,30 @@ func (r *Region) gather(ctx context.Context, p api.SlicesParams) ([]*api.SlicesP
 		func(ctx context.Context, c *api.Client, shards []int32) (*api.SlicesPage, error) {
 			theirs := p
 			theirs.Shards = shards
-			return c.Slices(ctx, theirs)
+			page, err := c.Slices(ctx, theirs)
+			if events.KindOf(err) == events.KindInvalid && len(p.AtLeast) > 0 {
+				theirs.AtLeast = nil
+				page, err = c.Slices(ctx, theirs)
+			}
+			return page, err
 		})
 }
 
-// view reads the view of one key.
-func (r *Region) view(ctx context.Context, stream events.Stream, key string) (projections.Entry, error) {
-	e, err := r.entity(ctx, stream, key)
+// view reads the view of one key, of shards that have folded a cut.
+func (r *Region) view(ctx context.Context, stream events.Stream, key string, atLeast events.Vector) (projections.Entry, error) {
+	e, err := r.entity(ctx, stream, key, atLeast)
 	if err != nil || len(e.Slices) == 0 {
 		return projections.Entry{Stream: stream, Key: key}, err
 	}
 	return r.join(e)
 }
 
-// entity reads all slices of one key.
-func (r *Region) entity(ctx context.Context, stream events.Stream, key string) (projections.Entity, error) {
+// entity reads all slices of one key, of shards that have folded a cut.
+func (r *Region) entity(ctx context.Context, stream events.Stream, key string, atLeast events.Vector) (projections.Entity, error) {
 	var pages []*api.SlicesPage
 	err := whileMoving(ctx, func() (err error) {
 		// All of them: producers with other partitioners put one key into other partitions.
-		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.allShards(), Key: api.Bytes(key)})
+		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.allShards(), Key: api.Bytes(key), AtLeast: atLeast})
 		return err
 	})
 	if err != nil {
@@ -158,11 +169,11 @@ func (r *Region) entity(ctx context.Context, stream events.Stream, key string) (
 
 // views reads, in the order of keys, views of keys that begin with prefix and come
 // after the key after, at most limit of them. If there may be more, last is up to where
-// it has come.
-func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int) (entries []projections.Entry, last string, more bool, err error) {
+// it has come. The shards have folded a cut.
+func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int, atLeast events.Vector) (entries []projections.Entry, last string, more bool, err error) {
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
-		p := api.SlicesParams{Stream: stream, Shards: r.allShards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit}
+		p := api.SlicesParams{Stream: stream, Shards: r.allShards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit, AtLeast: atLeast}
 		pages, err = r.gather(ctx, p)
 		return err
 	})

@@ -34,7 +34,8 @@ func partitionOf(cfg *config.Config, key []byte) int32 {
 }
 
 // applied is the cut at which the shard of a partition stands, of the logs of
-// one stream. What is read of the shard afterwards is at least as new.
+// one stream. What is read of the shard afterwards is at least as new, if it is asked for
+// with the cut: the shard may move to a node that is behind.
 func (r *Region) applied(ctx context.Context, stream events.Stream, partition int32) (events.Vector, error) {
 	if partition < 0 || partition >= r.cfg.Partitions {
 		return nil, events.Errorf(events.KindInvalid, "partition %d: there are %d, from 0", partition, r.cfg.Partitions)
@@ -116,7 +117,7 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 // where it is written to, and those that have folded some.
 func (r *Region) partitionsWith(ctx context.Context, stream events.Stream, key []byte) ([]int32, error) {
 	partitions := []int32{r.partitionOf(key)}
-	e, err := r.entity(ctx, stream, string(key))
+	e, err := r.entity(ctx, stream, string(key), nil)
 	for _, s := range e.Slices {
 		if p := s.Log.Partition; !slices.Contains(partitions, p) {
 			partitions = append(partitions, p)

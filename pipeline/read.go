@@ -32,12 +32,13 @@ func (r *Region) Get(ctx context.Context, p api.GetParams) (*api.Entry, error) {
 	if err := r.await(ctx, p.Freshness); err != nil {
 		return nil, err
 	}
-	// The context is taken first: it may claim less than what is read, never more.
+	// The context is taken first: it may claim less than what is read, never more. The
+	// shard may move in between, to a node that has not come so far yet.
 	seen, err := r.applied(ctx, p.Stream, r.partitionOf(p.Key))
 	if err != nil {
 		return nil, err
 	}
-	e, err := r.view(ctx, p.Stream, string(p.Key))
+	e, err := r.view(ctx, p.Stream, string(p.Key), seen.Join(p.AtLeast))
 	if err != nil {
 		return nil, err
 	}
@@ -66,10 +67,10 @@ func (r *Region) Scan(ctx context.Context, p api.ScanParams) (*api.ScanResult, e
 		return nil, err
 	}
 	result := &api.ScanResult{Entries: []api.Entry{}, Context: seen}
-	size := 0
+	atLeast, size := seen.Join(p.AtLeast), 0
 	for after := string(p.After); ; {
 		// One more than is wanted tells whether there are more.
-		entries, last, more, err := r.views(ctx, p.Stream, string(p.Prefix), after, limit+1-len(result.Entries))
+		entries, last, more, err := r.views(ctx, p.Stream, string(p.Prefix), after, limit+1-len(result.Entries), atLeast)
 		if err != nil {
 			return nil, err
 		}

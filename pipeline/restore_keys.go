@@ -215,7 +215,7 @@ func (k *keysBack) compare(ctx context.Context, key *keyBack) (err error) {
 	if key.seen, err = k.region.applied(ctx, k.p.Stream, k.region.partitionOf([]byte(key.key))); err != nil {
 		return err
 	}
-	e, err := k.region.entity(ctx, k.p.Stream, key.key)
+	e, err := k.region.entity(ctx, k.p.Stream, key.key, key.seen.Join(atLeastOf(key)))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,7 +51,7 @@ func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.
 	if err != nil {
 		return fmt.Errorf("watch stream %s of %s: %w", p.Stream, r.cfg.Region, err)
 	}
-	w := &watch{region: r, stream: p.Stream, emit: emit, pending: pending{
+	w := &watch{region: r, stream: p.Stream, partitions: p.Partitions, emit: emit, pending: pending{
 		keys: map[string]bool{}, cut: maps.Clone(feed.Cut()), ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
 	}}
 	ctx, cancel := context.WithCancel(ctx)
@@ -81,10 +82,11 @@ func (r *Region) wantedKeys(p api.WatchParams) (func(key string) bool, error) {
 
 // watch emits what was gathered for one watcher.
 type watch struct {
-	region  *Region
-	stream  events.Stream
-	emit    func(api.Change) error
-	pending pending
+	region     *Region
+	stream     events.Stream
+	partitions []int32 // that are followed
+	emit       func(api.Change) error
+	pending    pending
 }
 
 func (w *watch) run(ctx context.Context) error {
@@ -123,10 +125,17 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) mark(cut events.Vector) error { return w.emit(api.Change{Context: &cut}) }
 
 // changes emits the views of keys. Only the last has a context: from those before
-// it one could not go on without missing others.
+// it one could not go on without missing others. A view has everything before the cut,
+// whoever the shard has moved to: what it lacked would not be told any more.
 func (w *watch) changes(ctx context.Context, keys []string, cut events.Vector) error {
+	followed := events.Vector{}
+	for log, next := range cut {
+		if slices.Contains(w.partitions, log.Partition) {
+			followed[log] = next
+		}
+	}
 	for i, key := range keys {
-		e, err := w.region.view(ctx, w.stream, key)
+		e, err := w.region.view(ctx, w.stream, key, followed)
 		if err != nil {
 			return err
 		}

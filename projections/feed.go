@@ -82,8 +82,10 @@ type Feed struct {
 
 // Follow begins a feed of the keys that are wanted: from now on, or, if from is
 // not nil, of what has changed since that cut. A shard remembers its last steps
-// only; that they do not reach back to the cut is an error of the kind not found.
-// The feed is to be closed.
+// only; that they do not reach back to the cut is an error of the kind not found. Where
+// the shards have less than the cut, which is of another region or of another node's
+// shard then, the feed begins where they stand: what is read of a key that changes has no
+// more than that. The feed is to be closed.
 func Follow(shards []*Shard, stream events.Stream, wanted func(key string) bool, from events.Vector) (*Feed, error) {
 	f := &Feed{shards: shards, stream: stream, wanted: wanted, at: make([]int64, len(shards)), cut: events.Vector{}, moved: make(chan struct{}, 1)}
 	for log, next := range from {
@@ -131,12 +133,30 @@ func (f *Feed) begin(s *Shard, resumed bool) (int64, error) {
 				"scan the stream and go on from the context of the last page", log, f.cut[log], next)
 		}
 	}
+	f.stepBack(s)
 	for i, step := range s.recent.steps {
 		if f.isNew(step) {
 			return s.recent.first + int64(i), nil
 		}
 	}
 	return s.recent.end(), nil
+}
+
+// stepBack leaves nothing in the cut that a shard has not folded yet. The caller holds
+// its mu.
+func (f *Feed) stepBack(s *Shard) {
+	for log, next := range f.cut {
+		if log.Partition != s.cfg.Partition {
+			continue
+		}
+		has := int64(0)
+		if m, ok := s.logs[log]; ok {
+			has = m.meta.next
+		}
+		if f.cut[log] = min(next, has); has == 0 {
+			delete(f.cut, log)
+		}
+	}
 }
 
 // isNew tells whether a step has events behind the cut.
@@ -167,7 +187,7 @@ func (f *Feed) Pull(changed func(key string)) error {
 		}
 		for _, step := range steps {
 			if !f.isNew(step) {
-				continue // of other streams, or looked at in another region
+				continue // of other streams, or looked at before
 			}
 			for _, c := range step.changed {
 				if c.stream == f.stream && f.wanted(c.key) {

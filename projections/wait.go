@@ -3,18 +3,19 @@ package projections
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/evenkeel/evenkeel/events"
 )
 
-// BehindError says that a shard had not folded a log far enough when the one who
-// waited for it gave up.
+// BehindError says that a shard had not folded a log far enough when it was looked at,
+// or when the one who waited for it gave up.
 type BehindError struct {
 	Want events.Position // next offset that was waited for
 	Next int64           // next offset that the shard would fold
-	Err  error           // why it was not waited for any longer: the context's error, or what has stopped the log
+	Err  error           // why it was not waited for, or no longer: the context's error, or what has stopped the log
 }
 
 func (e *BehindError) Error() string {
@@ -45,6 +46,20 @@ func (s *Shard) Wait(ctx context.Context, cut events.Vector) error {
 			return behind
 		}
 	}
+}
+
+var errCatchingUp = errors.New("it is still being folded")
+
+// Reached says of a shard that has not folded everything before the cut, in a
+// *BehindError, what it lacks. What is read of one that has is at least as new as the
+// cut. Logs of other shards in it are not looked at.
+func (s *Shard) Reached(cut events.Vector) error {
+	behind := s.behind(cut)
+	if behind == nil {
+		return nil
+	}
+	behind.Err = cmp.Or(behind.Err, errCatchingUp)
+	return behind
 }
 
 // behind finds a log that has not come to the cut, best one that never will.

@@ -216,3 +216,47 @@ func TestFeedIsBounded(t *testing.T) {
 		t.Errorf("from the beginning of an empty shard: %v", err)
 	}
 }
+
+// A shard says whether it has come to a cut without being waited for.
+func TestReached(t *testing.T) {
+	w := smallWorld(0)
+	s := openNew(t)
+	log, other := logsOf(0)[0], logsOf(0)[5]
+	apply(t, s, w.from(log, 0, 2))
+	for _, cut := range []events.Vector{nil, {log: 2}, {log: 1, other: 0}, {{Origin: log.Origin, Stream: log.Stream, Partition: 7}: 9}} {
+		if err := s.Reached(cut); err != nil {
+			t.Errorf("%s: %v", cut, err)
+		}
+	}
+	err := s.Reached(events.Vector{log: 2, other: 4})
+	if behind := wantAs[*projections.BehindError](t, err); behind.Want != other.At(4) || behind.Next != 0 || !strings.Contains(err.Error(), "still being folded") {
+		t.Errorf("%v", err)
+	}
+	s.Block(other, errors.New("a gap"))
+	if err := s.Reached(events.Vector{other: 1}); err == nil || !strings.Contains(err.Error(), "a gap") {
+		t.Errorf("%v", err)
+	}
+}
+
+// One who has seen more than a shard has, of another region or of the shard's owner before,
+// is told again what the shard comes to: what it is shown until then is older.
+func TestFeedOfAShardThatIsBehind(t *testing.T) {
+	w := smallWorld(0)
+	s := openNew(t)
+	log, other := logsOf(0)[0], logsOf(0)[2]
+	apply(t, s, w.from(log, 0, 1))
+	seen := events.Vector{log: 3, other: 2, {Origin: log.Origin, Stream: log.Stream, Partition: 7}: 9}
+	f, err := projections.Follow([]*projections.Shard{s}, log.Stream, func(string) bool { return true }, seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if want := (events.Vector{log: 1, {Origin: log.Origin, Stream: log.Stream, Partition: 7}: 9}); f.Cut().Compare(want) != events.Equal {
+		t.Errorf("it begins at %s, want %s", f.Cut(), want)
+	}
+	apply(t, s, w.from(log, 1, 2), w.from(other, 0, 2))
+	told := 0
+	if err := f.Pull(func(string) { told++ }); err != nil || told == 0 {
+		t.Errorf("told %d keys, %v", told, err)
+	}
+}

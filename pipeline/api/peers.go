@@ -31,6 +31,11 @@ type SlicesParams struct {
 	Prefix Bytes         `json:"prefix,omitempty"`
 	After  Bytes         `json:"after,omitempty"`
 	Limit  int           `json:"limit,omitempty"` // of keys; needed without Key
+
+	// AtLeast is a cut that the shards must have folded: the one who asks has been told
+	// of it by whoever had them before. What does not reach it is not ready. Nodes of
+	// before this parameter refuse it as invalid.
+	AtLeast events.Vector `json:"at_least,omitempty"`
 }
 
 // SlicesPage is one page of slices, in the order of keys.

@@ -28,7 +28,8 @@ type WatchParams struct {
 	Prefix Bytes
 
 	// From is a context of an earlier change, or of a scan: what has changed since
-	// then comes first. nil: from now on.
+	// then comes first. A region that has less of a log begins where it stands, as the
+	// first change says: what it shows until then is older. nil: from now on.
 	From *events.Vector
 
 	// Partitions are those whose shards are followed; none: all.
