@@ -92,18 +92,15 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 		return nil, err
 	}
 	release() // a shard that is closed is woken by its fence, and what it says stays in memory
-	if _, forwarded := api.ForwardedFrom(ctx); forwarded && len(p.AtLeast) > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(p.TimeoutSeconds*float64(time.Second)))
-		defer cancel()
+	if len(p.AtLeast) > 0 {
+		// A mirror may be behind for long. Those who wait for it must not keep others out, and
+		// least of all the writes of the region's other nodes.
+		if err := api.Aside(ctx, func() error { return awaitShards(ctx, shards, p) }); err != nil {
+			return nil, err
+		}
 	}
 	cut := events.Vector{}
 	for _, shard := range shards {
-		if len(p.AtLeast) > 0 {
-			if err := shard.Wait(ctx, p.AtLeast); err != nil {
-				return nil, err
-			}
-		}
 		for _, st := range shard.Logs() {
 			if st.Log.Stream == p.Stream && st.Next > 0 {
 				cut[st.Log] = st.Next
@@ -111,6 +108,21 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 		}
 	}
 	return &api.Applied{Cut: cut}, nil
+}
+
+// awaitShards waits until shards have folded everything before a cut.
+func awaitShards(ctx context.Context, shards []*openShard, p api.AppliedParams) error {
+	if _, forwarded := api.ForwardedFrom(ctx); forwarded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(p.TimeoutSeconds*float64(time.Second)))
+		defer cancel()
+	}
+	for _, shard := range shards {
+		if err := shard.Wait(ctx, p.AtLeast); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // partitionsWith are the partitions whose logs may have events of a key: the one

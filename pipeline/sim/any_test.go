@@ -261,3 +261,64 @@ func TestSimConsumerProtocol(t *testing.T) {
 		w.Check()
 	})
 }
+
+// keyOf is a key whose shard a node owns, and which nothing was written to through the
+// other node of its region but a first value.
+func keyOf(t *testing.T, owner, other *sim.Node) string {
+	t.Helper()
+	owned := ownOf(t, owner)
+	for i := range 100 {
+		key := fmt.Sprint("key-", i)
+		res, err := other.Process().Put(t.Context(), api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes("first")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, is := owned[res.Position.Partition]; is {
+			return key
+		}
+	}
+	t.Fatalf("%s owns no key", owner)
+	return ""
+}
+
+// However many reads of other nodes wait for a mirror that is behind, the owner of the shard
+// has room for writes.
+func TestSimWaitingReadsLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2}, "us-east-1", "us-west-1", "eu-central-1")
+		defer w.Close()
+		r, far := w.Regions[0], w.Regions[2]
+		spread(t, r)
+		asks, owner := r.Nodes[0], r.Nodes[1]
+		key := keyOf(t, owner, asks)
+		w.Settle()
+		w.Cut(r, far)
+		w.Cut(r, w.Regions[1]) // or the log would come from there
+		res, err := far.Node().Put(t.Context(), api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes("far")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reading sync.WaitGroup
+		for range 50 { // a node works on 32 calls of others at a time
+			reading.Go(func() {
+				_, err := asks.Process().Get(t.Context(), api.GetParams{
+					Stream: "session", Key: api.Bytes(key), Freshness: api.Freshness{AtLeast: res.AtLeast, TimeoutSeconds: 60},
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		begun := time.Now()
+		if err := asks.Put(t.Context(), key, "near"); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("a write took %s", took)
+		}
+		w.Mend(r, far)
+		w.Mend(r, w.Regions[1])
+		reading.Wait()
+	})
+}
