@@ -84,6 +84,13 @@ func (c *Clock) Now() HLC {
 	return c.last
 }
 
+// Last is the last reading that was given out or observed.
+func (c *Clock) Last() HLC {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
 // Observe moves the clock past a reading met in an event, so that what is
 // written here next comes after it. A reading too far ahead of physical time is
 // ignored: one broken clock must not drag all others along.
@@ -141,6 +148,9 @@ func (c *DurableClock) Now() (HLC, error) {
 	c.bound = bound
 	return h, nil
 }
+
+// Last is Clock.Last.
+func (c *DurableClock) Last() HLC { return c.clock.Last() }
 
 // Observe is Clock.Observe.
 func (c *DurableClock) Observe(h HLC) { c.clock.Observe(h) }

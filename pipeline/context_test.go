@@ -269,6 +269,44 @@ func TestClockAcrossRestarts(t *testing.T) {
 	})
 }
 
+// A write comes after what stood there when the node stopped, or in the backup that it begins
+// with, though another region's clock is ahead and nothing is folded again.
+func TestClockOfAStateThatIsOpened(t *testing.T) {
+	for name, begin := range map[string]func(r *region){
+		"after a stop": func(r *region) { r.stop() },
+		"out of a backup": func(r *region) {
+			r.backup()
+			r.stop()
+			r.disk = vfs.NewCrashableMem()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			three(t, func(a, b, c *region) {
+				ahead := events.HLCAt(time.Now().Add(50 * time.Second))
+				record, err := events.Encode(events.Event{Key: "x", Op: events.OpPut, Value: []byte("ahead"), Clock: ahead, ID: "1", Source: "s", Type: events.TypePut})
+				if err != nil {
+					t.Fatal(err)
+				}
+				record.Topic, record.Partition = "session", b.put("x", "before").Partition
+				b.produce(record)
+				settle([]*region{a, b, c})
+				a.has("x", "ahead")
+				begin(a)
+				a.start()
+				res, err := a.putAfter("x", "after", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range []*region{a, b, c} {
+					if e := r.get("x", res.AtLeast); string(e.Value) != "after" {
+						t.Errorf("%s reads %q, written with the clock %s after one with %s", r.cfg.Region, e.Value, res.Clock, ahead)
+					}
+				}
+			})
+		})
+	}
+}
+
 // A node whose clock was set back by more than folds bear writes nothing, rather
 // than events that would be parked everywhere.
 func TestClockSetBack(t *testing.T) {

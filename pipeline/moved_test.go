@@ -79,6 +79,7 @@ func (m *movedShard) node(cfg *config.Config, name string) *Region {
 	return &Region{
 		cfg: cfg, name: name, origin: cfg.Origin(cfg.Region), log: log, shards: &shardSet{open: map[int32]*openShard{}},
 		claims: &claims{newest: map[string]claim{}}, peers: &peers{self: name}, keeper: &keeper{places: make([]place, 1)},
+		clock: &nodeClock{DurableClock: events.NewDurableClock(0, time.Minute, func(events.HLC) error { return nil })},
 	}
 }
 

@@ -59,7 +59,8 @@ func (r *Region) awaitShard(ctx context.Context, partition int32, cut events.Vec
 	return err
 }
 
-// appliedOf asks the owners of shards how far they are.
+// appliedOf asks the owners of shards how far they are, and moves the clock of this node past
+// what they have folded: what is written here next comes after it.
 func (r *Region) appliedOf(ctx context.Context, p api.AppliedParams) (events.Vector, error) {
 	all := events.Vector{}
 	err := whileMoving(ctx, func() error {
@@ -79,6 +80,7 @@ func (r *Region) appliedOf(ctx context.Context, p api.AppliedParams) (events.Vec
 		}
 		for _, a := range answers {
 			maps.Copy(all, a.Cut)
+			r.clock.Observe(a.Clock)
 		}
 		return nil
 	})
@@ -99,15 +101,19 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 			return nil, err
 		}
 	}
-	cut := events.Vector{}
+	// What this node has followed it has followed event by event; the state also knows of
+	// those before the node had it.
+	answer := &api.Applied{Cut: events.Vector{}}
+	limit := events.HLCAt(time.Now().Add(r.cfg.Limits.MaxClockSkew))
 	for _, shard := range shards {
 		for _, st := range shard.Logs() {
 			if st.Log.Stream == p.Stream && st.Next > 0 {
-				cut[st.Log] = st.Next
+				answer.Cut[st.Log] = st.Next
 			}
 		}
+		answer.Clock = max(answer.Clock, r.clock.Last(), shard.Clock(p.Stream, limit))
 	}
-	return &api.Applied{Cut: cut}, nil
+	return answer, nil
 }
 
 // awaitShards waits until shards have folded everything before a cut.

@@ -252,6 +252,7 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 		t.meta.events++
 		done.Events++
 		done.MaxClock = max(done.MaxClock, i.event.Clock)
+		t.meta.clock = max(i.event.Clock, t.meta.clock.Next())
 	}
 	t.meta.chain = a.hasher.Chain(t.meta.chain, i.record)
 	t.meta.next = i.record.Offset + 1

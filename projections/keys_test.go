@@ -148,6 +148,7 @@ func genLogMeta() *rapid.Generator[*logMeta] {
 			log: log, origin: log.Origin.String(), rule: rapid.SampledFrom([]string{"", "lww", "\x00\xff"}).Draw(t, "rule"),
 			chain: sum.Draw(t, "chain"), sum: sum.Draw(t, "sum"), aside: sum.Draw(t, "aside"),
 			next: n.Draw(t, "next"), keys: n.Draw(t, "keys"), bytes: n.Draw(t, "bytes"), events: n.Draw(t, "events"), parked: n.Draw(t, "parked"),
+			clock: events.HLC(rapid.Uint64().Draw(t, "clock")),
 		}
 	})
 }
@@ -174,6 +175,20 @@ func TestLogMetaRoundTrip(t *testing.T) {
 	})
 }
 
+// What was written before the clock was kept is read as it was.
+func TestLogMetaWithoutAClock(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := genLogMeta().Draw(t, "meta")
+		m.clock = 0
+		text := m.encode()
+		end := len(text) - len(m.rule)
+		old := append(append([]byte{logMetaVersionClockless}, text[1:end-1]...), m.rule...)
+		if got, err := decodeLogMeta(logKey(m.log), old); err != nil || got != *m {
+			t.Fatalf("%+v is read as %+v, %v", m, got, err)
+		}
+	})
+}
+
 func FuzzLogMeta(f *testing.F) {
 	log := events.Log{Origin: events.FirstOrigin("us"), Stream: "s"}
 	good := (&logMeta{log: log, rule: "lww", next: 300, keys: 2, bytes: 70, events: 299, parked: 1}).encode()
@@ -181,6 +196,7 @@ func FuzzLogMeta(f *testing.F) {
 	f.Add(logKey(log), good[:50])
 	f.Add([]byte("L"), good)
 	f.Add(logKey(log), append([]byte{1}, good[1:]...))
+	f.Add(logKey(log), append([]byte{logMetaVersionClockless}, good[1:]...))
 	f.Add(logKey(log), append(bytes.Clone(good[:49]), 1, 0, 0, 0, 0)) // a negative offset
 	f.Add(logKey(log), append(bytes.Clone(good[:49]), bytes.Repeat([]byte{0xff}, 60)...))
 	f.Fuzz(func(t *testing.T, key, value []byte) {

@@ -120,9 +120,17 @@ type logMeta struct {
 	bytes  int64
 	events int64
 	parked int64
+
+	// clock is what no slice's effective clock is above: that of an event is its own, or
+	// one more than that of the slice before it.
+	clock events.HLC
 }
 
-const logMetaVersion = 3
+// Version 3, which is read too, does not say the clock: none is known then.
+const (
+	logMetaVersion          = 4
+	logMetaVersionClockless = 3
+)
 
 func (m *logMeta) state() events.LogState {
 	return events.LogState{
@@ -171,7 +179,8 @@ func (m *logMeta) addParked(h *digest.Hasher, dbKey, value []byte) {
 }
 
 // encode writes version, chain, digest and aside (16 bytes each), five varints
-// (next, keys, bytes, events, parked) and the rule's name.
+// (next, keys, bytes, events, parked), the clock as a varint without a sign, and the
+// rule's name.
 func (m *logMeta) encode() []byte {
 	b := []byte{logMetaVersion}
 	for _, sum := range []digest.Sum{m.chain, m.sum, m.aside} {
@@ -181,6 +190,7 @@ func (m *logMeta) encode() []byte {
 	for _, n := range []int64{m.next, m.keys, m.bytes, m.events, m.parked} {
 		b = binary.AppendVarint(b, n)
 	}
+	b = binary.AppendUvarint(b, uint64(m.clock))
 	return append(b, m.rule...)
 }
 
@@ -191,7 +201,7 @@ func decodeLogMeta(key, value []byte) (logMeta, error) {
 	}
 	m := logMeta{log: log, origin: log.Origin.String()}
 	const fixed = 1 + 3*len(events.Digest{})
-	if len(value) < fixed || value[0] != logMetaVersion {
+	if len(value) < fixed || value[0] != logMetaVersion && value[0] != logMetaVersionClockless {
 		return logMeta{}, events.Errorf(events.KindRefused,
 			"log %s: its state is not of version %d, which this program reads; delete the state and let it be rebuilt", log, logMetaVersion)
 	}
@@ -206,6 +216,13 @@ func decodeLogMeta(key, value []byte) (logMeta, error) {
 			return logMeta{}, fmt.Errorf("log %s: state is corrupt", log)
 		}
 		*field, rest = n, rest[size:]
+	}
+	if value[0] != logMetaVersionClockless {
+		clock, size := binary.Uvarint(rest)
+		if size <= 0 {
+			return logMeta{}, fmt.Errorf("log %s: state is corrupt", log)
+		}
+		m.clock, rest = events.HLC(clock), rest[size:]
 	}
 	m.rule = string(rest)
 	return m, nil

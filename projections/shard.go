@@ -252,6 +252,21 @@ func (s *Shard) Next(l events.Log) int64 {
 	return 0
 }
 
+// Clock is a reading that no effective clock of a stream's slices is above. It is kept
+// with the state, and in backups of it. A state of an earlier version says it from its
+// next events on. Logs with events above a limit are left out: nobody follows these, and
+// they must not hide the others.
+func (s *Shard) Clock(stream events.Stream, limit events.HLC) (clock events.HLC) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for l, e := range s.logs {
+		if l.Stream == stream && e.meta.clock <= limit {
+			clock = max(clock, e.meta.clock)
+		}
+	}
+	return clock
+}
+
 // Epoch is the term under which the shard is open.
 func (s *Shard) Epoch() events.Epoch { return s.epoch }
 

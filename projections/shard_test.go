@@ -244,3 +244,39 @@ func TestParkedRecordsAreKeptWhole(t *testing.T) {
 		}
 	}
 }
+
+// A shard knows a reading that no clock in it is above, also when it is opened again,
+// whatever clocks the events of a log had.
+func TestShardClock(t *testing.T) {
+	w, fs := world{}, vfs.NewMem()
+	log, other := logsOf(0)[0], logsOf(0)[3]
+	for _, ms := range []int64{7, 9, 3, 3, 8} {
+		w.write(log, bare("a", []byte("v"), ms))
+	}
+	w.write(other, bare("a", []byte("v"), 50))
+	s := open(t, config(fs))
+	if got := s.Clock(log.Stream, events.MaxHLC); got != 0 {
+		t.Errorf("of nothing: %s", got)
+	}
+	apply(t, s, w.everything()...)
+	e, err := projections.Get([]*projections.Shard{s}, log.Stream, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := events.HLCFromMillis(9) + 3
+	if got := s.Clock(log.Stream, events.MaxHLC); got != want || e.Clock != want {
+		t.Errorf("%s, want %s; the slice has %s", got, want, e.Clock)
+	}
+	closeShard(t, s)
+	s = open(t, config(fs))
+	defer closeShard(t, s)
+	if got := s.Clock(log.Stream, events.MaxHLC); got != want {
+		t.Errorf("opened again: %s, want %s", got, want)
+	}
+	broken := logsOf(0)[2]
+	w.write(broken, bare("b", []byte("v"), 1e9))
+	apply(t, s, w.from(broken, 0, 1))
+	if got := s.Clock(log.Stream, events.HLCFromMillis(1e6)); got != want {
+		t.Errorf("beside a clock that is far ahead: %s, want %s", got, want)
+	}
+}

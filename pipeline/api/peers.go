@@ -71,6 +71,11 @@ type AppliedParams struct {
 // Applied is a cut.
 type Applied struct {
 	Cut events.Vector `json:"cut"`
+
+	// Clock is a reading that no clock in what was folded before the cut is above, but those that
+	// are too far ahead. Whoever writes a key of these shards writes it with a later one. Nodes
+	// of before this field do not say it.
+	Clock events.HLC `json:"clock,omitzero"`
 }
 
 // ParkedParams ask why records were set aside.

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/sim"
 )
@@ -320,5 +321,53 @@ func TestSimWaitingReadsLeaveRoom(t *testing.T) {
 		w.Mend(r, far)
 		w.Mend(r, w.Regions[1])
 		reading.Wait()
+	})
+}
+
+// What is written through a node comes after what was read through it, also where another
+// node has the key's shard and a region's clock is ahead.
+func TestSimWritesComeAfterWhatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2}, "us-east-1", "us-west-1", "eu-central-1")
+		defer w.Close()
+		r, far := w.Regions[0], w.Regions[2]
+		spread(t, r)
+		asks, owner := r.Nodes[0], r.Nodes[1]
+		key := keyOf(t, owner, asks)
+		at, err := far.Node().Put(t.Context(), api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes("before")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ahead := events.HLCAt(time.Now().Add(50 * time.Second))
+		record, err := events.Encode(events.Event{Key: key, Op: events.OpPut, Value: []byte("ahead"), Clock: ahead, ID: "1", Source: "s", Type: events.TypePut})
+		if err != nil {
+			t.Fatal(err)
+		}
+		record.Topic, record.Partition = "session", at.Position.Partition
+		// A clock that is broken is followed by nobody, and hides no other.
+		far.Produce(&kgo.Record{Topic: record.Topic, Partition: record.Partition, Key: []byte("broken"), Value: []byte("v"), Timestamp: time.Now().Add(time.Hour)})
+		w.Settle()
+		// And one behind it, whose effective clock is later still.
+		far.Produce(record, &kgo.Record{Topic: record.Topic, Partition: record.Partition, Key: record.Key, Value: []byte("read")})
+		w.Settle()
+		get := func(n *pipeline.Region, cut events.Vector) string {
+			e, err := n.Get(t.Context(), api.GetParams{Stream: "session", Key: api.Bytes(key), Freshness: api.Freshness{AtLeast: cut}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(e.Value)
+		}
+		if value := get(asks.Process().Region, nil); value != "read" {
+			t.Fatalf("it reads %q", value)
+		}
+		res, err := asks.Process().Put(t.Context(), api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes("after")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, region := range w.Regions {
+			if value := get(region.Node(), res.AtLeast); value != "after" {
+				t.Errorf("%s reads %q, written with the clock %s after one with %s", region.Name, value, res.Clock, ahead)
+			}
+		}
 	})
 }
