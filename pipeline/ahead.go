@@ -52,7 +52,7 @@ func LogEnds(ctx context.Context, cfg *config.Config, more []kgo.Opt) (events.Ve
 	ends := events.Vector{}
 	for name, s := range cfg.Streams {
 		for p := range cfg.Partitions {
-			o, ok := listed.Lookup(s.Topic, p)
+			o, ok := listedIn(listed, s.Topic, p)
 			switch {
 			case !ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition):
 			case o.Err != nil:

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
@@ -268,8 +270,9 @@ func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vecto
 	return b.logOffsets(ctx, partition, "end", b.admin.ListEndOffsets)
 }
 
-// logOffsets lists offsets of the logs of a shard, of those that can be asked for: what
-// cannot is found out when it is read.
+// logOffsets lists offsets of the logs of a shard. One that cannot be had at present, as after an
+// election, is not 0: with that good backups would be ahead of their logs. A mirror that
+// is not there yet has nothing.
 func (b *beginnings) logOffsets(
 	ctx context.Context, partition int32, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error),
 ) (events.Vector, error) {
@@ -282,11 +285,28 @@ func (b *beginnings) logOffsets(
 	}
 	v := events.Vector{}
 	for topic, rt := range topics {
-		if o, ok := listed.Lookup(topic, partition); ok && o.Err == nil && o.Offset > 0 {
+		o, ok := listedIn(listed, topic, partition)
+		isMirror := rt.origin.Region != b.cfg.Region
+		switch {
+		case isMirror && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
+		case !ok || o.Err != nil:
+			return nil, events.Errorf(events.KindNotReady, "where topic %s of %s, partition %d, %ss is not known: %w",
+				topic, b.cfg.Region, partition, what, cmp.Or(o.Err, error(kerr.UnknownTopicOrPartition)))
+		case o.Offset > 0:
 			v[rt.log(partition)] = o.Offset
 		}
 	}
 	return v, nil
+}
+
+// listedIn is what was listed of a partition, or what is wrong with its topic; not ok if the topic does
+// not have the partition.
+func listedIn(listed kadm.ListedOffsets, topic string, partition int32) (o kadm.ListedOffset, ok bool) {
+	if o, ok = listed.Lookup(topic, partition); !ok {
+		const noPartition = -1 // stands for the topic
+		o, ok = listed.Lookup(topic, noPartition)
+	}
+	return o, ok
 }
 
 // notAhead refuses the state of a shard that is further than the region's own logs.

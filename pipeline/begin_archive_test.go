@@ -1,9 +1,14 @@
 package pipeline_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 )
@@ -36,6 +41,43 @@ func TestBeginsWithWhatIsArchived(t *testing.T) {
 				r.has("later", "value")
 				if kind := events.KindOf(r.Ready(r.w.Context())); kind != 0 {
 					t.Errorf("it is %s", kind)
+				}
+			})
+		})
+	}
+}
+
+// Where a broker cannot say at present how far the logs are, as right after an election, a
+// shard waits: it neither counts as ahead of its logs, nor is a good backup passed over.
+func TestBeginsOnceTheLogsEndsAreKnown(t *testing.T) {
+	for name, lose := range map[string]func(r *region){
+		"with its directory": func(*region) {},
+		"with a backup":      func(r *region) { r.disk = vfs.NewCrashableMem() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				r.start()
+				at := r.put("k", "v")
+				r.has("k", "v")
+				r.backup()
+				r.stop()
+				lose(r)
+				unknown := r.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "session", Err: kerr.OffsetNotAvailable, Count: -1})
+				if err := r.tryStart(); err != nil {
+					t.Fatal(err)
+				}
+				r.troubled("is not open", "session", "OFFSET_NOT_AVAILABLE")
+				time.Sleep(time.Minute)
+				unknown.Remove()
+				r.await("ready", func() error { return r.Ready(r.w.Context()) })
+				r.has("k", "v")
+				if row, fresh := r.status().Shards[at.Partition], name == "with a backup"; strings.HasPrefix(row.Began, "backup") != fresh {
+					t.Errorf("it began with %s", row.Began)
+				}
+				for _, wrong := range []string{"cannot be used", "new incarnation"} {
+					if strings.Contains(r.log.String(), wrong) {
+						t.Errorf("the log says %q", wrong)
+					}
 				}
 			})
 		})
