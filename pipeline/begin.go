@@ -49,6 +49,7 @@ type beginnings struct {
 	admin  *kadm.Client
 	log    *slog.Logger
 
+	mirrors  *mirrors  // between whose offsets and those of the logs vectors are compared
 	renewals *renewals // of shards of this node
 
 	attested func(context.Context) (*attested, error) // what other regions say of their logs
@@ -260,22 +261,53 @@ func (b *beginnings) lookAtAll() error {
 	return nil
 }
 
-// logStarts asks the cluster where the logs of a shard begin.
+// logStarts asks the cluster where the logs of a shard begin, as the logs count: of a mirror, the
+// offset in the log of its first record, if it has any.
 func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vector, error) {
-	return b.logOffsets(ctx, partition, "begin", b.admin.ListStartOffsets)
+	starts, err := b.topicOffsets(ctx, partition, "begin", b.admin.ListStartOffsets)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := b.topicOffsets(ctx, partition, "end", b.admin.ListEndOffsets)
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(starts, func(l events.Log, _ offset) bool { return ends[l].n == 0 })
+	b.mirrors.starts(ctx, starts)
+	return b.vector(starts, "begin")
 }
 
-// logEnds asks the cluster where the logs of a shard end.
+// logEnds asks the cluster where the logs of a shard end, as the logs count: of a mirror, behind
+// the offset in the log of its last record.
 func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vector, error) {
-	return b.logOffsets(ctx, partition, "end", b.admin.ListEndOffsets)
+	ends, err := b.topicOffsets(ctx, partition, "end", b.admin.ListEndOffsets)
+	if err != nil {
+		return nil, err
+	}
+	b.mirrors.ends(ctx, ends)
+	return b.vector(ends, "end")
 }
 
-// logOffsets lists offsets of the logs of a shard. One that cannot be had at present, as after an
+// vector is the vector of offsets, all of which are known.
+func (b *beginnings) vector(offsets map[events.Log]offset, what string) (events.Vector, error) {
+	v := events.Vector{}
+	for l, o := range offsets {
+		if o.err != nil {
+			return nil, events.Errorf(events.KindNotReady, "where %s %ss in %s is not known: %w", l, what, b.cfg.Region, o.err)
+		}
+		if o.n > 0 {
+			v[l] = o.n
+		}
+	}
+	return v, nil
+}
+
+// topicOffsets lists offsets of the topics and mirrors of a shard. One that cannot be had at present, as after an
 // election, is not 0: with that good backups would be ahead of their logs. A mirror that
 // is not there yet has nothing.
-func (b *beginnings) logOffsets(
+func (b *beginnings) topicOffsets(
 	ctx context.Context, partition int32, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error),
-) (events.Vector, error) {
+) (map[events.Log]offset, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	topics := routes(b.cfg)
@@ -283,20 +315,20 @@ func (b *beginnings) logOffsets(
 	if err != nil {
 		return nil, fmt.Errorf("where the logs of %s %s: %w", b.cfg.Region, what, err)
 	}
-	v := events.Vector{}
+	offsets := map[events.Log]offset{}
 	for topic, rt := range topics {
+		l := rt.log(partition)
 		o, ok := listedIn(listed, topic, partition)
-		isMirror := rt.origin.Region != b.cfg.Region
 		switch {
-		case isMirror && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
+		case b.mirrors.isMirror(l) && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
 		case !ok || o.Err != nil:
 			return nil, events.Errorf(events.KindNotReady, "where topic %s of %s, partition %d, %ss is not known: %w",
 				topic, b.cfg.Region, partition, what, cmp.Or(o.Err, error(kerr.UnknownTopicOrPartition)))
-		case o.Offset > 0:
-			v[rt.log(partition)] = o.Offset
+		default:
+			offsets[l] = offset{n: o.Offset}
 		}
 	}
-	return v, nil
+	return offsets, nil
 }
 
 // listedIn is what was listed of a partition, or what is wrong with its topic; not ok if the topic does

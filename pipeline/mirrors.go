@@ -154,12 +154,35 @@ func (m *mirrors) refreshed(ctx context.Context, l events.Log) (runs *mapping.Ma
 	return mappings.Map(topic, l.Partition), mappings.Bound(topic, l.Partition), nil
 }
 
+// starts turns beginnings of topics into those of logs: a mirror's into the offset of its
+// first record.
+func (m *mirrors) starts(ctx context.Context, starts map[events.Log]offset) {
+	m.inLogs(ctx, starts, 0, func(runs *mapping.Map, start int64) int64 {
+		first, ok := runs.Source(start)
+		if !ok { // it has no place in the log
+			first = runs.Runs()[0].Source
+		}
+		return first
+	})
+}
+
 // ends turns ends of topics into those of logs: a mirror's into the offset behind
 // that of its last record.
 func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
+	m.inLogs(ctx, ends, 1, func(runs *mapping.Map, end int64) int64 {
+		last, ok := runs.Source(end - 1)
+		if !ok {
+			return 0
+		}
+		return last + 1
+	})
+}
+
+// inLogs turns offsets of mirrors, from some offset on, into those of logs.
+func (m *mirrors) inLogs(ctx context.Context, offsets map[events.Log]offset, from int64, inLog func(runs *mapping.Map, n int64) int64) {
 	refreshed := map[events.Origin]error{}
-	for l, end := range ends {
-		if !m.isMirror(l) || end.err != nil || end.n == 0 {
+	for l, o := range offsets {
+		if !m.isMirror(l) || o.err != nil || o.n < from {
 			continue
 		}
 		mappings, err := m.of(ctx, l.Origin)
@@ -170,12 +193,10 @@ func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
 			err = refreshed[l.Origin]
 		}
 		if err != nil {
-			ends[l] = offset{err: err}
+			offsets[l] = offset{err: err}
 			continue
 		}
-		if last, ok := mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition).Source(end.n - 1); ok {
-			ends[l] = offset{n: last + 1}
-		}
+		offsets[l] = offset{n: inLog(mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), o.n)}
 	}
 }
 

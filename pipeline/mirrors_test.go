@@ -1,14 +1,22 @@
 package pipeline_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 func bareRecord(key, value string) *kgo.Record {
@@ -75,6 +83,79 @@ func TestTransactions(t *testing.T) {
 			if row.Records == nil || *row.Records != 0 {
 				t.Errorf("lag of %s: %+v", row.Log, row)
 			}
+		}
+	})
+}
+
+// transactions writes n transactions of three records each to a partition of a region's log, and
+// waits until others have folded them. Each leaves a hole of one offset in the log.
+func (r *region) transactions(n int, folded ...*region) events.Log {
+	r.w.Helper()
+	for range n {
+		r.transact(kgo.TryCommit, bareRecord("k", "v"), bareRecord("l", "v"), bareRecord("m", "v"))
+	}
+	log := events.Log{Origin: r.cfg.Origin(r.cfg.Region), Stream: "session"}
+	for _, other := range folded {
+		other.await("folded", func() error {
+			if has, want := other.status().Vector()[log], r.end("session", 0)-1; has != want {
+				return fmt.Errorf("%s has %s up to %d of %d", other.cfg.Region, log, has, want)
+			}
+			return nil
+		})
+	}
+	return log
+}
+
+// What a directory or a backup has is compared with what a mirror has in the offsets of the log: a
+// directory that the mirror of a log with holes cannot continue is given up for a backup that
+// it can.
+func TestBeginsWithWhatAMappedMirrorContinues(t *testing.T) {
+	threeOf(t, order, func(a, b, c *region) {
+		log := a.transactions(20, b, c)
+		b.stop()
+		early := b.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+		b.start()
+		a.transactions(6, b, c)
+		b.backup()
+		b.stop()
+		b.disk = early
+		// The directory has the log up to offset 79, and the mirror what follows offset 93 of the
+		// log, which it has at 70.
+		topic, expired := pipeline.TopicOf(b.cfg, log), kadm.Offsets{}
+		expired.AddOffset(topic, 0, 70, -1)
+		b.deleteRecords(expired)
+		b.start()
+		if row := b.status().Shards[0]; !strings.HasPrefix(row.Began, "backup") {
+			t.Errorf("it began with %s", row.Began)
+		}
+		a.transactions(2, b, c)
+		b.consistent()
+	})
+}
+
+// The old state of a shard is kept until the new one has come to where it was, as the log
+// counts, and not its mirror.
+func TestRestoreShardsUntilAMappedMirror(t *testing.T) {
+	threeOf(t, order, func(a, b, c *region) {
+		log := a.transactions(20, b, c)
+		b.backup()
+		a.transactions(6, b, c)
+		want := b.status().Vector()[log]
+		b.restored(b.restoreShards(timeline.Request{Shards: []int32{0}}))
+		f, err := b.disk.Open(filepath.Join(dataDir, "renewing", "shard-0000.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		text, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var note struct {
+			Until events.Vector `json:"until"`
+		}
+		if err := json.Unmarshal(text, &note); err != nil || note.Until[log] != want {
+			t.Errorf("proved at %s, want %s at %d: %v", note.Until, log, want, err)
 		}
 	})
 }

@@ -220,6 +220,7 @@ func (r *Region) run() error {
 	if r.member, err = newMember(own, r.name, r.cfg, r.keeper.nudge, r.log); err != nil {
 		return err
 	}
+	begin.mirrors = r.worker.mirrors
 	r.keeper.claims, r.keeper.member, r.keeper.worker = r.claims, r.member, r.worker
 	if r.keeper.reread, err = r.newRereader(own); err != nil {
 		return err
