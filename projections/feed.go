@@ -101,10 +101,7 @@ func Follow(shards []*Shard, stream events.Stream, wanted func(key string) bool,
 			return nil, err
 		}
 	}
-	select {
-	case f.moved <- struct{}{}: // there may be steps already
-	default:
-	}
+	signal(f.moved) // there may be steps already
 	return f, nil
 }
 
@@ -215,6 +212,9 @@ func (f *Feed) take(s *Shard, i int) ([]step, error) {
 	steps := append([]step(nil), s.recent.steps[f.at[i]-s.recent.first:]...)
 	if len(steps) == 0 && s.fence != nil {
 		return nil, events.Errorf(events.KindNotReady, "changes cannot be followed any more: %w", s.fence)
+	}
+	if s.fence != nil {
+		signal(f.moved) // nothing else will tell that these were the last
 	}
 	f.at[i] = s.recent.end()
 	return steps, nil

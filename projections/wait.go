@@ -114,9 +114,14 @@ func (l *listeners) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for ch := range l.all {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
+		signal(ch)
+	}
+}
+
+// signal wakes whoever listens to a channel with room for one.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
 }

@@ -260,3 +260,32 @@ func TestFeedOfAShardThatIsBehind(t *testing.T) {
 		t.Errorf("told %d keys, %v", told, err)
 	}
 }
+
+// One who comes to the last steps of a shard when it is somebody else's already takes them, and
+// then is told that it is over.
+func TestFeedEndsBehindTheLastSteps(t *testing.T) {
+	w := smallWorld(0)
+	s := openNew(t)
+	log := logsOf(0)[0]
+	f, err := projections.Follow([]*projections.Shard{s}, log.Stream, func(string) bool { return true }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	apply(t, s, w.from(log, 0, 2))
+	s.Fence(errors.New("moved"))
+	<-f.Moved()
+	told := 0
+	if err := f.Pull(func(string) { told++ }); err != nil || told != 2 {
+		t.Errorf("told %d keys, %v", told, err)
+	}
+	select {
+	case <-f.Moved():
+	default:
+		t.Fatal("nothing tells that there is an end to come")
+	}
+	wantKind(t, f.Pull(func(string) { told++ }), events.KindNotReady)
+	if told != 2 {
+		t.Errorf("told %d keys", told)
+	}
+}
