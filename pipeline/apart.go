@@ -210,7 +210,7 @@ func (w *worker) isApart(p int32) bool {
 	return w.apart[p]
 }
 
-// isWaitedFor reports whether a mirror has less than the state, see watchBehind.
+// isWaitedFor reports whether a mirror is waited for, see watchBehind.
 func (w *worker) isWaitedFor(l events.Log) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

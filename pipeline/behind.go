@@ -16,7 +16,7 @@ import (
 )
 
 // behindInterval is between looks whether mirrors that have less than the state have come
-// so far again.
+// so far again, and links have said where in their logs records are.
 const behindInterval = time.Second
 
 // isBehind says whether it may be that a topic has not yet what is asked for: that of a
@@ -26,7 +26,8 @@ func (w *worker) isBehind(l events.Log, err error) bool {
 	return w.mirrors.isMirror(l) && errors.Is(err, kerr.OffsetOutOfRange) && !errors.As(err, &loss)
 }
 
-// setBehind notes a mirror that does not have what comes next; why is nil when it has.
+// setBehind notes a mirror that does not have what comes next, or of which nobody knows what
+// that is; why is nil when it has.
 func (w *worker) setBehind(l events.Log, why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -37,7 +38,7 @@ func (w *worker) setBehind(l events.Log, why error) {
 	if w.behind[l] == nil {
 		// Or the client would ask again at once, for ever.
 		w.client.PauseFetchPartitions(map[string][]int32{topicOf(w.cfg, l): {l.Partition}})
-		w.log.Warn("a mirror has less than the state, and is waited for", "log", l.String(), "error", why)
+		w.log.Warn("a mirror is waited for", "log", l.String(), "error", why)
 	}
 	w.behind[l] = why
 }
@@ -89,6 +90,11 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 		shard.Block(l, fmt.Errorf("%s: topic %s of %s begins at offset %d, and does not have %d any more; restore this region from a backup that covers what is missing", l, topic, w.cfg.Region, start, offset))
 		w.setBehind(l, nil)
 		return nil
+	}
+	if offset < end {
+		if _, err := w.mirrors.covering(ctx, l, end-1, end); err != nil {
+			return err
+		}
 	}
 	w.orders.Do(func() {
 		if w.shards.get(l.Partition) != shard || shard.isClosing() {

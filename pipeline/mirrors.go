@@ -89,12 +89,22 @@ func (m *mirrors) inLog(ctx context.Context, l events.Log, offset int64) (int64,
 	return inLog, nil
 }
 
-// planPause is between looks for where a batch of a log that is being compacted has
-// gone; see replicator.Mappings.Bound.
-const planPause = 20 * time.Millisecond
+const (
+	// planPause is between looks for where a batch of a log that is being compacted has
+	// gone; see replicator.Mappings.Bound.
+	planPause = 20 * time.Millisecond
+
+	// notSaidPatience is how long that is looked for. A link says it at once, unless it has ended
+	// or does not get on just then.
+	notSaidPatience = 500 * time.Millisecond
+)
+
+// errNotSaid is of records of which no link has said yet where they are in their log.
+var errNotSaid = errors.New("the link has not said yet which offsets its last records have in the log")
 
 // toLog gives records that were read from the topic of a log, or from its mirror,
-// the offsets that they have in the log. The mirror ends at end, or behind it.
+// the offsets that they have in the log. The mirror ends at end, or behind it. If these are not
+// known soon the error, of kind not ready, is errNotSaid.
 func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
 	if !m.isMirror(l) || len(records) == 0 {
 		return nil
@@ -115,7 +125,8 @@ func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record
 	return nil
 }
 
-// covering is the mapping of a log once it holds good for an offset of the mirror.
+// covering is the mapping of a log once it holds good for an offset of the mirror, if that is
+// soon.
 func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (*mapping.Map, error) {
 	m.mu.Lock()
 	mappings, known := m.open[l.Origin], last < m.covered[l]
@@ -123,7 +134,7 @@ func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (
 	if known {
 		return mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), nil
 	}
-	for {
+	for begun := time.Now(); ; {
 		runs, bound, err := m.refreshed(ctx, l)
 		if err != nil {
 			return nil, err
@@ -133,6 +144,9 @@ func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (
 			m.covered[l] = min(max(end, last+1), bound)
 			m.mu.Unlock()
 			return runs, nil
+		}
+		if time.Since(begun) >= notSaidPatience {
+			return nil, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, topicOf(m.cfg, l), m.cfg.Region, bound, errNotSaid)
 		}
 		if pause(ctx, planPause); ended(ctx) {
 			return nil, ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,6 +17,9 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/replicator"
+	linkbook "github.com/evenkeel/evenkeel/replicator/ledger"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -157,5 +161,53 @@ func TestRestoreShardsUntilAMappedMirror(t *testing.T) {
 		if err := json.Unmarshal(text, &note); err != nil || note.Until[log] != want {
 			t.Errorf("proved at %s, want %s at %d: %v", note.Until, log, want, err)
 		}
+	})
+}
+
+// A link that has ended between the appending of a batch and saying where in the log it
+// is holds up that log, and no other: it says so, and goes on when it is known.
+func TestMirrorOfWhichTheLinkHasNotSaid(t *testing.T) {
+	threeOf(t, order, func(a, b, c *region) {
+		settle([]*region{a, b, c})
+		b.stop()
+		early := b.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+		b.start()
+		at := a.put("k", "v")
+		b.has("k", "v")
+		b.stop()
+		a.down() // and the link gets no further
+		book, err := linkbook.Open(b.w.Context(), []kgo.Opt{kgo.SeedBrokers(b.address()), kgo.Dialer(b.w.net.DialContext)}, linkbook.Config{
+			Topic: replicator.LinkTopic, Link: fmt.Sprintf("%s→%s", at.Origin, b.cfg.Region), Instance: "test",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer book.Close()
+		p := linkbook.Partition{Topic: "session", Partition: at.Partition}
+		_, version := book.Runs(p)
+		plan := &linkbook.Plan{Dest: at.Offset, Count: 1, CRC: 1, Last: 1, Runs: []mapping.Run{{Source: at.Offset, Dest: at.Offset}}}
+		if _, err := book.Step(b.w.Context(), p, version, nil, plan); err != nil {
+			t.Fatal(err)
+		}
+		b.disk = early
+		if err := b.tryStart(); err != nil {
+			t.Fatal(err)
+		}
+		b.troubled("the link has not said yet", at.Log.String())
+		for i := range 12 { // some in the same shard
+			key := fmt.Sprint("other-", i)
+			c.put(key, "v")
+			b.within(5*time.Second, "the folding of another log", func() { b.has(key, "v") })
+		}
+		if _, err := b.Get(b.w.Context(), api.GetParams{Stream: "session", Key: []byte("k")}); events.KindOf(err) != events.KindNotFound {
+			t.Errorf("%v", err)
+		}
+		if err := book.Drop(b.w.Context(), book.Plans(p)); err != nil {
+			t.Fatal(err)
+		}
+		b.has("k", "v")
+		a.up()
+		a.put("k", "w")
+		b.has("k", "w")
 	})
 }

@@ -58,7 +58,7 @@ type worker struct {
 	waiting   map[int32]error      // why the folding of shards waits
 	trouble   *recentError         // the last that was told
 	topics    error                // what is wrong with the topics
-	behind    map[events.Log]error // whose mirrors have less than the state
+	behind    map[events.Log]error // whose mirrors are waited for, and why
 	compacted map[string]bool      // topics; see compactedTopics
 }
 
@@ -228,8 +228,9 @@ func (w *worker) isCompacted(topic string) bool {
 	return w.compacted == nil || w.compacted[topic]
 }
 
-// translate gives records the offsets of their log. It waits until these are known;
-// if they never will be the log is blocked. It is false if there is nothing to fold.
+// translate gives records the offsets of their log. It waits until these can be asked
+// for; if they never will be known the log is blocked, and as long as a link has not said them it
+// is not read: other logs go on. It is false if there is nothing to fold.
 func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopicPartition) bool {
 	for waited := false; ; waited = true {
 		shard := w.shards.get(l.Partition)
@@ -237,14 +238,18 @@ func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopic
 			return false
 		}
 		err := w.mirrors.toLog(ctx, l, ftp.Records, ftp.HighWatermark)
-		switch {
-		case err == nil && waited:
+		isRefused, isUnsaid := events.KindOf(err) == events.KindRefused, errors.Is(err, errNotSaid)
+		if waited && (err == nil || isRefused || isUnsaid) {
 			w.setWaiting(l.Partition, nil)
-			return true
+		}
+		switch {
 		case err == nil:
 			return true
-		case events.KindOf(err) == events.KindRefused:
+		case isRefused:
 			shard.Block(l, err)
+			return false
+		case isUnsaid:
+			w.setBehind(l, err)
 			return false
 		}
 		w.setWaiting(l.Partition, err)
