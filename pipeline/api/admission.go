@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,40 +80,60 @@ func (h *Handler) Admissions() []Admission {
 	return all
 }
 
-// place is what a call has of its class. It belongs to the call's goroutine.
+// place is what a call has of its class. The call's goroutines share it.
 type place struct {
 	of    *class
 	waits *class
+
+	mu    sync.Mutex
 	leave func() // nil: it has none
 }
 
 type placeKey struct{}
 
-func (p *place) take(ctx context.Context) (err error) {
-	p.leave, err = p.of.enter(ctx)
+func (p *place) take(ctx context.Context) error {
+	leave, err := p.of.enter(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leave = leave
 	return err
 }
 
-func (p *place) give() {
-	if p.leave != nil {
-		p.leave()
-		p.leave = nil
+// give gives the place back; not ok if the call has none at present.
+func (p *place) give() (ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leave == nil {
+		return false
 	}
+	p.leave()
+	p.leave = nil
+	return true
+}
+
+func (p *place) isTaken() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leave != nil
 }
 
 // Aside does something that may take long and costs nothing but time. The call
-// whose context it is given gives its place to others meanwhile.
+// whose context it is given gives its place to others meanwhile. Of several goroutines of
+// one call that are aside at the same time the first one does so for all.
 func Aside(ctx context.Context, wait func() error) error {
 	p, ok := ctx.Value(placeKey{}).(*place)
-	if !ok || p.leave == nil {
+	if !ok || !p.isTaken() {
 		return wait()
 	}
 	leave, err := p.waits.enter(ctx)
 	if err != nil {
 		return err
 	}
-	p.give()
+	gave := p.give()
 	err = wait()
 	leave()
-	return errors.Join(err, p.take(ctx))
+	if gave {
+		err = errors.Join(err, p.take(ctx))
+	}
+	return err
 }
