@@ -166,7 +166,7 @@ func (l *Link) run(ctx context.Context, from int) error {
 		origin: l.source, relay: relay, heardAt: time.Now(),
 		cfg: l.cfg, end: end, link: l.cfg.name(), source: source, dest: dest, ledger: book, metrics: l.metrics, log: l.log,
 		serve: func(run func(context.Context)) { running.Go(func() { run(ctx) }) },
-		kick:  make(chan struct{}, 1), room: make(chan struct{}),
+		kick:  make(chan struct{}, 1), room: make(chan struct{}), resuming: make(chan struct{}, 1),
 		mark:    newMark(),
 		limiter: &limiter{bytesPerSecond: l.cfg.RateBytesPerSecond},
 		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[lane]*appender{},

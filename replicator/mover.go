@@ -39,6 +39,8 @@ type mover struct {
 	kick    chan struct{} // wakes the locator
 	room    chan struct{} // closed and made anew when memory was given back
 
+	resuming chan struct{} // holds one thing while an operator's choice is carried out
+
 	mu        sync.Mutex
 	parts     map[partition]*part
 	fetchers  map[lane]*fetcher
