@@ -53,6 +53,7 @@ type mover struct {
 	heardAt   time.Time       // when the source answered last
 	unread    int             // times in a row that the link topic could not be read
 	missing   []string        // topics that are named and that the source does not have
+	lacking   []string        // topics that have no mirror, or one with too few partitions, and why
 }
 
 func (m *mover) wakeLocator() {

@@ -143,6 +143,9 @@ func (m *mover) condition() (trouble error, stops []string) {
 	if len(m.missing) > 0 {
 		return fmt.Errorf("%s does not have yet, or does not authorize this link to see: topic %s", m.source.name, strings.Join(m.missing, ", topic ")), m.stops()
 	}
+	if len(m.lacking) > 0 {
+		return fmt.Errorf("not all that is to be mirrored has a place: %s", strings.Join(m.lacking, "; ")), m.stops()
+	}
 	for _, key := range sortedKeys(m.parts) {
 		switch p := m.parts[key]; p.state {
 		case Waiting:
