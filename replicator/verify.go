@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator/batch"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
 
 // Verified is what a comparison of a stretch of a mirror with its source has
@@ -35,7 +36,7 @@ type Verified struct {
 // Difference is where a mirror is no copy.
 type Difference struct {
 	Source int64  `json:"source"` // offset there
-	Mirror int64  `json:"mirror"` // offset here
+	Mirror int64  `json:"mirror"` // offset here; of what the mirror lacks, that of the record that comes next
 	What   string `json:"what"`
 
 	gone bool // the source does not have the record
@@ -104,12 +105,17 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 			i++
 			continue
 		}
-		log.offset = source
+		if log.offset = source; !at.mayLack {
+			// From behind what the mirror has before it: whatever lies between is to be nothing.
+			if before, mapped := runs.Source(here.records[i].Offset - 1); mapped {
+				log.offset = max(before+1, at.logStart)
+			}
+		}
 		there, err := m.source.readRecords(ctx, log)
 		if err != nil {
 			return nil, err
 		}
-		n, diff := compare(here.records[i:], there, runs.Source)
+		n, diff := compare(here.records[i:], there, runs, at.mayLack)
 		v.Records += int64(n)
 		i += n
 		if diff != nil && diff.gone && at.compacted {
@@ -132,12 +138,15 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 
 // compare goes through the records of a mirror and those of the source, and
 // tells how many are the same up to the first difference or to the end of either.
-func compare(here []batch.Record, there stretch, source func(int64) (int64, bool)) (n int, _ *Difference) {
+// A mirror of a compacted log may lack records that the source has.
+func compare(here []batch.Record, there stretch, runs *mapping.Map, mayLack bool) (n int, _ *Difference) {
 	at := 0
 	for _, r := range here {
-		want, _ := source(r.Offset)
-		for at < len(there.records) && there.records[at].Offset < want {
-			at++ // the source has a record that the map passes over: the one before would have shown it
+		want, _ := runs.Source(r.Offset)
+		for ; at < len(there.records) && there.records[at].Offset < want; at++ {
+			if offset := there.records[at].Offset; !mayLack && !has(runs, offset, r.Offset) {
+				return n, &Difference{offset, r.Offset, fmt.Sprintf("the mirror does not have it: it goes on with offset %d of the source", want), false}
+			}
 		}
 		switch {
 		case at == len(there.records):
@@ -154,6 +163,14 @@ func compare(here []batch.Record, there stretch, source func(int64) (int64, bool
 		n++
 	}
 	return n, nil
+}
+
+// has reports whether a record of the source has a place in the mirror before an offset of
+// that, be it that the mirror has removed it since.
+func has(runs *mapping.Map, source, before int64) bool {
+	dest, _ := runs.Dest(source, before)
+	at, mapped := runs.Source(dest)
+	return mapped && at == source
 }
 
 func differing(a, b batch.Record) string {
