@@ -188,10 +188,7 @@ func (m *mover) bases(ctx context.Context, parts []*part, choice Choice) ([]base
 // rebased is the map with which a partition goes on.
 func (m *mover) rebased(p *part, at places, choice Choice) (*mapping.Map, error) {
 	m.mu.Lock()
-	known := int64(-1)
-	if p.stop != nil {
-		known = p.stop.next
-	}
+	known, differs := p.stop.next, p.stop.State == Diverged
 	m.mu.Unlock()
 	runs := m.ledger.Map(p.ledger()).Clone()
 	from := choice.offset
@@ -205,6 +202,9 @@ func (m *mover) rebased(p *part, at places, choice Choice) (*mapping.Map, error)
 	case next:
 		if from = known; known < 0 {
 			from, _ = runs.Source(at.mirrorEnd)
+		}
+		if known < 0 && differs {
+			return nil, events.Errorf(events.KindRefused, "what the mirror of %s has of the source nobody knows, as they differ, nor what comes next: say an offset", p.partition)
 		}
 	}
 	if from < at.logStart || from > at.logEnd {

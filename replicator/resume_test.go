@@ -54,7 +54,7 @@ var stoppings = []stopping{
 		source.writeTo(0, 5)
 		l.start()
 		return nil
-	}, replicator.Diverged, false, map[string]int64{"retry": again, "earliest": 0, "latest": 35, "30": 30, "31": 31}},
+	}, replicator.Diverged, false, map[string]int64{"retry": again, "next": refused, "earliest": 0, "latest": 35, "30": 30, "31": 31}},
 	{"log re-created, shorter", func(w *world, source, dest *cluster, l *runningLink) func() {
 		l.stop()
 		source.recreate(topic)
