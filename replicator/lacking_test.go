@@ -38,8 +38,12 @@ func TestMirrorThatCannotBeMade(t *testing.T) {
 				l := w.linkOf(us, eu, replicator.Config{Topics: patterns(t, topic, name)})
 				awaitMirrored(source, dest)
 				l.awaitInterrupted(name, "TOPIC_AUTHORIZATION_FAILED")
-				if task := l.Details().Tasks[0]; task.State != "failing" || len(task.Problems) == 0 {
+				d := l.Details()
+				if task := d.Tasks[0]; task.State != "failing" || len(task.Problems) == 0 {
 					t.Errorf("task: %+v", task)
+				}
+				if len(d.Lacking) != 1 || !strings.Contains(d.Lacking[0], name) {
+					t.Errorf("lacking: %q", d.Lacking)
 				}
 				refused.Remove()
 				l.awaitRunning()

@@ -28,7 +28,8 @@ type Details struct {
 	Status
 	Tasks      []TaskStatus      `json:"tasks"`
 	Partitions []PartitionStatus `json:"partitions"`
-	Memory     int64             `json:"memory_bytes"` // of batches on their way
+	Lacking    []string          `json:"lacking,omitempty"` // topics of which not every partition has a place in the destination, and why
+	Memory     int64             `json:"memory_bytes"`      // of batches on their way
 }
 
 // PartitionStatus is what the mirroring of one partition is doing. What is not
@@ -177,7 +178,7 @@ func (l *Link) Details() Details {
 		d.Partitions = m.partitions(time.Now())
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		d.Memory = m.used
+		d.Memory, d.Lacking = m.used, slices.Clone(m.lacking)
 		for _, t := range []Task{TaskTopics, TaskGroups, TaskACLs} {
 			d.Tasks = append(d.Tasks, m.tasks[t])
 		}
