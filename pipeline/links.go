@@ -102,6 +102,9 @@ func linkRow(cfg *config.Config, d replicator.Details) api.LinkRow {
 		row.Lag.Bytes = combine(row.Lag.Bytes, l.Bytes, func(a, b int64) int64 { return a + b })
 		row.Lag.Seconds = combine(row.Lag.Seconds, l.Seconds, func(a, b float64) float64 { return max(a, b) })
 	}
+	if len(d.Lacking) > 0 {
+		row.Lag = replicator.Lag{} // what has no mirror is behind by nobody knows how much
+	}
 	return row
 }
 

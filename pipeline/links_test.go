@@ -9,7 +9,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
@@ -324,6 +327,44 @@ func TestIncludedTopics(t *testing.T) {
 		if rows != partitions {
 			t.Errorf("%d rows of lag of app-1", rows)
 		}
+	})
+}
+
+// A topic whose mirror cannot be made has no lag that anybody knows, and the list of links
+// says why.
+func TestIncludedTopicWithoutMirror(t *testing.T) {
+	two(t, func(a, b *region) {
+		a.cfg.Links.Include = []string{"app-*"}
+		if err := b.kafka.CreateTopic("app-1", partitions, nil); err != nil {
+			a.w.Fatal(err)
+		}
+		refused := a.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: "eu-central-1.app-1", Err: kerr.TopicAuthorizationFailed, Count: -1})
+		b.start()
+		a.start()
+		b.produce(logRecord("session", "v"))
+		a.mirrorEnd("session", 1)
+		row := func() api.LinkRow {
+			list, err := a.ListLinks(a.w.Context())
+			if err != nil {
+				a.w.Fatal(err)
+			}
+			return list.Links[0]
+		}
+		a.await("the link says so", func() error {
+			r := row()
+			if r.Running || !strings.Contains(r.Error, "topic app-1: create mirror") || len(r.Failing) != 1 || r.Lag != (replicator.Lag{}) {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+		refused.Remove()
+		a.mirrorEnd("app-1", 0)
+		a.await("the link runs", func() error {
+			if r := row(); !r.Running || len(r.Failing) > 0 || r.Lag.Records == nil {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
 	})
 }
 

@@ -249,6 +249,7 @@ func (a *appender) take(ctx context.Context) []chunk {
 		p.queue[0] = chunk{}
 		p.queue = p.queue[1:]
 		p.queuedBytes -= int64(len(c.raw))
+		p.flow.send(c)
 		p.unanswered++
 		out = append(out, c)
 	}
@@ -313,9 +314,12 @@ func (a *appender) answered(out []chunk, answer wire.Answer) {
 		rp := found[partition{c.flow.part.mirror, c.flow.part.num}]
 		switch {
 		case answer.Err != nil:
+			c.flow.fail(c, answer.Err)
 			a.m.interruptLocked(c.flow, answer.Err)
 		case rp == nil:
-			a.m.interruptLocked(c.flow, fmt.Errorf("%s did not answer for %s", a.m.dest.name, c.flow.part.mirror))
+			err := fmt.Errorf("%s did not answer for %s", a.m.dest.name, c.flow.part.mirror)
+			c.flow.fail(c, err)
+			a.m.interruptLocked(c.flow, err)
 		default:
 			a.judge(c, rp)
 		}
@@ -359,17 +363,13 @@ func (a *appender) judge(c chunk, rp *kmsg.ProduceResponseTopicPartition) {
 		m.interruptLocked(c.flow, errors.New("another instance of this link is at work"))
 	case err == nil && rp.BaseOffset == c.dest:
 		a.acked(c)
-	case err == nil && p.state == ForeignWriter:
-		p.stop.next = max(p.stop.next, c.next) // it was on its way when an earlier one showed it
 	case err == nil:
-		stop := stopped(ForeignWriter, min(c.dest, rp.BaseOffset), max(c.dest, rp.BaseOffset)-1,
-			"offset %d of the source was written at offset %d of %s instead of %d: somebody else writes to the mirror; "+
-				"the record may be there twice", c.first, rp.BaseOffset, p.mirror, c.dest)
-		stop.next = c.next
-		m.haltLocked(p, stop)
+		m.misplaced(c, rp.BaseOffset)
 	case p.flow == c.flow && moved(err) && m.followDest(p, leader{rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch}):
+		c.flow.fail(c, err)
 		m.interruptLocked(c.flow, nil)
 	default:
+		c.flow.fail(c, err)
 		a.refused(c, err, rp.ErrorMessage)
 	}
 }
@@ -390,7 +390,7 @@ func (a *appender) acked(c chunk) {
 	p.lastTime = max(p.lastTime, c.time)
 	m.metrics.add(m.cfg.Origin, p.topic, int64(c.count), int64(len(c.raw)))
 	if p.flow == c.flow {
-		p.flow.established = true
+		p.flow.took(c)
 		if p.flow.landed, p.flow.behind = c.plan, c.next; c.plan == nil {
 			p.acked, p.mirrored = c.dest+int64(c.count), c.next
 		}

@@ -92,7 +92,8 @@ func (m *mover) findProducers(ctx context.Context, todo []*locating) error {
 			state, known := d.ActiveProducers[l.producer.ID]
 			l.f.producing, l.f.lastSequence = known && state.LastSequence >= 0, state.LastSequence
 			if l.f.producing && l.f.ahead() {
-				l.fail(fmt.Errorf("%s of %s, partition %d, grows meanwhile: another instance of this link is at work", l.mirror, m.dest.name, l.num))
+				l.fail(fmt.Errorf("%s of %s, partition %d, ends at offset %d, and the link has written more: another instance of it is at work, "+
+					"or batches have landed elsewhere than they were due", l.mirror, m.dest.name, l.num, l.f.mirrorEnd))
 			}
 		}
 	}

@@ -45,11 +45,14 @@ type Config struct {
 	// reached.
 	Relays []Relay
 
-	WindowBytes        int64 // of batches in memory at most, but for one batch a broker; 0: DefaultWindowBytes
+	// WindowBytes is how much is fetched ahead at most, but for one batch a connection
+	// (of two to each broker). What has to be framed anew is in memory besides: up to as
+	// much again. 0: DefaultWindowBytes.
+	WindowBytes        int64
 	RateBytesPerSecond int64 // read from the source at most, on average; 0: no limit
 }
 
-// DefaultWindowBytes is how much of a link's batches is in memory at most.
+// DefaultWindowBytes is how much a link fetches ahead.
 const DefaultWindowBytes = 64 << 20
 
 // LinkTopic is the topic in every destination in which its links keep what the
@@ -166,7 +169,7 @@ func (l *Link) run(ctx context.Context, from int) error {
 		origin: l.source, relay: relay, heardAt: time.Now(),
 		cfg: l.cfg, end: end, link: l.cfg.name(), source: source, dest: dest, ledger: book, metrics: l.metrics, log: l.log,
 		serve: func(run func(context.Context)) { running.Go(func() { run(ctx) }) },
-		kick:  make(chan struct{}, 1), room: make(chan struct{}),
+		kick:  make(chan struct{}, 1), room: make(chan struct{}), resuming: make(chan struct{}, 1),
 		mark:    newMark(),
 		limiter: &limiter{bytesPerSecond: l.cfg.RateBytesPerSecond},
 		parts:   map[partition]*part{}, fetchers: map[lane]*fetcher{}, appenders: map[lane]*appender{},

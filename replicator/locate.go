@@ -282,7 +282,7 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 		from := l.readFrom(s.next)
 		m.begin(p, &flow{
 			part: p, leader: l.source, next: from, read: from, peer: l.peer, end: s.end, runs: l.f.runs,
-			epoch: l.epochBefore(s.next), open: map[int64]bool{}, limit: limit, established: l.f.producing, until: l.f.until,
+			epoch: l.epochBefore(s.next), open: map[int64]bool{}, limit: limit, until: l.f.until,
 			compacted: l.compacted, careful: l.compacted || p.moved, version: l.version,
 		}, s.next)
 	}

@@ -39,6 +39,8 @@ type mover struct {
 	kick    chan struct{} // wakes the locator
 	room    chan struct{} // closed and made anew when memory was given back
 
+	resuming chan struct{} // holds one thing while an operator's choice is carried out
+
 	mu        sync.Mutex
 	parts     map[partition]*part
 	fetchers  map[lane]*fetcher
@@ -51,6 +53,7 @@ type mover struct {
 	heardAt   time.Time       // when the source answered last
 	unread    int             // times in a row that the link topic could not be read
 	missing   []string        // topics that are named and that the source does not have
+	lacking   []string        // topics that have no mirror, or one with too few partitions, and why
 }
 
 func (m *mover) wakeLocator() {

@@ -132,8 +132,15 @@ type flow struct {
 	epoch int32          // source's leader epoch of the batch fetched last; -1: not known
 	open  map[int64]bool // producers whose aborted transaction is going on
 
-	read        int64 // offset up to which it has been handed over, as next counts; the mover's lock guards it
-	established bool  // the broker knows the producer's last sequence, and refuses any other but the next
+	read int64 // offset up to which it has been handed over, as next counts; the mover's lock guards it
+
+	// What tells whether the broker knows the producer; the mover's lock guards it.
+	tookAt    time.Time     // when it took a batch last, by the wall clock
+	largest   int           // bytes of the largest one that it took
+	sentTime  int64         // largest timestamp of the batch sent last, in ms
+	alone     bool          // nothing follows what is under way before that is answered
+	failed    *failure      // the first batch that was sent and not acknowledged; nil: none
+	misplaced *StoppedError // a batch has landed elsewhere than it was due; nil: none
 
 	compacted bool           // records can vanish from the source at any time
 	careful   bool           // so what departs from the runs is planned, and one batch is under way at a time

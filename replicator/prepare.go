@@ -134,7 +134,7 @@ func (pr *preparer) batch(p *prepared, b batch.Batch) error {
 		if err != nil {
 			return err
 		}
-		return pr.add(p, "trimmed", b.MaxTimestamp, b.NextOffset(), d)
+		return pr.add(p, "trimmed", b.NextOffset(), d)
 	case len(b.Raw) < smallBytes:
 		return pr.collect(p, b)
 	}
@@ -150,9 +150,9 @@ func (pr *preparer) large(p *prepared, b batch.Batch) error {
 	case len(b.Raw) > p.flow.limit:
 		d, err := pr.recoder.Split(b, p.flow.limit)
 		if err != nil {
-			return cmp.Or(pr.putAll(p, d, b.MaxTimestamp), err) // what comes before the record that does not fit
+			return cmp.Or(pr.putAll(p, d), err) // what comes before the record that does not fit
 		}
-		return pr.add(p, "split", b.MaxTimestamp, b.NextOffset(), d...)
+		return pr.add(p, "split", b.NextOffset(), d...)
 	case !b.Dense():
 		return pr.recode(p, b, "holes")
 	case b.LogAppendTime():
@@ -169,7 +169,7 @@ func (pr *preparer) recode(p *prepared, b batch.Batch, why string) error {
 	if err != nil {
 		return err
 	}
-	return pr.add(p, why, b.MaxTimestamp, b.NextOffset(), d)
+	return pr.add(p, why, b.NextOffset(), d)
 }
 
 // collect keeps a small batch for merging.
@@ -202,11 +202,7 @@ func (pr *preparer) flush(p *prepared) error {
 		return pr.each(p, small) // up to the one that is at fault
 	}
 	pr.m.metrics.batch(pr.m.cfg.Origin, "merged", len(small))
-	latest := int64(-1)
-	for _, b := range small {
-		latest = max(latest, b.MaxTimestamp)
-	}
-	return pr.add(p, "", latest, small[len(small)-1].NextOffset(), d)
+	return pr.add(p, "", small[len(small)-1].NextOffset(), d)
 }
 
 func (pr *preparer) each(p *prepared, batches []batch.Batch) error {
@@ -229,12 +225,12 @@ func (pr *preparer) skip(p *prepared, b batch.Batch, why string) error {
 }
 
 // add puts batches that were framed anew into the mirror.
-func (pr *preparer) add(p *prepared, why string, latest, next int64, dense ...batch.Dense) error {
+func (pr *preparer) add(p *prepared, why string, next int64, dense ...batch.Dense) error {
 	if why != "" {
 		pr.m.metrics.batch(pr.m.cfg.Origin, why, 1)
 	}
 	dense, err := pr.fit(p, dense)
-	if err := cmp.Or(pr.putAll(p, dense, latest), err); err != nil {
+	if err := cmp.Or(pr.putAll(p, dense), err); err != nil {
 		return err
 	}
 	if n := len(p.chunks); n > 0 {
@@ -245,11 +241,11 @@ func (pr *preparer) add(p *prepared, why string, latest, next int64, dense ...ba
 }
 
 // putAll puts batches that were framed anew into the mirror, one after the other.
-func (pr *preparer) putAll(p *prepared, dense []batch.Dense, latest int64) error {
+func (pr *preparer) putAll(p *prepared, dense []batch.Dense) error {
 	for _, d := range dense {
 		last := d.Runs[len(d.Runs)-1]
 		err := pr.put(p, chunk{
-			raw: d.Raw, count: d.Count, first: d.Runs[0].Source, next: last.Source + int64(last.Count), time: latest,
+			raw: d.Raw, count: d.Count, first: d.Runs[0].Source, next: last.Source + int64(last.Count), time: d.MaxTimestamp(),
 		}, d.Runs)
 		if err != nil {
 			return err
@@ -305,7 +301,7 @@ func (pr *preparer) old(p *prepared, data []byte) (rest []byte, err error) {
 			return nil, err
 		}
 	}
-	return rest, pr.add(p, "old-format", d.MaxTimestamp(), next, d)
+	return rest, pr.add(p, "old-format", next, d)
 }
 
 // failed ends an answer before a batch that does not fit. What comes before it

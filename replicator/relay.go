@@ -114,21 +114,22 @@ func (m *mover) originAnswers(ctx context.Context) bool {
 }
 
 // relayTopics makes parts of what is relayed.
-func (m *mover) relayTopics(ctx context.Context) (problems []string, err error) {
+func (m *mover) relayTopics(ctx context.Context) (outcome, error) {
 	if err := m.relay.book.Refresh(ctx); err != nil {
-		return nil, fmt.Errorf("link topic of %s: %w", m.relay.region, err)
+		return outcome{}, fmt.Errorf("link topic of %s: %w", m.relay.region, err)
 	}
 	if err := m.knownTopics(ctx); err != nil {
-		return nil, err
+		return outcome{}, err
 	}
 	m.lookAgain()
-	return nil, nil
+	return outcome{}, nil
 }
 
 // knownTopics makes parts of all that was ever mirrored from the origin, and is still to be. It
 // makes no topics: what the origin's are like cannot, or is not to, be looked at.
 func (m *mover) knownTopics(ctx context.Context) error {
 	var topics []follow.TopicState
+	reasons := map[string]string{}
 	for _, topic := range m.ledger.Topics() {
 		if !m.cfg.selects(topic) { // it is not configured any more
 			continue
@@ -138,11 +139,14 @@ func (m *mover) knownTopics(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if t := meta[mirror]; t.err == nil {
-			topics = append(topics, follow.TopicState{Topic: topic, Mirror: mirror, Partitions: len(t.leaders), Ready: true})
+		t := meta[mirror]
+		state := follow.TopicState{Topic: topic, Mirror: mirror, Partitions: len(t.leaders), MirrorPartitions: len(t.leaders)}
+		if state.Configured, state.Ready = t.err == nil, t.err == nil; t.err != nil {
+			reasons[topic] = fmt.Sprintf("mirror %s in %s: %v", mirror, m.dest.name, t.err)
 		}
+		topics = append(topics, state)
 	}
-	m.setTopics(topics)
+	m.setTopics(topics, reasons)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator/ledger"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
@@ -49,18 +51,23 @@ const All = -1
 
 // Resume lets stopped partitions of a topic go on as an operator chooses. A topic
 // that was re-created goes on as a whole only: what is known of it is known for
-// all partitions together.
+// all partitions together. One call at a time goes to work: another one finds what it
+// has left.
 func (l *Link) Resume(ctx context.Context, topic string, num int32, choice Choice) ([]PartitionStatus, error) {
 	m, err := l.active()
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case m.resuming <- struct{}{}:
+		defer func() { <-m.resuming }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	parts, err := m.stoppedParts(topic, num)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
-	defer cancel()
 	if choice.kind != retry {
 		if err := m.rebaseAll(ctx, parts, choice); err != nil {
 			return nil, err
@@ -70,10 +77,8 @@ func (l *Link) Resume(ctx context.Context, topic string, num int32, choice Choic
 	defer m.mu.Unlock()
 	var list []PartitionStatus
 	for _, p := range parts {
-		if p.stop != nil {
-			m.metrics.resume(m.cfg.Origin)
-			m.log.Warn("an operator lets a stopped partition go on", "topic", p.topic, "partition", p.num, "was", p.stop)
-		}
+		m.metrics.resume(m.cfg.Origin)
+		m.log.Warn("an operator lets a stopped partition go on", "topic", p.topic, "partition", p.num, "was", p.stop)
 		p.state, p.stop, p.reason, p.since = Starting, nil, nil, time.Now()
 		p.retryAt, p.pause, p.corrupt = time.Now(), 0, 0
 		p.doubts++
@@ -129,23 +134,29 @@ func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
 	return parts, nil
 }
 
-// rebaseAll lets mirrors go on as a choice has it: all of them, or none if it is refused
-// for one.
+// rebaseAll lets mirrors of one topic go on as a choice has it: all of them, or none if it
+// is refused for one. What crashes half-way leaves partitions that stop again.
 func (m *mover) rebaseAll(ctx context.Context, parts []*part, choice Choice) error {
-	var bases []base
-	for _, p := range parts {
-		b, err := m.base(ctx, p, choice)
-		if err != nil {
-			return err
-		}
-		bases = append(bases, b)
+	bases, err := m.bases(ctx, parts, choice)
+	if err != nil {
+		return err
 	}
+	if err := m.noteTopics(ctx, parts[0].topic, bases[0].at); err != nil {
+		return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(ledgerWide)
 	for _, b := range bases {
-		if err := m.rebase(ctx, b); err != nil {
-			return err
-		}
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			if err := m.ledger.Reset(ctx, b.part.ledger(), b.runs, true); err != nil {
+				return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // base is what a choice comes to: at which places, and what the mirror's offsets are
@@ -156,64 +167,66 @@ type base struct {
 	runs *mapping.Map
 }
 
-// base finds out what a choice comes to, and changes nothing.
-func (m *mover) base(ctx context.Context, p *part, choice Choice) (base, error) {
-	b := base{part: p}
-	var err error
-	if b.at, err = m.spots(ctx, p); err != nil {
-		return b, err
+// bases finds out what a choice comes to, and changes nothing.
+func (m *mover) bases(ctx context.Context, parts []*part, choice Choice) ([]base, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
+	defer cancel()
+	found, err := m.spots(ctx, parts...)
+	if err != nil {
+		return nil, err
 	}
-	one := &locating{part: p}
-	end := int64(0)
-	if err := ask(ctx, m.source.name, m.source.admin.ListEndOffsets, []*locating{one}, ofLog, func(_ *locating, o int64) { end = o }); err != nil {
-		return b, err
+	bases := make([]base, len(parts))
+	for i, p := range parts {
+		bases[i] = base{part: p, at: found[i]}
+		if bases[i].runs, err = m.rebased(p, found[i], choice); err != nil {
+			return nil, err
+		}
 	}
-	if err := one.broken(); err != nil {
-		return b, err
-	}
+	return bases, nil
+}
+
+// rebased is the map with which a partition goes on.
+func (m *mover) rebased(p *part, at places, choice Choice) (*mapping.Map, error) {
 	m.mu.Lock()
-	known := int64(-1)
-	if p.stop != nil {
-		known = p.stop.next
-	}
+	known, differs := p.stop.next, p.stop.State == Diverged
 	m.mu.Unlock()
 	runs := m.ledger.Map(p.ledger()).Clone()
 	from := choice.offset
 	switch choice.kind {
 	case earliest:
-		from = b.at.logStart
+		from = at.logStart
 	case latest:
-		from = end
+		from = at.logEnd
 	case again:
-		from, _ = runs.Source(b.at.mirrorEnd)
+		from, _ = runs.Source(at.mirrorEnd)
 	case next:
 		if from = known; known < 0 {
-			from, _ = runs.Source(b.at.mirrorEnd)
+			from, _ = runs.Source(at.mirrorEnd)
+		}
+		if known < 0 && differs {
+			return nil, events.Errorf(events.KindRefused, "what the mirror of %s has of the source nobody knows, as they differ, nor what comes next: say an offset", p.partition)
 		}
 	}
-	if from < b.at.logStart || from > end {
-		return b, events.Errorf(events.KindRefused, "%s of %s has offsets %d to %d; %d is none of them", p.partition, m.source.name, b.at.logStart, end, from)
+	if from < at.logStart || from > at.logEnd {
+		return nil, events.Errorf(events.KindRefused, "%s of %s has offsets %d to %d; %d is none of them", p.partition, m.source.name, at.logStart, at.logEnd, from)
 	}
-	if b.runs = runs; choice.kind != again {
-		b.runs, err = mapping.New(mapping.Run{Source: from, Dest: b.at.mirrorEnd})
+	if choice.kind == again {
+		return runs, nil
 	}
-	return b, err
+	return mapping.New(mapping.Run{Source: from, Dest: at.mirrorEnd})
 }
 
-// rebase lets the mirror go on as a choice has it. What crashes half-way leaves a
-// partition that stops again.
-func (m *mover) rebase(ctx context.Context, b base) error {
-	facts := ledger.Mirror{SourceTopicID: b.at.log.topic.String(), MirrorTopicID: b.at.mirror.topic.String()}
-	if known, _ := m.ledger.Mirror(b.part.topic); known.SourceTopicID != facts.SourceTopicID || known.MirrorTopicID != facts.MirrorTopicID {
-		facts.Generation = known.Generation + 1
-		if err := m.ledger.SetMirror(ctx, b.part.topic, facts); err != nil {
-			return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
-		}
+// noteTopics writes down which topics a mirror and its log are.
+func (m *mover) noteTopics(ctx context.Context, topic string, at places) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	facts := ledger.Mirror{SourceTopicID: at.log.topic.String(), MirrorTopicID: at.mirror.topic.String()}
+	known, _ := m.ledger.Mirror(topic)
+	if known.SourceTopicID == facts.SourceTopicID && known.MirrorTopicID == facts.MirrorTopicID {
+		return nil
 	}
-	if err := m.ledger.Reset(ctx, b.part.ledger(), b.runs, true); err != nil {
-		return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
-	}
-	return nil
+	facts.Generation = known.Generation + 1
+	return m.ledger.SetMirror(ctx, topic, facts)
 }
 
 // SetPause pauses the link (what is "link"), one of its tasks, or one partition

@@ -3,6 +3,7 @@ package replicator_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ var stoppings = []stopping{
 		source.writeTo(0, 5)
 		l.start()
 		return nil
-	}, replicator.Diverged, false, map[string]int64{"retry": again, "earliest": 0, "latest": 35, "30": 30, "31": 31}},
+	}, replicator.Diverged, false, map[string]int64{"retry": again, "next": refused, "earliest": 0, "latest": 35, "30": 30, "31": 31}},
 	{"log re-created, shorter", func(w *world, source, dest *cluster, l *runningLink) func() {
 		l.stop()
 		source.recreate(topic)
@@ -193,6 +194,67 @@ func TestResumeSameThatIsAnother(t *testing.T) {
 			l.awaitState(topic, p, replicator.ForeignWriter)
 			if end := dest.end(mirror(us, topic), p); end != 30 {
 				t.Errorf("the mirror of partition %d ends at %d", p, end)
+			}
+		}
+	})
+}
+
+// A topic with many partitions goes on, however far away its clusters are.
+func TestResumeManyPartitions(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		const many, name = 60, "wide"
+		source.do(source.CreateTopic(name, many, nil))
+		l := w.link(us, eu, name)
+		w.await("all partitions are mirrored", func() error {
+			if d := l.Details(); len(d.Partitions) < many || !d.Running {
+				return fmt.Errorf("%+v", d.Status)
+			}
+			return nil
+		})
+		source.do(source.DeleteTopic(name))
+		source.do(source.CreateTopic(name, many, nil))
+		l.awaitStopped(many)
+		source.gate.Slow(80 * time.Millisecond)
+		dest.gate.Slow(80 * time.Millisecond)
+		if err := l.tryResume(name, replicator.All, "earliest"); err != nil {
+			t.Fatal(err)
+		}
+		l.awaitRunning()
+		if stops := l.Status().Stopped; len(stops) > 0 {
+			t.Errorf("stopped: %q", stops)
+		}
+	})
+}
+
+// Of two operators who choose at the same time one is told that nothing is left to
+// choose, and the log is mirrored once.
+func TestResumeTwice(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(30)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		source.recreate(topic)
+		source.write(10)
+		l.awaitStopped(partitions)
+		dest.gate.Slow(200 * time.Millisecond)
+		answers := make(chan error, 2)
+		for i := range 2 {
+			go func() {
+				time.Sleep(time.Duration(i) * 300 * time.Millisecond)
+				answers <- l.tryResume(topic, replicator.All, "earliest")
+			}()
+		}
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+		if err := <-answers; events.KindOf(err) != events.KindRefused {
+			t.Errorf("the second one: %v", err)
+		}
+		dest.gate.Slow(0)
+		l.awaitView(topic)
+		for p := range int32(partitions) {
+			if end := dest.end(mirror(us, topic), p); end != 40 {
+				t.Errorf("the mirror of partition %d ends at %d, want 40", p, end)
 			}
 		}
 	})

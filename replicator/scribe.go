@@ -114,15 +114,3 @@ func (s *scribe) written(n note, next ledger.Version, err error) {
 	}
 	m.appenders[p.lane(p.dest.broker)].wake()
 }
-
-// mayAppend reports whether the next batch may be sent. The caller holds the lock.
-func (fl *flow) mayAppend() bool {
-	p := fl.part
-	switch {
-	case fl.careful:
-		return p.unanswered == 0 && fl.landed == nil && (p.queue[0].plan == nil || p.queue[0].plan == fl.planned)
-	case !fl.established:
-		return p.unanswered == 0 // were the first refused, the second would be taken in its place
-	}
-	return true
-}

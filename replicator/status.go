@@ -28,7 +28,8 @@ type Details struct {
 	Status
 	Tasks      []TaskStatus      `json:"tasks"`
 	Partitions []PartitionStatus `json:"partitions"`
-	Memory     int64             `json:"memory_bytes"` // of batches on their way
+	Lacking    []string          `json:"lacking,omitempty"` // topics of which not every partition has a place in the destination, and why
+	Memory     int64             `json:"memory_bytes"`      // of batches on their way
 }
 
 // PartitionStatus is what the mirroring of one partition is doing. What is not
@@ -143,6 +144,9 @@ func (m *mover) condition() (trouble error, stops []string) {
 	if len(m.missing) > 0 {
 		return fmt.Errorf("%s does not have yet, or does not authorize this link to see: topic %s", m.source.name, strings.Join(m.missing, ", topic ")), m.stops()
 	}
+	if len(m.lacking) > 0 {
+		return fmt.Errorf("not all that is to be mirrored has a place: %s", strings.Join(m.lacking, "; ")), m.stops()
+	}
 	for _, key := range sortedKeys(m.parts) {
 		switch p := m.parts[key]; p.state {
 		case Waiting:
@@ -174,7 +178,7 @@ func (l *Link) Details() Details {
 		d.Partitions = m.partitions(time.Now())
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		d.Memory = m.used
+		d.Memory, d.Lacking = m.used, slices.Clone(m.lacking)
 		for _, t := range []Task{TaskTopics, TaskGroups, TaskACLs} {
 			d.Tasks = append(d.Tasks, m.tasks[t])
 		}

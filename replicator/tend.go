@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -27,7 +28,7 @@ const (
 // TaskStatus is how a task did last.
 type TaskStatus struct {
 	Task     Task      `json:"task"`
-	State    string    `json:"state"` // off, paused, ok, failing, or waiting for its first pass
+	State    string    `json:"state"` // off, paused, ok, failing (in whole or in part), or waiting for its first pass
 	Last     time.Time `json:"last,omitzero"`
 	Problems []string  `json:"problems,omitempty"`
 }
@@ -40,6 +41,12 @@ const (
 	taskFailing = "failing"
 	taskWaiting = "waiting"
 )
+
+// outcome is what a pass of a task came to.
+type outcome struct {
+	problems []string // for an operator to know
+	partly   bool     // some of it has failed
+}
 
 // soon is when a pass is repeated that failed, or that cannot be complete before
 // the brokers know of what it has made.
@@ -59,7 +66,7 @@ func (m *mover) tend(ctx context.Context) {
 	type duty struct {
 		task  Task
 		every time.Duration
-		do    func(context.Context) ([]string, error)
+		do    func(context.Context) (outcome, error)
 		due   time.Time
 	}
 	topics := m.followTopics
@@ -201,7 +208,7 @@ func (m *mover) noteReached(ctx context.Context, patience time.Duration) {
 }
 
 // doTask does a task once and notes how it went.
-func (m *mover) doTask(life context.Context, t Task, do func(context.Context) ([]string, error)) (failed bool) {
+func (m *mover) doTask(life context.Context, t Task, do func(context.Context) (outcome, error)) (failed bool) {
 	status := TaskStatus{Task: t, State: taskOK, Last: time.Now()}
 	switch {
 	case !m.wants(t):
@@ -217,15 +224,18 @@ func (m *mover) doTask(life context.Context, t Task, do func(context.Context) ([
 		}
 	default:
 		ctx, cancel := context.WithTimeout(life, requestTimeout)
-		problems, err := do(ctx)
+		done, err := do(ctx)
 		cancel()
 		if life.Err() != nil {
 			return false
 		}
 		if err != nil {
-			status.State, problems, failed = taskFailing, append(problems, err.Error()), true
+			done.problems, failed = append(done.problems, err.Error()), true
 		}
-		status.Problems = problems
+		if failed || done.partly {
+			status.State = taskFailing
+		}
+		status.Problems = done.problems
 		if t == TaskTopics {
 			m.trouble("topics", err)
 		}
@@ -257,12 +267,12 @@ func (m *mover) isPaused(t Task) bool {
 const pauseLink = "link"
 
 // followTopics brings topics in step, and parts with them.
-func (m *mover) followTopics(ctx context.Context) (problems []string, err error) {
+func (m *mover) followTopics(ctx context.Context) (done outcome, err error) {
 	report, err := follow.Topics(ctx, m.source.admin, m.dest.admin, follow.TopicsConfig{
 		Select: m.cfg.selects, Mirror: m.cfg.Origin.MirrorTopic, Overrides: m.cfg.Overrides,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("topics of %s and %s: %w", m.source.name, m.dest.name, err)
+		return outcome{}, fmt.Errorf("topics of %s and %s: %w", m.source.name, m.dest.name, err)
 	}
 	for _, name := range report.Created {
 		m.log.Info("mirror created", "topic", name)
@@ -274,14 +284,17 @@ func (m *mover) followTopics(ctx context.Context) (problems []string, err error)
 		m.log.Info("configuration of mirror changed", "topic", name, "changes", changes)
 		m.forgetLimits(name)
 	}
+	reasons := map[string]string{} // the first ones
 	for _, p := range report.Problems {
-		problems = append(problems, fmt.Sprintf("topic %s: %s", p.Topic, p.Reason))
+		done.problems = append(done.problems, fmt.Sprintf("topic %s: %s", p.Topic, p.Reason))
+		reasons[p.Topic] = cmp.Or(reasons[p.Topic], p.Reason)
 	}
-	m.setTopics(report.Topics)
+	done.partly = len(report.Problems) > 0
+	m.setTopics(report.Topics, reasons)
 	if len(report.Created)+len(report.Grown) > 0 {
 		m.again.Store(true)
 	}
-	return problems, nil
+	return done, nil
 }
 
 // forgetLimits lets larger batches be tried again, since the mirror may take them
@@ -300,29 +313,34 @@ func (m *mover) forgetLimits(mirror string) {
 func (c Config) selects(topic string) bool { return c.Topics.Match(topic) }
 
 // setTopics makes a part of every partition that is to be mirrored. A topic that
-// is gone keeps its parts: they say what they wait for.
-func (m *mover) setTopics(topics []follow.TopicState) {
+// is gone keeps its parts: they say what they wait for. Of a topic that lacks some of
+// its parts the reasons tell why.
+func (m *mover) setTopics(topics []follow.TopicState, reasons map[string]string) {
 	pauses := m.ledger.Pauses()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.paused = pauses
 	m.heardAt = time.Now()
-	m.missing = nil
+	m.missing, m.lacking = nil, nil
 	if m.relay == nil && !pauses[pauseLink] && !pauses[string(TaskTopics)] {
 		m.missing = m.cfg.Topics.Literals()
 	}
 	for _, t := range topics {
 		m.missing = slices.DeleteFunc(m.missing, func(name string) bool { return name == t.Topic })
-		if !t.Ready {
-			continue
+		able := 0
+		if t.Configured {
+			able = min(t.Partitions, t.MirrorPartitions) // if they differ for good, locating finds out that one was re-created
 		}
-		for num := range int32(t.Partitions) {
+		for num := range int32(able) {
 			key := partition{t.Topic, num}
 			if m.parts[key] != nil {
 				continue
 			}
 			m.parts[key] = &part{partition: key, log: m.logOf(t), mirror: t.Mirror, state: Starting, since: time.Now()}
 			m.wakeLocator()
+		}
+		if last := int32(max(t.Partitions, 1)) - 1; !t.Ready && m.parts[partition{t.Topic, last}] == nil {
+			m.lacking = append(m.lacking, fmt.Sprintf("topic %s: %s", t.Topic, cmp.Or(reasons[t.Topic], "its mirror is being made")))
 		}
 	}
 	m.applyPauses()
@@ -356,14 +374,15 @@ func (m *mover) applyPauses() {
 func pauseOf(topic string, num int32) string { return fmt.Sprintf("topic/%s/%d", topic, num) }
 
 // followGroups brings the offsets of consumer groups in step.
-func (m *mover) followGroups(ctx context.Context) (problems []string, err error) {
+func (m *mover) followGroups(ctx context.Context) (done outcome, err error) {
 	report, err := follow.Groups(ctx, m.source.admin, m.dest.admin, follow.GroupsConfig{
 		Select: m.cfg.Groups.Match, Named: m.cfg.Groups.Literals(), Mirror: m.cfg.Origin.MirrorTopic, Selected: m.cfg.selects, Translate: m.translate,
 	})
 	for _, s := range report.Skipped {
-		problems = append(problems, describeSkip(s))
+		done.problems = append(done.problems, describeSkip(s))
+		done.partly = done.partly || s.Reason == follow.SkipFailed
 	}
-	return problems, err
+	return done, err
 }
 
 // translate gives the mirror's offset for an offset of the source, if what comes
@@ -384,18 +403,19 @@ func (m *mover) translate(topic string, num int32, source int64) (int64, bool) {
 }
 
 // followACLs brings ACLs in step.
-func (m *mover) followACLs(ctx context.Context) (problems []string, err error) {
+func (m *mover) followACLs(ctx context.Context) (done outcome, err error) {
 	report, err := follow.ACLs(ctx, m.source.client, m.dest.client, follow.ACLConfig{
 		Principal: m.cfg.Principal, Mirror: m.cfg.Origin.MirrorTopic, Select: m.cfg.selects, MirrorPrefix: m.cfg.Origin.String() + ".",
 		Internal: m.cfg.Internal,
 	})
 	for _, p := range report.Problems {
-		problems = append(problems, fmt.Sprintf("%v: %s", p.Binding, p.Reason))
+		done.problems = append(done.problems, fmt.Sprintf("%v: %s", p.Binding, p.Reason))
 	}
+	done.partly = len(report.Problems) > 0
 	if report.Disabled != "" {
-		problems = append(problems, "the "+report.Disabled+" has no authorizer, so there are no ACLs to follow")
+		done.problems = append(done.problems, "the "+report.Disabled+" has no authorizer, so there are no ACLs to follow")
 	}
-	return problems, err
+	return done, err
 }
 
 // describeSkip says why an offset of a group was not brought forward.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/replicator/batch"
+	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
 
 // Verified is what a comparison of a stretch of a mirror with its source has
@@ -35,7 +36,7 @@ type Verified struct {
 // Difference is where a mirror is no copy.
 type Difference struct {
 	Source int64  `json:"source"` // offset there
-	Mirror int64  `json:"mirror"` // offset here
+	Mirror int64  `json:"mirror"` // offset here; of what the mirror lacks, that of the record that comes next
 	What   string `json:"what"`
 
 	gone bool // the source does not have the record
@@ -66,10 +67,11 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 	if m.relay != nil {
 		return nil, events.Errorf(events.KindNotReady, "%s cannot be reached, so there is nothing to compare with", m.cfg.Origin)
 	}
-	at, err := m.spots(ctx, p)
+	found, err := m.spots(ctx, p)
 	if err != nil {
 		return nil, err
 	}
+	at := found[0]
 	if err := m.ledger.Refresh(ctx); err != nil {
 		return nil, fmt.Errorf("link topic of %s: %w", m.dest.name, err)
 	}
@@ -103,12 +105,17 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 			i++
 			continue
 		}
-		log.offset = source
+		if log.offset = source; !at.mayLack {
+			// From behind what the mirror has before it: whatever lies between is to be nothing.
+			if before, mapped := runs.Source(here.records[i].Offset - 1); mapped {
+				log.offset = max(before+1, at.logStart)
+			}
+		}
 		there, err := m.source.readRecords(ctx, log)
 		if err != nil {
 			return nil, err
 		}
-		n, diff := compare(here.records[i:], there, runs.Source)
+		n, diff := compare(here.records[i:], there, runs, at.mayLack)
 		v.Records += int64(n)
 		i += n
 		if diff != nil && diff.gone && at.compacted {
@@ -131,12 +138,15 @@ func (m *mover) verify(ctx context.Context, p *part, from int64) (*Verified, err
 
 // compare goes through the records of a mirror and those of the source, and
 // tells how many are the same up to the first difference or to the end of either.
-func compare(here []batch.Record, there stretch, source func(int64) (int64, bool)) (n int, _ *Difference) {
+// A mirror of a compacted log may lack records that the source has.
+func compare(here []batch.Record, there stretch, runs *mapping.Map, mayLack bool) (n int, _ *Difference) {
 	at := 0
 	for _, r := range here {
-		want, _ := source(r.Offset)
-		for at < len(there.records) && there.records[at].Offset < want {
-			at++ // the source has a record that the map passes over: the one before would have shown it
+		want, _ := runs.Source(r.Offset)
+		for ; at < len(there.records) && there.records[at].Offset < want; at++ {
+			if offset := there.records[at].Offset; !mayLack && !has(runs, offset, r.Offset) {
+				return n, &Difference{offset, r.Offset, fmt.Sprintf("the mirror does not have it: it goes on with offset %d of the source", want), false}
+			}
 		}
 		switch {
 		case at == len(there.records):
@@ -155,6 +165,14 @@ func compare(here []batch.Record, there stretch, source func(int64) (int64, bool
 	return n, nil
 }
 
+// has reports whether a record of the source has a place in the mirror before an offset of
+// that, be it that the mirror has removed it since.
+func has(runs *mapping.Map, source, before int64) bool {
+	dest, _ := runs.Dest(source, before)
+	at, mapped := runs.Source(dest)
+	return mapped && at == source
+}
+
 func differing(a, b batch.Record) string {
 	switch {
 	case a.Timestamp != b.Timestamp:
@@ -169,49 +187,64 @@ func differing(a, b batch.Record) string {
 
 // places are where a partition is on both sides.
 type places struct {
-	log, mirror                      spot
-	logStart, mirrorStart, mirrorEnd int64
-	compacted                        bool // the log is
+	log, mirror                              spot
+	logStart, logEnd, mirrorStart, mirrorEnd int64
+	compacted                                bool // the log is
+	mayLack                                  bool // so the mirror may lack records of it; also if nobody can tell
 }
 
-func (m *mover) spots(ctx context.Context, p *part) (places, error) {
-	logs, err := m.source.metadata(ctx, []string{p.log})
+// spots finds where partitions are, all of them in a few requests.
+func (m *mover) spots(ctx context.Context, parts ...*part) ([]places, error) {
+	todo, found := make([]*locating, len(parts)), make([]places, len(parts))
+	at := map[*locating]*places{}
+	for i, p := range parts {
+		todo[i] = &locating{part: p}
+		at[todo[i]] = &found[i]
+	}
+	logs, err := m.source.metadata(ctx, names(todo, ofLog))
 	if err != nil {
-		return places{}, err
+		return nil, err
 	}
-	mirrors, err := m.dest.metadata(ctx, []string{p.mirror})
+	mirrors, err := m.dest.metadata(ctx, names(todo, ofMirror))
 	if err != nil {
-		return places{}, err
+		return nil, err
 	}
-	source, err := logs[p.log].leader(m.source.name, p.log, p.num)
-	if err != nil {
-		return places{}, err
+	for i, p := range parts {
+		source, err := logs[p.log].leader(m.source.name, p.log, p.num)
+		if err != nil {
+			return nil, err
+		}
+		dest, err := mirrors[p.mirror].leader(m.dest.name, p.mirror, p.num)
+		if err != nil {
+			return nil, err
+		}
+		found[i].log = spot{logs[p.log].id, p.log, p.num, source, 0}
+		found[i].mirror = spot{mirrors[p.mirror].id, p.mirror, p.num, dest, 0}
 	}
-	dest, err := mirrors[p.mirror].leader(m.dest.name, p.mirror, p.num)
-	if err != nil {
-		return places{}, err
-	}
-	at := places{
-		log:    spot{logs[p.log].id, p.log, p.num, source, 0},
-		mirror: spot{mirrors[p.mirror].id, p.mirror, p.num, dest, 0},
-	}
-	one := &locating{part: p}
 	for _, err := range []error{
-		ask(ctx, m.dest.name, m.dest.admin.ListStartOffsets, []*locating{one}, ofMirror, func(_ *locating, o int64) { at.mirrorStart = o }),
-		ask(ctx, m.dest.name, m.dest.admin.ListEndOffsets, []*locating{one}, ofMirror, func(_ *locating, o int64) { at.mirrorEnd = o }),
-		ask(ctx, m.source.name, m.source.admin.ListStartOffsets, []*locating{one}, ofLog, func(_ *locating, o int64) { at.logStart = o }),
-		one.broken(),
+		ask(ctx, m.dest.name, m.dest.admin.ListStartOffsets, todo, ofMirror, func(l *locating, o int64) { at[l].mirrorStart = o }),
+		ask(ctx, m.dest.name, m.dest.admin.ListEndOffsets, todo, ofMirror, func(l *locating, o int64) { at[l].mirrorEnd = o }),
+		ask(ctx, m.source.name, m.source.admin.ListStartOffsets, todo, ofLog, func(l *locating, o int64) { at[l].logStart = o }),
+		ask(ctx, m.source.name, m.source.admin.ListEndOffsets, todo, ofLog, func(l *locating, o int64) { at[l].logEnd = o }),
 	} {
 		if err != nil {
-			return places{}, err
+			return nil, err
 		}
 	}
-	compacted, err := m.source.compacted(ctx, []string{p.log})
-	if err != nil {
-		return places{}, err
+	for _, l := range todo {
+		if err := l.broken(); err != nil {
+			return nil, err
+		}
 	}
-	at.compacted = compacted[p.log]
-	return at, nil
+	compacted, err := m.source.compacted(ctx, names(todo, ofLog))
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range parts {
+		is, known := compacted[p.log]
+		found[i].compacted, found[i].mayLack = is, is || !known
+	}
+	return found, nil
 }
 
 // stretch is records read in a row, as a consumer that reads committed ones

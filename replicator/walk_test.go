@@ -16,7 +16,7 @@ func manyParts(n int) (*mover, *fetcher, *appender) {
 		key := partition{fmt.Sprint("topic ", i/10), int32(i % 10)}
 		p := &part{partition: key, log: key.topic, mirror: "us." + key.topic, placed: true, source: leader{1, 0}, dest: leader{1, 0}}
 		p.sourceID[0], p.sourceID[1] = byte(i/10), byte(i/10>>8)
-		p.flow = &flow{part: p, leader: p.source, established: true}
+		p.flow = &flow{part: p, leader: p.source}
 		m.parts[key] = p
 	}
 	return m, f, a

@@ -40,8 +40,9 @@ type Links struct {
 	// one locks the links themselves out. Default empty: ACLs are left alone.
 	Principal string `yaml:"principal"`
 
-	// WindowBytes bounds the batches that each link has in memory, 1 MiB to 4 GiB,
-	// default 64 MiB. Far regions need at least bandwidth times round trip.
+	// WindowBytes bounds what each link fetches ahead, 1 MiB to 4 GiB, default 64 MiB.
+	// Batches that are framed anew (tiny or compacted ones) are in memory besides, up to
+	// as much again. Far regions need at least bandwidth times round trip.
 	WindowBytes int64 `yaml:"window_bytes"`
 
 	// RateBytesPerSecond bounds what each link reads of its source, on average.

@@ -45,7 +45,8 @@ type TopicState struct {
 	MirrorID         kadm.TopicID // zero: there is none, or it is not known yet
 	Partitions       int
 	MirrorPartitions int  // 0: there is none, or it is not known yet
-	Ready            bool // the mirror has all partitions, and configs under which it can be a copy
+	Configured       bool // the mirror has configs under which it can be a copy
+	Ready            bool // and all partitions
 }
 
 // Topics makes every selected topic of the source have its mirror, with at least
@@ -188,7 +189,7 @@ func (p *topicsPass) create(ctx context.Context) {
 				case err == nil:
 					t.MirrorID, t.MirrorPartitions = r.ID, partitions
 					// Without a sample some configs wait for the next pass.
-					t.Ready = p.sample != nil
+					t.Configured = p.sample != nil
 					p.report.Created = append(p.report.Created, mirror)
 				case errors.Is(err, kerr.TopicAlreadyExists): // and its metadata not here yet
 				default:
@@ -241,7 +242,7 @@ func (p *topicsPass) configure(ctx context.Context) {
 			p.problem(t.Topic, "the brokers of the destination do not know configs that topic %s sets: %s", t.Topic, strings.Join(unknown, ", "))
 		}
 		if len(differing) == 0 {
-			t.Ready = true
+			t.Configured = true
 			continue
 		}
 		byMirror[t.Mirror], changes[t.Mirror] = t, differing
@@ -264,7 +265,7 @@ func (p *topicsPass) alter(ctx context.Context, mirrors []string, byMirror map[s
 			p.problem(t.Topic, "alter configs of mirror %s (%s): %v", mirror, strings.Join(operations(changes[mirror], false), ", "), err)
 			continue
 		}
-		t.Ready = true
+		t.Configured = true
 		p.report.Configured[mirror] = changes[mirror]
 	}
 }
@@ -309,7 +310,7 @@ func answer(err error, name string, topicErr error, message string) error {
 
 func (p *topicsPass) finish() TopicsReport {
 	for _, t := range p.topics {
-		t.Ready = t.Ready && t.MirrorPartitions == t.Partitions
+		t.Ready = t.Configured && t.MirrorPartitions == t.Partitions
 		p.report.Topics = append(p.report.Topics, *t)
 		for _, reason := range p.problems[t.Topic] {
 			p.report.Problems = append(p.report.Problems, Problem{Topic: t.Topic, Reason: reason})

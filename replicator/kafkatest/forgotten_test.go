@@ -3,6 +3,8 @@
 package kafkatest
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // A broker forgets a producer after a day of silence, and closes connections
@@ -22,11 +26,11 @@ var forgetfulOverrides = []string{
 }
 
 // forgetfulWorld is a world whose destination is a broker that forgets soon.
-func forgetfulWorld(t *testing.T) *world {
+func forgetfulWorld(t *testing.T, overrides ...string) *world {
 	t.Helper()
 	region := forgetfulRegion.String()
 	kafka(t, nil, "down", region)
-	kafka(t, []string{"JAVA_HOME=" + javaWith(t, forgetfulOverrides)}, "up", region)
+	kafka(t, []string{"JAVA_HOME=" + javaWith(t, overrides)}, "up", region)
 	t.Cleanup(func() {
 		kafka(t, nil, "down", region)
 		bringUp(t, region)
@@ -84,7 +88,7 @@ func (w *world) awaitForgotten() {
 // whether it idled, was away, slept while another instance was at work, or found its
 // mirror emptied.
 func TestForgottenProducer(t *testing.T) {
-	w := forgetfulWorld(t)
+	w := forgetfulWorld(t, forgetfulOverrides...)
 	w.source.writeAll(w.topic, 20)
 	first := w.spawn()
 	first.awaitMirroring()
@@ -156,13 +160,51 @@ func TestForgottenProducer(t *testing.T) {
 	}
 }
 
+// Of old records a broker forgets who has written them at each of its checks (of
+// which there is one in ten minutes, here five in a second), while the link's connection
+// lives on. A batch that it refuses then leaves its place to none that is behind it.
+func TestForgottenWithOldRecords(t *testing.T) {
+	w := forgetfulWorld(t, "producer.id.expiration.check.interval.ms=200")
+	w.source.configure(w.topic, "max.message.bytes", "50000")
+	l := w.start(func(cfg *replicator.Config) { cfg.RateBytesPerSecond = 50_000 }) // so that batches come several at once
+	w.writeOld(0, 1)
+	l.awaitMirrored()
+	w.dest.do(l.SetPause(w.dest.ctx(), string(replicator.TaskTopics), true))
+	t.Cleanup(func() { w.dest.do(l.SetPause(w.dest.ctx(), string(replicator.TaskTopics), false)) }) // other tests' links have the same name
+	w.source.configure(w.topic, "max.message.bytes", "500000")                                      // which the mirror does not follow now
+	for num := range int32(partitions) {
+		w.writeOld(num, 1)
+		l.awaitMirrored(num)
+		w.awaitForgotten()
+		w.writeOld(num, 1, 1, 1, 1, 1) // the link takes a second for these
+		w.writeOld(num, 10, 1, 1)
+		l.awaitMirrored(num)
+		w.sameOffsets()
+	}
+}
+
+// writeOld produces batches of so many records of 10 KB, which are two days old.
+func (w *world) writeOld(num int32, batches ...int) {
+	w.Helper()
+	for _, n := range batches {
+		records := w.source.records(w.topic, num, n)
+		for _, r := range records {
+			r.Timestamp = time.Now().Add(-48 * time.Hour)
+			random := make([]byte, 5_000)
+			_, _ = rand.Read(random) // never fails, by its contract
+			r.Value = hex.AppendEncode(nil, random)
+		}
+		w.source.do(w.source.client.ProduceSync(w.source.ctx(), records...).FirstErr())
+	}
+}
+
 // forgetfulPatience is longer than the forgetful broker's memory.
 const forgetfulPatience = 20 * time.Second
 
 // Where the producer is forgotten and somebody else has written, nothing tells
 // the two apart but the records themselves: the link stops before it writes.
 func TestForgottenForeignWriter(t *testing.T) {
-	w := forgetfulWorld(t)
+	w := forgetfulWorld(t, forgetfulOverrides...)
 	w.source.writeAll(w.topic, 20)
 	l := w.start()
 	l.awaitMirrored()
