@@ -211,7 +211,7 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 	if plan != nil {
 		s.Pruned = &plan.Created
 	}
-	if full := inv.NewestFull(); full != nil {
+	if full := inv.NewestFull(s.Checked); full != nil {
 		s.NewestFull = full.Manifest.Created
 	}
 	for _, backup := range inv.Backups {

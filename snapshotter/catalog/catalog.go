@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,17 +113,33 @@ func list(ctx context.Context, bucket objstore.Reader, r events.Region) ([]strin
 // Manifests lists the ids of all manifests of a region, oldest first, also of
 // those that make no backup exist.
 func Manifests(ctx context.Context, bucket objstore.Reader, r events.Region) ([]string, error) {
+	listed, err := ListManifests(ctx, bucket, r)
 	var ids []string
+	for _, at := range listed {
+		ids = append(ids, at.ID)
+	}
+	return ids, err
+}
+
+// Listed is a manifest in a listing.
+type Listed struct {
+	ID     string
+	Stored time.Time // when the bucket got it, by the bucket's clock
+}
+
+// ListManifests is Manifests, with what the bucket says of each.
+func ListManifests(ctx context.Context, bucket objstore.Reader, r events.Region) ([]Listed, error) {
+	var listed []Listed
 	for info, err := range bucket.List(ctx, format.ManifestPrefix(r)) {
 		if err != nil {
 			return nil, fmt.Errorf("list backups of %s: %w", r, err)
 		}
 		if id, ok := format.ParseManifestName(r, info.Name); ok {
-			ids = append(ids, id)
+			listed = append(listed, Listed{ID: id, Stored: info.Modified})
 		}
 	}
-	slices.Sort(ids)
-	return ids, nil
+	slices.SortFunc(listed, func(a, b Listed) int { return cmp.Compare(a.ID, b.ID) })
+	return listed, nil
 }
 
 // Load reads one backup's manifest. A backup that there is not is KindNotFound,

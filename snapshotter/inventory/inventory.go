@@ -25,6 +25,7 @@ type Inventory struct {
 	Backups []Backup     // that exist, oldest first
 	Late    []string     // ids of manifests that make no backup exist
 	Pins    []catalog.PinStatus
+	Clock   time.Time // of the bucket, when it got the newest of what was listed; zero: nothing was
 
 	manifests map[string]*format.Manifest // those that can be read, late ones too
 
@@ -36,6 +37,7 @@ type Inventory struct {
 // Backup is a backup that exists.
 type Backup struct {
 	ID       string
+	Stored   time.Time        // when the bucket got its manifest, by the bucket's clock
 	Manifest *format.Manifest // nil: it cannot be read
 	Problems []Problem        // none: it can be restored as far as sizes tell
 }
@@ -84,9 +86,13 @@ func ReadCached(ctx context.Context, bucket objstore.Reader, r events.Region, ca
 	if inv.Plan, err = catalog.NewestPlan(ctx, bucket, r); err != nil {
 		return nil, err
 	}
+	for _, info := range tables {
+		inv.tick(info.Modified)
+	}
 	inv.manifests = map[string]*format.Manifest{}
 	restorable := map[string]bool{}
 	for _, b := range manifests {
+		inv.tick(b.Stored)
 		if err := b.check(ctx, bucket, tables); err != nil {
 			return nil, err
 		}
@@ -103,6 +109,13 @@ func ReadCached(ctx context.Context, bucket objstore.Reader, r events.Region, ca
 	}
 	inv.Unreferenced = unreferenced(r, tables, manifests)
 	return inv, inv.confirm(ctx, bucket, manifests)
+}
+
+// tick notes what the bucket's clock has said.
+func (inv *Inventory) tick(at time.Time) {
+	if at.After(inv.Clock) {
+		inv.Clock = at
+	}
 }
 
 // confirm asks for the manifests that the listing does not have and whose tables are
@@ -157,14 +170,18 @@ func listTables(ctx context.Context, bucket objstore.Reader, r events.Region) (m
 
 // readManifests reads all manifests, oldest first.
 func readManifests(ctx context.Context, bucket objstore.Reader, r events.Region, cache *catalog.Cache) ([]Backup, error) {
-	ids, err := catalog.Manifests(ctx, bucket, r)
+	listed, err := catalog.ListManifests(ctx, bucket, r)
 	if err != nil {
 		return nil, err
+	}
+	var ids []string
+	for _, at := range listed {
+		ids = append(ids, at.ID)
 	}
 	manifests, errs := catalog.ReadAll(ctx, bucket, r, ids, cache)
 	var backups []Backup
 	for i, id := range ids {
-		b, err := Backup{ID: id, Manifest: manifests[i]}, errs[i]
+		b, err := Backup{ID: id, Stored: listed[i].Stored, Manifest: manifests[i]}, errs[i]
 		switch kind := events.KindOf(err); {
 		case kind == events.KindNotFound: // deleted meanwhile
 			continue
@@ -259,6 +276,16 @@ func (inv *Inventory) Pinned(id string, now time.Time) *catalog.PinStatus {
 	return nil
 }
 
+// Ahead are the ids of the backups whose time is still to come: nobody knows how old they are.
+func (inv *Inventory) Ahead(now time.Time) (ids []string) {
+	for _, b := range inv.Backups {
+		if b.Manifest != nil && catalog.Ahead(b.Manifest.Created, now) {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
+}
+
 // Newest is the newest backup that can be restored as far as sizes tell, nil if
 // there is none.
 func (inv *Inventory) Newest() *Backup {
@@ -270,11 +297,11 @@ func (inv *Inventory) Newest() *Backup {
 	return nil
 }
 
-// NewestFull is Newest among the full backups.
-func (inv *Inventory) NewestFull() *Backup {
+// NewestFull is Newest among the full backups whose time is not still to come.
+func (inv *Inventory) NewestFull(now time.Time) *Backup {
 	for i := range slices.Backward(inv.Backups) {
-		if inv.Backups[i].Restorable() && inv.Backups[i].Kind() == format.Full {
-			return &inv.Backups[i]
+		if b := &inv.Backups[i]; b.Restorable() && b.Kind() == format.Full && !catalog.Ahead(b.Manifest.Created, now) {
+			return b
 		}
 	}
 	return nil
@@ -290,14 +317,14 @@ type Point struct {
 }
 
 // Points finds the newest restorable point of each of the given streams, and of
-// those that backups hold besides.
+// those that backups hold besides. Backups whose time is still to come are passed over.
 func (inv *Inventory) Points(streams []events.Stream, now time.Time) []Point {
 	points := map[events.Stream]*Point{}
 	for _, s := range streams {
 		points[s] = &Point{Stream: s, Age: -1, States: []events.LogState{}}
 	}
 	for _, b := range slices.Backward(inv.Backups) {
-		if !b.Restorable() {
+		if !b.Restorable() || catalog.Ahead(b.Manifest.Created, now) {
 			continue
 		}
 		for s := range b.Manifest.Merge {

@@ -72,7 +72,7 @@ func TestDeltas(t *testing.T) {
 	if n := inv.Newest(); n == nil || n.ID != all[3].ID || n.Kind() != format.Delta || len(inv.Unreferenced) > 0 {
 		t.Errorf("%+v", n)
 	}
-	if full := inv.NewestFull(); full == nil || full.ID != all[0].ID {
+	if full := inv.NewestFull(begun.Add(time.Hour)); full == nil || full.ID != all[0].ID {
 		t.Errorf("newest full: %+v", full)
 	}
 	if err := b.Delete(t.Context(), format.ManifestName(us, all[1].ID)); err != nil {

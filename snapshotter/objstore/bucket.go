@@ -21,7 +21,8 @@ type Info struct {
 	// Size is the length of the body in bytes.
 	Size int64
 	// Modified is when the store says that it got the object, by the store's
-	// clock. For people to read; nothing may be decided by it.
+	// clock. For people to read, and for one who wants a clock besides his own so as to
+	// delete less by it; nothing may be deleted because of it.
 	Modified time.Time
 	// Class is the store's name for the class that keeps the object; empty: the
 	// usual one, or the store does not say.

@@ -13,7 +13,7 @@ import (
 )
 
 // Policy says what is kept. The zero Policy keeps nothing but what never goes. Ages are
-// counted back from the newest backup.
+// counted back from the newest backup, or from a clock that is behind it (earliestClock).
 type Policy struct {
 	Full   time.Duration // keep full backups that are younger
 	Last   int           // keep so many of the newest full ones that can be restored
@@ -98,10 +98,9 @@ func judge(inv *inventory.Inventory, policy Policy, held map[string]*Held, now t
 		d.leftovers = leftovers(inv, func(string) string { return "no backup can be restored" })
 		return d, nil
 	}
-	// The earlier of two clocks: neither alone makes everything look old.
-	reference := newest.Manifest.Created
-	if now.Before(reference) {
-		reference = now
+	reference, err := earliestClock(inv, newest, now)
+	if err != nil {
+		return nil, err
 	}
 	tooYoung := func(id string) bool {
 		if limit != "" {

@@ -33,9 +33,9 @@ type Segments struct {
 // or that is pinned, everything is kept.
 func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *inventory.Inventory, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
 	now := locks.now
-	base, why := pointsFrom(inv, keep, kept, now)
-	if base == nil {
-		return []Segments{}, nil
+	base, why, err := pointsFrom(inv, keep, kept, now)
+	if base == nil || err != nil {
+		return []Segments{}, err
 	}
 	list := []Segments{}
 	for shard := range base.Shards {
@@ -64,14 +64,14 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 
 // pointsFrom is the backup from which the oldest point in time is restored that is to be
 // possible, and why it is that one; nil: nothing can be restored.
-func pointsFrom(inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) (*format.Manifest, string) {
+func pointsFrom(inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) (*format.Manifest, string, error) {
 	newest := inv.Newest()
 	if newest == nil {
-		return nil, ""
+		return nil, "", nil
 	}
-	oldest := newest.Manifest.Created
-	if now.Before(oldest) {
-		oldest = now
+	oldest, err := earliestClock(inv, newest, now)
+	if err != nil {
+		return nil, "", err
 	}
 	oldest = oldest.Add(-keep)
 	var base *format.Manifest
@@ -84,9 +84,9 @@ func pointsFrom(inv *inventory.Inventory, keep time.Duration, kept func(id strin
 		}
 	}
 	if base == nil {
-		return nil, ""
+		return nil, "", nil
 	}
-	return base, fmt.Sprintf("points in time of the last %s are restored from backup %s", days(keep), base.ID)
+	return base, fmt.Sprintf("points in time of the last %s are restored from backup %s", days(keep), base.ID), nil
 }
 
 // lower lowers a vector to another, and reports whether that was needed.

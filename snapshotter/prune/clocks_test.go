@@ -1,0 +1,128 @@
+package prune_test
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
+)
+
+// apart is a bucket in a world whose clock has leapt: its own has not.
+type apart struct {
+	*objstore.Memory
+	at   time.Time // of the leap
+	leap time.Duration
+}
+
+func (a apart) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range a.Memory.List(ctx, prefix) {
+			if info.Modified.After(a.at) {
+				info.Modified = info.Modified.Add(-a.leap)
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// leaps has every clock leap but that of the bucket.
+func leaps(bucket *objstore.Memory, by time.Duration) apart {
+	a := apart{bucket, time.Now(), by}
+	time.Sleep(by)
+	return a
+}
+
+// dated makes a backup whose maker's clock says that it is some other time.
+func (a *archive) dated(created time.Time) string {
+	a.t.Helper()
+	var cuts []snapshotter.Cut
+	for p := range int32(2) {
+		cuts = append(cuts, at{cut{partition: p, tables: 1}, a.at[p]})
+	}
+	created = created.UTC().Truncate(time.Millisecond)
+	id := format.NewID(created, [4]byte{1})
+	shards, err := snapshotter.Shards(a.t.Context(), a.bucket, id, cuts, backupConfig())
+	if err == nil {
+		_, err = snapshotter.Publish(a.t.Context(), a.bucket, id, created, shards, backupConfig())
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return id
+}
+
+// month makes a backup and a segment of each shard every day.
+func (a *archive) month() {
+	for range 30 {
+		a.append(0, 1)
+		a.append(1, 1)
+		a.backup()
+		time.Sleep(day)
+	}
+}
+
+// The node that makes the backups prunes them too: where its clock leaps, both that of the
+// newest backup and that of the pruner do. Nothing is deleted by it, and that is told.
+func TestBothClocksLeap(t *testing.T) {
+	for _, leap := range []time.Duration{time.Hour, 40 * day, 4000 * day} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := objstore.NewMemory("b")
+			a := newArchive(t, memory)
+			a.month()
+			bucket := leaps(memory, leap)
+			a.backup()
+			before := names(t, bucket, "")
+			cfg := prune.Config{Region: region, Policy: prune.Policy{Full: 20 * day, Last: 3, Segment: day}}
+			for what, try := range map[string]func() (*prune.Report, error){
+				"plan": func() (*prune.Report, error) { return prune.Plan(t.Context(), bucket, cfg) },
+				"run":  func() (*prune.Report, error) { return prune.Run(t.Context(), bucket, cfg) },
+			} {
+				if _, err := try(); events.KindOf(err) != events.KindRefused || !strings.Contains(err.Error(), "clock") {
+					t.Errorf("%s after %s: %v", what, leap, err)
+				}
+			}
+			if left := names(t, bucket, ""); !slices.Equal(left, before) {
+				t.Errorf("after %s: %d of %d objects are left", leap, len(left), len(before))
+			}
+		})
+	}
+}
+
+// Two clocks that are wrong, by different times, make nothing look older than it is by the
+// bucket's; and once the pruner's is right, ages are those that they are, for as
+// long as the newest backup is dated in the future.
+func TestClocksLeapApart(t *testing.T) {
+	for name, leap := range map[string]time.Duration{"both are wrong": 30 * day, "the pruner's is right": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := objstore.NewMemory("b")
+				a := newArchive(t, memory)
+				a.month()
+				now := time.Now()
+				future := a.dated(now.Add(40 * day))
+				bucket := leaps(memory, leap)
+				// Of thirty backups, the newest a day old, twenty are not older than twenty days.
+				run(t, bucket, prune.Policy{Full: 20 * day, Last: 3, Segment: 5 * day})
+				if ids := audit(t, memory); len(ids) != 21 || ids[20] != future {
+					t.Errorf("%d backups are left: %q", len(ids), ids)
+				}
+				for p := range int32(2) {
+					if n := numbers(t, memory, p); len(n) != 4 || n[3] != 30 {
+						t.Errorf("segments of shard %d that are left: %d", p, n)
+					}
+				}
+			})
+		})
+	}
+}
