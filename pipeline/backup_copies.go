@@ -49,7 +49,7 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 	if err == nil {
 		var inv *inventory.Inventory
 		if inv, err = inventory.Read(ctx, to, b.Config.Region); err == nil {
-			if newest := inv.Newest(); newest != nil {
+			if newest := inv.NewestPast(time.Now()); newest != nil {
 				status.Newest = &newest.Manifest.Created
 			}
 		}

@@ -238,6 +238,14 @@ func (w *backupWatch) problems() (problems []string) {
 	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
 		problems = append(problems, fmt.Sprintf("%s (drill %s); see: evenkeel drill show", w.seen.Drill.Error, w.seen.Drill.ID))
 	}
+	if w.seen != nil {
+		for _, why := range w.seen.DrillsUnread {
+			problems = append(problems, fmt.Sprintf("a report of a restore drill cannot be read, and is passed over: %s", why))
+		}
+		if n := len(w.seen.Ahead); n > 0 {
+			problems = append(problems, fmt.Sprintf("%d objects in the bucket are dated in the future, e.g. %s: a clock was wrong, or this machine's is; they count for nothing where ages and times for backups are reckoned, and restores take such a backup for the newest", n, w.seen.Ahead[0]))
+		}
+	}
 	if w.seen != nil && len(w.seen.Damaged) > 0 {
 		problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged, e.g. of %s; see: evenkeel backup verify --all --level manifests", len(w.seen.Damaged), w.seen.Damaged[0]))
 	}
@@ -245,6 +253,16 @@ func (w *backupWatch) problems() (problems []string) {
 }
 
 var infinite = math.Inf(1)
+
+// ageOf is an age as gauges show it: +Inf if there is no time, or one that is still to come, of
+// which nobody knows how long ago it was.
+func ageOf(at time.Time) float64 {
+	now := time.Now()
+	if at.IsZero() || catalog.Ahead(at, now) {
+		return infinite
+	}
+	return max(0, now.Sub(at).Seconds())
+}
 
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
@@ -300,7 +318,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	proved, failed := infinite, 0.0
 	if d := s.Drill; d != nil {
 		if d.Proved != nil {
-			proved = time.Since(*d.Proved).Seconds()
+			proved = ageOf(*d.Proved)
 		}
 		if d.Error != "" {
 			failed = 1
@@ -311,7 +329,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.Copies {
 		age := infinite
 		if c.Newest != nil {
-			age = time.Since(*c.Newest).Seconds()
+			age = ageOf(*c.Newest)
 		}
 		gauge(g.copied, age, c.Copy)
 	}
@@ -323,17 +341,9 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	if s.PruneEvery > 0 {
 		gauge(g.pruned, g.watch.prunedAge())
 	}
-	full := infinite
-	if !s.NewestFull.IsZero() {
-		full = time.Since(s.NewestFull).Seconds()
-	}
-	gauge(g.full, full)
+	gauge(g.full, ageOf(s.NewestFull))
 	for _, p := range s.Points {
-		age := infinite
-		if p.Backup != "" {
-			age = time.Since(p.Created).Seconds()
-		}
-		gauge(g.age, age, string(p.Stream))
+		gauge(g.age, ageOf(p.Created), string(p.Stream))
 	}
 	if s.Last != nil {
 		gauge(g.duration, s.Last.Duration)

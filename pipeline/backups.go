@@ -188,9 +188,13 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now().UTC()
 	s := &api.BackupStatus{
-		Keys: []string{}, Damaged: []string{}, Archive: []api.ArchivePoint{}, Checked: time.Now().UTC(), Backups: len(inv.Backups),
-		Points: inv.Points(b.Config.StreamNames(), time.Now()),
+		Keys: []string{}, Damaged: []string{}, Ahead: []string{}, Archive: []api.ArchivePoint{}, Checked: now, Backups: len(inv.Backups),
+		Points: inv.Points(b.Config.StreamNames(), now),
+	}
+	for _, id := range inv.Ahead(now) {
+		s.Ahead = append(s.Ahead, format.ManifestName(b.Config.Region, id))
 	}
 	if c := b.Config.Backup; c != nil {
 		sealer, err := c.Sealer()
@@ -201,17 +205,21 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 		s.DeltaEvery = c.Schedule.Delta.Seconds()
 		s.DrillEvery, s.PruneEvery = c.Schedule.Drill.Seconds(), c.Schedule.Prune.Seconds()
 	}
-	if s.Drill, err = b.drillStatus(ctx); err != nil {
+	if err := b.drillStatus(ctx, s); err != nil {
 		return nil, err
 	}
 	plan, err := catalog.NewestPlan(ctx, b.Bucket, b.Config.Region)
 	if err != nil {
 		return nil, err
 	}
-	if plan != nil {
+	switch {
+	case plan == nil:
+	case catalog.Ahead(plan.Created, now):
+		s.Ahead = append(s.Ahead, format.PlanName(b.Config.Region, plan.Number))
+	default:
 		s.Pruned = &plan.Created
 	}
-	if full := inv.NewestFull(s.Checked); full != nil {
+	if full := inv.NewestFull(now); full != nil {
 		s.NewestFull = full.Manifest.Created
 	}
 	for _, backup := range inv.Backups {

@@ -99,7 +99,7 @@ func sinceOf(m *format.Manifest, partitions []int32) (since []events.Vector) {
 // there is one already that is not older than slot. If none can be made before there
 // is a new full backup, whyFull says why.
 func (r *Region) createDelta(ctx context.Context, slot time.Time, damaged []string) (m *format.Manifest, whyFull string, err error) {
-	newest, err := catalog.Newest(ctx, r.parts.Bucket, r.cfg.Region)
+	newest, err := catalog.NewestPast(ctx, r.parts.Bucket, r.cfg.Region, time.Now())
 	if err != nil || !newest.Created.Before(slot) {
 		return nil, "", err
 	}

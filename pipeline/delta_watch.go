@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 )
 
 // deltaWatch is what a backupWatch knows of deltas; the watch's mu guards it.
@@ -29,7 +30,7 @@ func (w *backupWatch) deltaDue(now time.Time) time.Time {
 	if every == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil || w.seen.NewestFull.IsZero() {
 		return time.Time{}
 	}
-	if slot := lastSlot(w.region.cfg.Region, every, now); slot.After(w.deltas.slot) {
+	if slot := lastSlot(w.region.cfg.Region, every, now); slot.After(w.deltas.slot) || catalog.Ahead(w.deltas.slot, now) {
 		return slot
 	}
 	return time.Time{}

@@ -147,10 +147,10 @@ func (b Backups) compareAttested(ctx context.Context, dir string) (string, error
 // stateTime is when what a plan leads to was the state of the region: the time that was
 // asked for, or when the last that it needs was made.
 func (b Backups) stateTime(ctx context.Context, target timeline.Target, plan *timeline.Plan) (time.Time, error) {
-	at := plan.Created
 	if !target.Time.IsZero() {
 		return target.Time, nil
 	}
+	var closed time.Time // the last segment
 	for _, shard := range plan.Shards {
 		if shard.Last == 0 {
 			continue
@@ -159,9 +159,13 @@ func (b Backups) stateTime(ctx context.Context, target timeline.Target, plan *ti
 		if err != nil {
 			return time.Time{}, err
 		}
-		if s.Created.After(at) {
-			at = s.Created
+		if s.Created.After(closed) {
+			closed = s.Created
 		}
+	}
+	at := plan.Created
+	if closed.After(at) || !closed.IsZero() && catalog.Ahead(at, time.Now()) { // which a wrong clock has dated
+		at = closed
 	}
 	if at.IsZero() {
 		return at, events.Errorf(events.KindNotFound, "the bucket holds nothing of %s; make a backup with: evenkeel backup create", b.Config.Region)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -19,36 +20,53 @@ const (
 	drillRetry = time.Hour
 )
 
-// drillStatus reads the newest drills in the bucket; nil: there are none.
-func (b Backups) drillStatus(ctx context.Context) (*api.DrillStatus, error) {
+// drillStatus tells of the newest drills in the bucket. Reports that cannot be read and
+// those that a wrong clock has dated are passed over, and told: they say nothing of the backups.
+func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 	ids, err := catalog.Drills(ctx, b.Bucket, b.Config.Region)
-	if err != nil || len(ids) == 0 {
-		return nil, err
+	if err != nil {
+		return err
 	}
-	slices.Reverse(ids)
-	var s *api.DrillStatus
-	for _, id := range ids[:min(len(ids), drillsLooked)] {
+	looked := 0
+	for _, id := range slices.Backward(ids) {
+		if began, err := format.IDTime(id); err == nil && catalog.Ahead(began, s.Checked) {
+			s.Ahead = append(s.Ahead, format.DrillName(b.Config.Region, id))
+			continue
+		}
+		if looked++; looked > drillsLooked {
+			break
+		}
 		d, err := catalog.Drill(ctx, b.Bucket, b.Config.Region, id)
-		if err != nil {
-			return nil, err
+		switch events.KindOf(err) {
+		case 0:
+		case events.KindInconsistent, events.KindRefused: // damaged, or of a newer version
+			s.DrillsUnread = append(s.DrillsUnread, err.Error())
+			continue
+		case events.KindNotFound: // deleted meanwhile
+			continue
+		default:
+			return err
 		}
-		if s == nil {
-			s = newDrillStatus(d)
+		found := newDrillStatus(d, s.Checked)
+		if s.Drill == nil {
+			s.Drill = found
 		}
-		if at := d.Proved(); !at.IsZero() {
-			s.Proved = &at
+		if found.Proved != nil {
+			s.Drill.Proved = found.Proved
 			break
 		}
 	}
-	return s, nil
+	return nil
 }
 
-func newDrillStatus(d *format.Drill) *api.DrillStatus {
+// newDrillStatus is what a drill says. How old a state is that a wrong clock has dated nobody
+// knows.
+func newDrillStatus(d *format.Drill, now time.Time) *api.DrillStatus {
 	s := &api.DrillStatus{ID: d.ID, Created: d.Created}
 	if err := d.Err(); err != nil {
 		s.Error = err.Error()
 	}
-	if at := d.Proved(); !at.IsZero() {
+	if at := d.Proved(); !at.IsZero() && !catalog.Ahead(at, now) {
 		s.Proved = &at
 	}
 	return s
@@ -106,7 +124,7 @@ func (w *backupWatch) drilled(d *format.Drill) {
 	if w.seen == nil {
 		return
 	}
-	seen, status := *w.seen, newDrillStatus(d)
+	seen, status := *w.seen, newDrillStatus(d, time.Now())
 	if status.Proved == nil && seen.Drill != nil {
 		status.Proved = seen.Drill.Proved
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -56,7 +57,7 @@ func (w *backupWatch) pruneDue(now time.Time) time.Time {
 	if w.seen.Pruned != nil && !w.seen.Pruned.Before(slot) && len(w.region.parts.Copies) == 0 {
 		w.prunes.slot = slot
 	}
-	if !slot.After(w.prunes.slot) || now.Sub(w.prunes.tried) < min(every, pruneRetry) {
+	if !catalog.Ahead(w.prunes.slot, now) && !slot.After(w.prunes.slot) || now.Sub(w.prunes.tried) < min(every, pruneRetry) {
 		return time.Time{}
 	}
 	w.prunes.tried = now
@@ -132,10 +133,7 @@ func (w *backupWatch) prunedAt() time.Time {
 func (w *backupWatch) prunedAge() float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if at := w.prunedAt(); !at.IsZero() {
-		return time.Since(at).Seconds()
-	}
-	return infinite
+	return ageOf(w.prunedAt())
 }
 
 // problems tells what needs an eye. The caller holds the watch's mu.

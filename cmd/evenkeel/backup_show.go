@@ -122,10 +122,16 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	for _, id := range s.Damaged {
 		fmt.Fprintf(w, "\n! backup %s is damaged; see: evenkeel backup verify %s --level manifests", id, id)
 	}
+	for _, object := range s.Ahead {
+		fmt.Fprintf(w, "\n! %s is dated in the future: a clock was wrong, or is", object)
+	}
+	for _, why := range s.DrillsUnread {
+		fmt.Fprintf(w, "\n! the report of a drill cannot be read: %s", why)
+	}
 	if s.Error != "" {
 		fmt.Fprintf(w, "\n! the bucket could not be read since: %s", s.Error)
 	}
-	if len(s.Damaged) > 0 || s.Error != "" {
+	if len(s.Damaged)+len(s.Ahead)+len(s.DrillsUnread) > 0 || s.Error != "" {
 		fmt.Fprintln(w)
 	}
 	return nil

@@ -195,6 +195,7 @@ type BackupStatus struct {
 	Error      string            `json:"error,omitzero"` // why it could not be read, last
 	Backups    int               `json:"backups"`        // that exist
 	Damaged    []string          `json:"damaged"`        // ids of those of which objects are missing or have another size
+	Ahead      []string          `json:"ahead"`          // objects whose time is still to come: backups, drills and plans that a wrong clock has dated, unless it is the node's
 	Points     []inventory.Point `json:"points"`         // by stream
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
 	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since its start
@@ -211,6 +212,8 @@ type BackupStatus struct {
 
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
+
+	DrillsUnread []string `json:"drills_unread,omitempty"` // why reports of the last drills cannot be read, which are passed over
 
 	Archive []ArchivePoint `json:"archive"` // the continuous backup, by stream; empty: there is none
 }

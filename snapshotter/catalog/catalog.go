@@ -291,11 +291,24 @@ func NotFound(r events.Region, id string) error {
 
 // Newest reads the manifest of a region's newest backup.
 func Newest(ctx context.Context, bucket objstore.Reader, r events.Region) (*format.Manifest, error) {
+	return newest(ctx, bucket, r, func(string) bool { return false })
+}
+
+// NewestPast is Newest among the backups whose time is not still to come (Ahead).
+func NewestPast(ctx context.Context, bucket objstore.Reader, r events.Region, now time.Time) (*format.Manifest, error) {
+	return newest(ctx, bucket, r, func(id string) bool {
+		began, err := format.IDTime(id)
+		return err != nil || Ahead(began, now)
+	})
+}
+
+// newest is the newest backup that is not to be passed over.
+func newest(ctx context.Context, bucket objstore.Reader, r events.Region, passOver func(id string) bool) (*format.Manifest, error) {
 	ids, plan, err := list(ctx, bucket, r)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range slices.Backward(ids) {
+	for _, id := range slices.Backward(slices.DeleteFunc(ids, passOver)) {
 		m, err := Manifest(ctx, bucket, r, id)
 		if events.KindOf(err) == events.KindNotFound || err == nil && !plan.Has(m) {
 			continue // it has been pruned meanwhile, or what it builds on has

@@ -50,6 +50,8 @@ func Drill(ctx context.Context, bucket objstore.Reader, r events.Region, id stri
 	switch {
 	case errors.Is(err, objstore.ErrNotFound):
 		return nil, notFound
+	case errors.Is(err, objstore.ErrCorrupt) || errors.Is(err, objstore.ErrInvalid): // the name is valid, so it is too large
+		return nil, events.Errorf(events.KindInconsistent, "drill %s: %w", id, err)
 	case err != nil:
 		return nil, fmt.Errorf("drill %s: %w", id, err)
 	}

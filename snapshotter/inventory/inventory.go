@@ -297,10 +297,19 @@ func (inv *Inventory) Newest() *Backup {
 	return nil
 }
 
-// NewestFull is Newest among the full backups whose time is not still to come.
+// NewestPast is Newest among the backups whose time is not still to come.
+func (inv *Inventory) NewestPast(now time.Time) *Backup {
+	return inv.newestPast(now, func(*Backup) bool { return true })
+}
+
+// NewestFull is NewestPast among the full backups.
 func (inv *Inventory) NewestFull(now time.Time) *Backup {
+	return inv.newestPast(now, func(b *Backup) bool { return b.Kind() == format.Full })
+}
+
+func (inv *Inventory) newestPast(now time.Time, is func(*Backup) bool) *Backup {
 	for i := range slices.Backward(inv.Backups) {
-		if b := &inv.Backups[i]; b.Restorable() && b.Kind() == format.Full && !catalog.Ahead(b.Manifest.Created, now) {
+		if b := &inv.Backups[i]; b.Restorable() && !catalog.Ahead(b.Manifest.Created, now) && is(b) {
 			return b
 		}
 	}

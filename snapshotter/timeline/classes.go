@@ -120,10 +120,11 @@ func (t *Timeline) rates(ctx context.Context) (Rates, error) {
 	}
 	id := ids[len(ids)-1]
 	d, err := catalog.Drill(ctx, t.bucket, t.region, id)
-	if events.KindOf(err) == events.KindInconsistent { // which is no reason not to restore
+	switch events.KindOf(err) {
+	case 0:
+	case events.KindInconsistent, events.KindRefused, events.KindNotFound: // which is no reason not to restore
 		return DefaultRates(), nil
-	}
-	if err != nil {
+	default:
 		return Rates{}, err
 	}
 	bytes, seconds := int64(0), 0.0

@@ -2,6 +2,7 @@ package timeline_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -421,4 +422,22 @@ func sealer(t *testing.T) *seal.Sealer {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// How fast a restore will be is no reason not to plan it: a report of the newest drill that is damaged, or
+// of a newer version, is as good as none.
+func TestPlansDespiteDrills(t *testing.T) {
+	for name, text := range map[string]string{"damaged": "{}", "a newer version": `{"format":99}`} {
+		w := newWorld(t)
+		m := w.backup(after(1))
+		if name != "damaged" {
+			text = fmt.Sprintf("%s\nsha256:%x\n", text, sha256.Sum256([]byte(text)))
+		}
+		if err := w.bucket.Create(t.Context(), format.DrillName(region, m.ID), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if plan, err := read(t, w.bucket).Plan(t.Context(), timeline.Request{}); err != nil || plan.Base != m.ID || plan.Rates != timeline.DefaultRates() {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+	}
 }
