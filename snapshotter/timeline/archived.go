@@ -9,7 +9,8 @@ import (
 
 // Archived is a target as far as segments alone reach, for somebody who wants records and
 // no state: the vector, of the logs that are wanted, and the segments of each shard from
-// the beginning of its archive. Offsets that are asked for by number must be archived.
+// the beginning of the run that its archive ends with. Offsets that are asked for by number must
+// be archived.
 func (t *Timeline) Archived(ctx context.Context, req Request, wanted func(events.Log) bool) (events.Vector, []Span, error) {
 	if err := req.Validate(); err != nil {
 		return nil, nil, err
@@ -64,7 +65,8 @@ func (a *archive) whole(ctx context.Context, to events.Vector, exact bool) (Span
 	if len(wanted) == 0 {
 		return span, nil
 	}
-	last, err := a.search(ctx, 0, func(s *format.Segment) bool {
+	first := a.lastRun()
+	last, err := a.search(ctx, first, func(s *format.Segment) bool {
 		for l, next := range wanted {
 			if end, _ := s.End(l); end.Next < next {
 				return false
@@ -75,8 +77,8 @@ func (a *archive) whole(ctx context.Context, to events.Vector, exact bool) (Span
 	if err != nil {
 		return span, err
 	}
-	span.First, span.Last, span.Void = a.objects[0].Number, a.objects[last].Number, a.void
-	for _, o := range a.objects[:last+1] {
+	span.First, span.Last, span.Void = a.objects[first].Number, a.objects[last].Number, a.void
+	for _, o := range a.objects[first : last+1] {
 		span.Bytes += o.Size
 	}
 	return span, nil

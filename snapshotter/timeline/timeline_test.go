@@ -441,3 +441,45 @@ func TestPlansDespiteDrills(t *testing.T) {
 		}
 	}
 }
+
+// What a prune has left behind that was broken off is no part of the archive: it begins behind
+// the hole, also for who wants records and no state.
+func TestArchivedBeginsBehindTheHole(t *testing.T) {
+	w := newWorld(t)
+	for i := range 8 {
+		for _, l := range allLogs() {
+			w.write(l, after(10*i), 0)
+		}
+		for p := range int32(shards) {
+			w.archive(p, after(10*i+5), 10)
+		}
+	}
+	var bytes [shards]int64
+	for p := range int32(shards) {
+		all, _, err := segment.List(t.Context(), w.bucket, region, p)
+		if err != nil || len(all) != 8 {
+			t.Fatalf("%d segments, %v", len(all), err)
+		}
+		for _, number := range []int64{2, 3} {
+			if err := w.bucket.Delete(t.Context(), format.SegmentName(region, p, number)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, at := range all[3:] {
+			bytes[p] += at.Size
+		}
+	}
+	tl, err := timeline.Read(t.Context(), w.bucket, nil, region, shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vector, spans, err := tl.Archived(t.Context(), timeline.Request{}, func(events.Log) bool { return true })
+	if err != nil || len(vector) != len(allLogs()) || len(spans) != shards {
+		t.Fatalf("%s, %+v, %v", vector, spans, err)
+	}
+	for p, span := range spans {
+		if span.First != 4 || span.Last != 8 || span.Bytes != bytes[p] {
+			t.Errorf("%+v, want segments 4 to 8 of %d bytes", span, bytes[p])
+		}
+	}
+}
