@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -37,11 +38,12 @@ type Report struct {
 	Objects  int64    `json:"objects"`
 	Bytes    int64    `json:"bytes"`
 	There    int      `json:"there"`   // backups that the copy had already
-	Skipped  []string `json:"skipped"` // ids of backups that it does not get: it has pruned past them
+	Skipped  []string `json:"skipped"` // ids of backups that it does not get: it has pruned past them, or lacks what they build on
 }
 
 const (
-	parallelObjects = 4
+	parallelObjects = 4 // of a backup
+	parallelShards  = 4 // whose archives are copied; of each one object
 
 	// maxObjectBytes is the largest object that is copied: it is held in memory.
 	maxObjectBytes = objstore.MaxObjectBytes
@@ -50,19 +52,21 @@ const (
 // run is one copying.
 type run struct {
 	Config
-	report         *Report
-	objects, bytes atomic.Int64
+	report *Report
+
+	objects, bytes, segments atomic.Int64
 }
 
-// Run copies what the other bucket lacks: backups, oldest first, then segments. The
-// report tells what has been copied also if there is an error.
+// Run copies what the other bucket lacks: backups, oldest first, then segments. What is damaged
+// keeps nothing from being copied but what builds on it, and of an archive what comes behind it;
+// it is an error all the same. The report tells what has been copied also if there is one.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &run{Config: cfg, report: &Report{Backups: []string{}, Skipped: []string{}}}
 	err := r.backups(ctx)
-	if err == nil {
-		err = r.archives(ctx)
+	if ctx.Err() == nil {
+		err = errors.Join(err, r.archives(ctx))
 	}
-	r.report.Objects, r.report.Bytes = r.objects.Load(), r.bytes.Load()
+	r.report.Objects, r.report.Bytes, r.report.Segments = r.objects.Load(), r.bytes.Load(), int(r.segments.Load())
 	if err != nil {
 		return r.report, fmt.Errorf("copy backups of %s to %s: %w", cfg.Region, cfg.To, err)
 	}
@@ -86,6 +90,7 @@ func (r *run) backups(ctx context.Context) error {
 	for _, id := range there {
 		has[id] = true
 	}
+	var failed []error
 	for _, id := range ids {
 		switch {
 		case has[id]:
@@ -96,10 +101,24 @@ func (r *run) backups(ctx context.Context) error {
 			continue
 		}
 		if has[id], err = r.backup(ctx, id, has); err != nil {
-			return fmt.Errorf("backup %s: %w", id, err)
+			failed = append(failed, fmt.Errorf("backup %s: %w", id, err))
+		}
+		if err != nil && !isOfOne(err) {
+			break
 		}
 	}
-	return nil
+	return errors.Join(failed...)
+}
+
+// isOfOne says whether an error is about the objects of one backup, or of one shard's archive, and
+// says nothing of others: what is damaged or gone, what only a newer version can read,
+// what is to be thawed first.
+func isOfOne(err error) bool {
+	switch events.KindOf(err) {
+	case events.KindInconsistent, events.KindRefused:
+		return true
+	}
+	return slices.ContainsFunc([]error{objstore.ErrNotFound, objstore.ErrExists, objstore.ErrInvalid, objstore.ErrArchived}, func(kind error) bool { return errors.Is(err, kind) })
 }
 
 // backup copies one backup, while a pin keeps it from being deleted. It is skipped, as
@@ -189,18 +208,26 @@ func (r *run) object(ctx context.Context, name string, check func(body []byte) e
 	return nil
 }
 
-// archives copies the segments of all shards.
+// archives copies the segments of all shards, some at a time: order matters within one only. One
+// that fails does not end the others.
 func (r *run) archives(ctx context.Context) error {
 	shards, err := segment.Shards(ctx, r.From, r.Region)
 	if err != nil {
 		return err
 	}
-	for _, shard := range shards {
-		if err := r.archive(ctx, shard); err != nil {
-			return fmt.Errorf("segments of shard %d: %w", shard, err)
-		}
+	failed := make([]error, len(shards))
+	var g errgroup.Group
+	g.SetLimit(parallelShards)
+	for i, shard := range shards {
+		g.Go(func() error {
+			if err := r.archive(ctx, shard); err != nil {
+				failed[i] = fmt.Errorf("segments of shard %d: %w", shard, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	_ = g.Wait() // nothing returns an error
+	return errors.Join(failed...)
 }
 
 // archive copies the segments of a shard behind those that are there, in order, so that
@@ -232,7 +259,7 @@ func (r *run) archive(ctx context.Context, shard int32) error {
 		if err != nil {
 			return err
 		}
-		r.report.Segments++
+		r.segments.Add(1)
 	}
 	return nil
 }

@@ -274,3 +274,65 @@ func TestDamageIsNotCopied(t *testing.T) {
 		}
 	})
 }
+
+// What is damaged at the source keeps from being copied what builds on it, and of its own archive what
+// comes behind it, and nothing else; all of it is named.
+func TestDamageKeepsNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+		var ids []string
+		for _, contents := range []string{"one", "two", "three", "four"} {
+			ids = append(ids, backup(t, from, contents))
+			for shard := range int32(3) {
+				archive(t, from, shard)
+			}
+		}
+		var table string
+		for info := range from.List(t.Context(), format.TablePrefix(region)+ids[0]) {
+			table = info.Name
+		}
+		damaged := []string{table, format.ManifestName(region, ids[2]), format.SegmentName(region, 0, 2)}
+		for _, name := range damaged {
+			if err := from.Damage(name, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lost := format.SegmentName(region, 1, 3) // from the midst: nobody has pruned it
+		cfg := copies.Config{Region: region, From: objstore.Faulty(from, objstore.Rule{Ops: []string{objstore.OpGet}, Name: lost, Effect: objstore.FlipBit}), To: to, Owner: "test"}
+		r, err := copies.Run(t.Context(), cfg)
+		wanted := append(damaged, lost)
+		if events.KindOf(err) != events.KindInconsistent || slices.ContainsFunc(wanted, func(name string) bool { return !strings.Contains(err.Error(), name) }) {
+			t.Errorf("%v, want all of %q", err, wanted)
+		}
+		if !slices.Equal(r.Backups, []string{ids[1], ids[3]}) || !slices.Equal(whole(t, to), r.Backups) {
+			t.Errorf("%+v, the copy has %q", r, whole(t, to))
+		}
+		for shard, want := range []int{1, 2, 4} {
+			if n, err := segment.Numbers(t.Context(), to, region, int32(shard)); err != nil || len(n) != want {
+				t.Errorf("segments %d of shard %d are copied, %v", n, shard, err)
+			}
+		}
+		if r.Segments != 7 {
+			t.Errorf("%d segments", r.Segments)
+		}
+	})
+}
+
+// Shards are copied some at a time: one whose objects come slowly does not hold up another.
+func TestShardsAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+		for range 10 {
+			for shard := range int32(4) {
+				archive(t, from, shard)
+			}
+		}
+		slow := objstore.Faulty(from, objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*/segments/*", Delay: time.Second})
+		begun := time.Now()
+		r, err := copies.Run(t.Context(), copies.Config{Region: region, From: slow, To: to, Owner: "test"})
+		if took := time.Since(begun); err != nil || r.Segments != 40 || took > 11*time.Second {
+			t.Errorf("%+v in %s, %v", r, took, err)
+		}
+		equal(t, from, to)
+	})
+}
