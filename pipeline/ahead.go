@@ -15,10 +15,12 @@ import (
 
 // RefuseAhead refuses a vector that has more of one of the region's own logs than the log
 // itself: it has lost its end, or is a new one. What is written next would get offsets that
-// the state has folded already, and so would never be folded here, but in other regions.
+// the state has folded already, and so would never be folded here, but in other regions. Of a
+// stream that is not configured any more nothing is folded, wherever its log ends.
 func RefuseAhead(cfg *config.Config, v, ends events.Vector) error {
 	for _, p := range v.Positions() {
-		if p.Origin == cfg.Origin(cfg.Region) && p.Offset > ends[p.Log] {
+		_, folded := cfg.Streams[p.Stream]
+		if folded && p.Origin == cfg.Origin(cfg.Region) && p.Offset > ends[p.Log] {
 			return events.Errorf(events.KindRefused, "the state has %s up to offset %d, and topic %s of %s, partition %d, ends at offset %d: what is written there next would never be folded; "+
 				"write back what is archived first (evenkeel restore kafka), restore the state to no later a point than that, or give the region a new incarnation",
 				p.Log, p.Offset, topicOf(cfg, p.Log), cfg.Region, p.Partition, ends[p.Log])

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
@@ -167,7 +169,7 @@ func toRun(began time.Time, m *format.Manifest, err error) *api.BackupRun {
 }
 
 // due says whether a scheduled full backup is to be made: the last time for one is later
-// than the newest that can be restored and has all streams, and none is under way. Not
+// than the newest that can be restored and has all streams that are configured, and none is under way. Not
 // knowing what is in the bucket is no reason: writing to it would fail too.
 func (w *backupWatch) due(now time.Time) bool {
 	w.mu.Lock()
@@ -177,7 +179,13 @@ func (w *backupWatch) due(now time.Time) bool {
 		return false
 	}
 	slot := lastSlot(w.region.cfg.Region, full, now)
-	return w.seen.NewestFull.Before(slot) || newestBackup(w.seen.Points).Before(slot)
+	return w.seen.NewestFull.Before(slot) || newestBackup(w.configured(w.seen.Points)).Before(slot)
+}
+
+// configured are the points of streams that are configured: nothing is backed up of others,
+// which older backups hold.
+func (w *backupWatch) configured(points []inventory.Point) []inventory.Point {
+	return slices.DeleteFunc(slices.Clone(points), func(p inventory.Point) bool { _, is := w.region.cfg.Streams[p.Stream]; return !is })
 }
 
 // lastSlot is the last time for a backup of a region at or before now. Regions have
@@ -342,7 +350,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(g.pruned, g.watch.prunedAge())
 	}
 	gauge(g.full, ageOf(s.NewestFull))
-	for _, p := range s.Points {
+	for _, p := range g.watch.configured(s.Points) {
 		gauge(g.age, ageOf(p.Created), string(p.Stream))
 	}
 	if s.Last != nil {

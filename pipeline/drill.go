@@ -55,10 +55,10 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 // backup.
 func (b Backups) draw(ctx context.Context, ids []string, now time.Time) []trial {
 	trials := []trial{{aim: "newest"}}
-	if len(ids) == 0 {
+	n, drawn := b.drawn(ctx, ids)
+	if !drawn {
 		return trials
 	}
-	n := rand.IntN(len(ids))
 	from, err := format.IDTime(ids[n])
 	to := now
 	if err == nil && n+1 < len(ids) {
@@ -72,6 +72,21 @@ func (b Backups) draw(ctx context.Context, ids []string, now time.Time) []trial 
 		}
 	}
 	return append(trials, trial{aim: "backup " + ids[n], target: timeline.Target{Backup: ids[n]}})
+}
+
+// drawsTried is how many backups are drawn for one that the configuration has a place for.
+const drawsTried = 10
+
+// drawn draws a backup, not of those that the configuration has no place for any more: that
+// they are refused tells nothing of them.
+func (b Backups) drawn(ctx context.Context, ids []string) (n int, drawn bool) {
+	for _, n := range rand.Perm(len(ids))[:min(len(ids), drawsTried)] {
+		m, err := catalog.Manifest(ctx, b.Bucket, b.Config.Region, ids[n])
+		if err != nil || checkFits(b.Config, m) == nil {
+			return n, true // what is wrong with it the drill tells
+		}
+	}
+	return 0, false
 }
 
 func (b Backups) job(target timeline.Target, dir string) RestoreJob {

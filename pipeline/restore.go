@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -87,9 +88,15 @@ func (job *RestoreJob) find(ctx context.Context) (*timeline.Timeline, *timeline.
 	if err != nil {
 		return nil, nil, err
 	}
+	t.Leave(func(s events.Stream) bool { _, is := job.Config.Streams[s]; return !is })
 	plan, err := t.Plan(ctx, job.Request)
 	if err != nil {
 		return nil, nil, err
+	}
+	if len(plan.Left) > 0 {
+		if err := job.takenOut(ctx, plan); err != nil {
+			return nil, nil, err
+		}
 	}
 	if len(plan.Chain) > 0 {
 		err = checkFits(job.Config, plan.Chain.Newest())
@@ -100,6 +107,23 @@ func (job *RestoreJob) find(ctx context.Context) (*timeline.Timeline, *timeline.
 		}
 	}
 	return t, plan, err
+}
+
+// takenOut makes sure that streams which are not configured were taken out of the configuration:
+// the region's newest backup was made without them. Else it is the wrong configuration that
+// is restored with.
+func (job *RestoreJob) takenOut(ctx context.Context, plan *timeline.Plan) error {
+	newest, err := catalog.Newest(ctx, job.Bucket, job.Config.Region)
+	if err != nil && events.KindOf(err) != events.KindNotFound {
+		return err
+	}
+	for _, stream := range plan.Left {
+		if newest == nil || newest.Merge[stream] != "" {
+			return events.Errorf(events.KindRefused, "the bucket holds stream %s of %s; the configuration has no stream %s", stream, job.Config.Region, stream)
+		}
+		plan.Lacks = append(plan.Lacks, fmt.Sprintf("stream %s is not configured any more: nothing of it is folded, and what the backup has of it stays as it is", stream))
+	}
+	return nil
 }
 
 // checkFits refuses a backup that the configuration has no place for.

@@ -85,6 +85,9 @@ func verify(ctx context.Context, r pebble.Reader, bounds [][]byte, rules map[eve
 	if err != nil {
 		return nil, err
 	}
+	if rules, err = foldedBy(stored, rules); err != nil {
+		return nil, err
+	}
 	found, err := recount(ctx, r, bounds, rules, partition)
 	if err != nil {
 		return nil, err
@@ -105,6 +108,24 @@ func verify(ctx context.Context, r pebble.Reader, bounds [][]byte, rules map[eve
 		drift = append(drift, &DriftError{Stored: events.LogState{Log: l}, Found: found.logs[l].meta.state()})
 	}
 	return states, errors.Join(drift...)
+}
+
+// foldedBy are the rules of all streams that there are logs of. Of a stream that is not
+// configured any more each log says by which rule it was folded.
+func foldedBy(logs map[events.Log]*logEntry, rules map[events.Stream]merge.Rule) (map[events.Stream]merge.Rule, error) {
+	all := map[events.Stream]merge.Rule{}
+	maps.Copy(all, rules)
+	for l, e := range logs {
+		if _, known := all[l.Stream]; known {
+			continue
+		}
+		rule, err := LookupRule(e.meta.rule)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", l, err)
+		}
+		all[l.Stream] = rule
+	}
+	return all, nil
 }
 
 // recounter adds up slices and parked records by log.
@@ -219,7 +240,7 @@ func (c *recounter) slice(dbKey, value []byte) error {
 	}
 	stream, ok := c.streams[events.Stream(name)]
 	if !ok {
-		return events.Errorf(events.KindRefused, "stream %s is in the state but not in the configuration", name)
+		return events.Errorf(events.KindRefused, "stream %s is in the state, without a log and not in the configuration", name)
 	}
 	r, ok := stream.logs[string(origin)]
 	if !ok {

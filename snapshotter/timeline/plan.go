@@ -3,6 +3,7 @@ package timeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,7 +34,8 @@ type Plan struct {
 	Classes []ClassPlan `json:"classes"` // of storage, in which the objects are
 	Lacks   []string    `json:"lacks"`   // what will not be there, as far as is known
 
-	Chain catalog.Chain `json:"-"` // of the base; empty: there is none
+	Chain catalog.Chain   `json:"-"` // of the base; empty: there is none
+	Left  []events.Stream `json:"-"` // that were left as the base has them, see Leave
 }
 
 // ShardPlan says how to bring one shard there.
@@ -64,6 +66,10 @@ func DefaultRates() Rates { return Rates{BytesPerS: 50 << 20, RecordsPerS: 50_00
 // basesTried is how many backups are looked at, newest first, if segments do not follow.
 const basesTried = 20
 
+// Leave has plans that are asked for all streams leave some as the base has them, to which no
+// segments lead then: those that nobody folds any more.
+func (t *Timeline) Leave(streams func(events.Stream) bool) { t.leave = streams }
+
 // Plan finds the way to a target.
 func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := req.Validate(); err != nil {
@@ -73,7 +79,17 @@ func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := func(l events.Log) bool { return len(req.Streams) == 0 || slices.Contains(req.Streams, l.Stream) }
+	left := map[events.Stream]bool{}
+	wanted := func(l events.Log) bool {
+		if len(req.Streams) > 0 {
+			return slices.Contains(req.Streams, l.Stream)
+		}
+		if t.leave != nil && t.leave(l.Stream) {
+			left[l.Stream] = true
+			return false
+		}
+		return true
+	}
 	p, err := t.resolve(ctx, req, shards, wanted)
 	if err != nil {
 		return nil, err
@@ -95,6 +111,7 @@ func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 	for _, span := range spans {
 		plan.add(span)
 	}
+	plan.Left = slices.Sorted(maps.Keys(left))
 	if plan.Rates, err = t.rates(ctx); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type Timeline struct {
 	ids       []string // of backups, oldest first
 	manifests map[string]*format.Manifest
 	now       time.Time
+	leave     func(events.Stream) bool // nil: no stream is left
 }
 
 // parallelListings is how many archives are listed at a time: an archive of some days has
@@ -322,7 +323,7 @@ func (t *Timeline) instead(ctx context.Context, err error, end time.Time) error 
 		if len(a.objects) == 0 {
 			continue
 		}
-		s, headerErr := a.header(ctx, 0)
+		s, headerErr := a.header(ctx, a.lastRun())
 		if headerErr != nil {
 			return errors.Join(err, headerErr)
 		}
