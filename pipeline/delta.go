@@ -99,15 +99,12 @@ func sinceOf(m *format.Manifest, partitions []int32) (since []events.Vector) {
 // there is one already that is not older than slot. If none can be made before there
 // is a new full backup, whyFull says why.
 func (r *Region) createDelta(ctx context.Context, slot time.Time, damaged []string) (m *format.Manifest, whyFull string, err error) {
-	newest, err := catalog.NewestPast(ctx, r.parts.Bucket, r.cfg.Region, time.Now())
-	if err != nil || !newest.Created.Before(slot) {
+	newest, parent, err := r.deltaParent(ctx)
+	switch kind := events.KindOf(err); {
+	case kind == events.KindInconsistent || kind == events.KindRefused: // it stays so
+		return nil, err.Error(), nil
+	case err != nil || !newest.Created.Before(slot):
 		return nil, "", err
-	}
-	parent := newest
-	if id := catalog.ParentFor(time.Now(), newest); id != newest.ID {
-		if parent, err = catalog.Manifest(ctx, r.parts.Bucket, r.cfg.Region, id); err != nil {
-			return nil, "", err
-		}
 	}
 	for {
 		if whyFull := r.whyNotOn(parent, damaged); whyFull != "" {
@@ -122,6 +119,24 @@ func (r *Region) createDelta(ctx context.Context, slot time.Time, damaged []stri
 		}
 		parent = newest // it is not remembered that far back
 	}
+}
+
+// deltaParent reads the newest backup, and the one that a delta is to build on. An error of kind
+// inconsistent or refused says that one of them cannot be read: nothing can build on it.
+func (r *Region) deltaParent(ctx context.Context) (newest, parent *format.Manifest, err error) {
+	now := time.Now()
+	if newest, err = catalog.NewestPast(ctx, r.parts.Bucket, r.cfg.Region, now); err != nil {
+		return nil, nil, err
+	}
+	id := catalog.ParentFor(now, newest)
+	if id == newest.ID {
+		return newest, newest, nil
+	}
+	parent, err = catalog.Manifest(ctx, r.parts.Bucket, r.cfg.Region, id)
+	if events.KindOf(err) == events.KindNotFound {
+		err = events.Errorf(events.KindInconsistent, "backup %s builds on one that is missing: %w", newest.ID, err)
+	}
+	return newest, parent, err
 }
 
 // whyNotOn says why no delta is to be made on a backup; empty: nothing speaks against it.

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -177,6 +178,45 @@ func TestFullOutOfTurn(t *testing.T) {
 				}
 				if restored, err := r.restore("newest"); err != nil || !reflect.DeepEqual(restored.States, r.newest().States()) {
 					t.Errorf("%+v, %v", restored, err)
+				}
+			})
+		})
+	}
+}
+
+// A newest manifest that cannot be read, or one of what the next delta builds on, is no reason to have
+// no backups until the next full one is due.
+func TestDeltasOnUnreadable(t *testing.T) {
+	for name, spoil := range map[string]func(text []byte) []byte{
+		"damaged": func(text []byte) []byte { text[len(text)/3] ^= 1; return text },
+		"a newer version": func([]byte) []byte {
+			text := []byte(`{"format":99}`)
+			return fmt.Appendf(text, "\nsha256:%x\n", sha256.Sum256(text))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				withDeltas(r)
+				filled(r)
+				time.Sleep(5 * time.Minute)
+				spoilt := r.newest()
+				if spoilt.Kind != format.Delta {
+					t.Fatalf("the newest is %s", spoilt.Kind)
+				}
+				if err := r.bucket.(*objstore.Memory).Damage(format.ManifestName(us, spoilt.ID), spoil); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if said := strings.Join(r.status().Problems, "\n"); !strings.Contains(said, "out of turn") && !strings.Contains(said, "no deltas") || !strings.Contains(said, spoilt.ID) {
+					t.Errorf("problems: %s", said)
+				}
+				full := r.newest()
+				if full.Kind != format.Full || full.ID <= spoilt.ID {
+					t.Errorf("a minute later the newest is %s %s", full.Kind, full.ID)
+				}
+				time.Sleep(10 * time.Minute)
+				if m := r.newest(); m.Kind != format.Delta || m.Parents[0] != full.ID || time.Since(m.Created) > time.Minute+time.Second {
+					t.Errorf("the newest is %s %s on %q", m.Kind, m.ID, m.Parents)
 				}
 			})
 		})
