@@ -79,6 +79,9 @@ func (w *backupWatch) run(ctx context.Context) {
 			case <-pass.C:
 				over = true
 			case <-moved.C:
+				if !w.region.schedules() {
+					w.forget()
+				}
 				if !tried && w.due(time.Now()) && w.region.schedules() {
 					w.look(ctx) // the node before may have made it
 					tried = w.back(ctx)
@@ -129,6 +132,16 @@ func (w *backupWatch) saw(s *api.BackupStatus, err error) {
 	if err == nil {
 		w.seen = s
 	}
+}
+
+// forget lets go of how this node's own work went, while another node schedules: it knows better,
+// and what went wrong here would be told for ever.
+func (w *backupWatch) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last, w.groups, w.copies = nil, nil, nil
+	w.deltas.last, w.deltas.stop = nil, ""
+	w.prunes.last = nil
 }
 
 // begin notes that a backup is under way until the returned function is called.

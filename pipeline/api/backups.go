@@ -198,9 +198,9 @@ type BackupStatus struct {
 	Ahead      []string          `json:"ahead"`          // objects whose time is still to come: backups, drills and plans that a wrong clock has dated, unless it is the node's
 	Points     []inventory.Point `json:"points"`         // by stream
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
-	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since its start
+	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since it schedules (it owns shard 0)
 
-	Copies []CopyStatus `json:"copies,omitempty"` // as this node has last made them
+	Copies []CopyStatus `json:"copies,omitempty"` // as this node has last made them; none while it does not schedule
 
 	NewestFull time.Time  `json:"newest_full,omitzero"` // the newest full one that can be restored; zero: none
 	DeltaEvery float64    `json:"delta_every_seconds"`  // the schedule of deltas; 0: none
@@ -208,7 +208,7 @@ type BackupStatus struct {
 
 	Pruned     *time.Time `json:"pruned,omitempty"`    // when something was last decided to go; nil: never
 	PruneEvery float64    `json:"prune_every_seconds"` // the schedule; 0: only on demand
-	Prunes     []PruneRun `json:"prunes,omitempty"`    // the node's last ones, of the bucket and of its copies
+	Prunes     []PruneRun `json:"prunes,omitempty"`    // the node's last ones, of the bucket and of its copies; none while it does not schedule
 
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand

@@ -142,6 +142,46 @@ func TestSimZombie(t *testing.T) {
 	})
 }
 
+// How a node's own backups went is told by it for as long as it is the one that schedules, and not
+// for ever: neither by one that has lost that to another, nor by one that was asked once.
+func TestSimWhoDoesNotScheduleForgets(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		w := threeRegions(t, seed)
+		defer w.Close()
+		r := w.Regions[w.Rand.IntN(3)]
+		tells := func(n *sim.Node) bool {
+			t.Helper()
+			s, err := n.Own()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Backup != nil && s.Backup.Last != nil
+		}
+		for _, n := range r.Nodes {
+			if _, err := n.Process().CreateBackup(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		scheduler, other := r.Nodes[0], r.Nodes[1]
+		if _, is := ownOf(t, scheduler)[0]; !is {
+			scheduler, other = other, scheduler
+		}
+		if !tells(scheduler) || tells(other) {
+			t.Errorf("the node that schedules tells of its backup: %t; the other: %t", tells(scheduler), tells(other))
+		}
+		scheduler.Freeze()
+		time.Sleep(time.Minute)
+		scheduler.Thaw()
+		time.Sleep(10 * time.Second)
+		if tells(scheduler) {
+			t.Error("the node that schedules no more tells of its backup")
+		}
+		w.Settle()
+		w.Check()
+	})
+}
+
 // owned is a shard that is open on a node.
 type owned struct {
 	epoch  events.Epoch
