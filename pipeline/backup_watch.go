@@ -24,6 +24,7 @@ import (
 type backupWatch struct {
 	region *Region
 	sealer *seal.Sealer
+	unfit  error // the identity that is configured opens nothing that is sealed here; nil: it does, or there is none
 
 	mu       sync.Mutex
 	underWay int               // backups
@@ -55,7 +56,11 @@ func newBackupWatch(r *Region) (*backupWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &backupWatch{region: r, sealer: sealer}, nil
+	w := &backupWatch{region: r, sealer: sealer}
+	if opener, err := r.cfg.Backup.Opener(); err == nil && len(opener.Keys()) > 0 {
+		w.unfit = opener.Fits(sealer.Keys())
+	}
+	return w, nil
 }
 
 // run watches until the context ends.
@@ -237,6 +242,9 @@ func (w *backupWatch) problems() (problems []string) {
 	}
 	if len(w.sealer.Keys()) == 0 {
 		problems = append(problems, "BACKUPS ARE NOT ENCRYPTED: whoever can read the bucket can read all values (backup.encryption: none)")
+	}
+	if w.unfit != nil {
+		problems = append(problems, fmt.Sprintf("this node cannot open its backups: it makes no restore drills, and begins with the logs where it has to begin a shard anew: %s", w.unfit))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

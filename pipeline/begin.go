@@ -23,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -112,6 +113,7 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 	if err != nil {
 		return beginning{}, err
 	}
+	sealed := "" // the newest backup that this node has no key of
 	for tried := 0; tried < backupsTried && len(backups) > 0; tried++ {
 		id := backups[len(backups)-1]
 		m, err := b.usable(ctx, id)
@@ -128,9 +130,12 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 		if err == nil {
 			break // older ones are no better
 		}
-		switch events.KindOf(err) {
-		case events.KindNotFound: // pruned meanwhile
-		case events.KindInconsistent, events.KindRefused:
+		switch kind := events.KindOf(err); {
+		case errors.Is(err, seal.ErrNoKey):
+			sealed = cmp.Or(sealed, id)
+			b.log.Warn("backup cannot be opened; trying another", "shard", partition, "backup", id, "error", err)
+		case kind == events.KindNotFound: // pruned meanwhile
+		case kind == events.KindInconsistent || kind == events.KindRefused:
 			b.log.Error("backup cannot be used; trying another", "shard", partition, "backup", id, "error", err)
 		default:
 			return beginning{}, err
@@ -141,7 +146,11 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 			return beginning{from: from}, err
 		}
 	}
-	return beginning{from: describeOwn(own), epoch: own.epoch}, nil
+	from := describeOwn(own)
+	if sealed != "" {
+		from += fmt.Sprintf(" (no identity fits backup %s; see backup.identity_file)", sealed)
+	}
+	return beginning{from: from, epoch: own.epoch}, nil
 }
 
 // fromArchive brings the directory of a shard, whose logs do not have what follows it or

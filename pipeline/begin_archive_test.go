@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
 // A node whose disk is lost, and whose logs do not have any more what follows the newest
@@ -82,4 +84,28 @@ func TestBeginsOnceTheLogsEndsAreKnown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A node whose identity opens none of the backups says so: that it has to fold its shards from the beginning
+// of their logs is nothing that anybody would find out otherwise.
+func TestBeginsWithoutTheKey(t *testing.T) {
+	one(t, func(r *region) {
+		filled(r)
+		b := r.backup()
+		r.stop()
+		r.disk = vfs.NewCrashableMem()
+		stranger, _, err := seal.Generate(false, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.Backup.Identity = config.Secret(stranger)
+		r.start()
+		r.has("key-01", "value-1")
+		if log := r.log.String(); !strings.Contains(log, "backup cannot be opened") || !strings.Contains(log, b.ID) {
+			t.Error("the log does not say so")
+		}
+		if said := strings.Join(r.status().Problems, "\n"); !strings.Contains(said, "cannot open its backups") {
+			t.Errorf("problems: %s", said)
+		}
+	})
 }

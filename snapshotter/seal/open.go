@@ -12,6 +12,9 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 )
 
+// ErrNoKey says that bytes are sealed, and none of the identities that are there opens them.
+var ErrNoKey = errors.New("no identity fits")
+
 // ErrDamaged says that bytes are not what was sealed, or are no sealed bytes.
 var ErrDamaged = errors.New("sealed bytes are damaged")
 
@@ -74,7 +77,7 @@ func (o *Opener) Keys() []string {
 func (o *Opener) Recipients() []string { return slices.Clone(o.recipients) }
 
 // Fits says whether what is sealed for the keys with these ids can be opened; no
-// ids: it is not sealed. The error is of kind events.KindNotFound and names the
+// ids: it is not sealed. The error is ErrNoKey of kind events.KindNotFound, and names the
 // keys that are wanted and those that are there.
 func (o *Opener) Fits(keys []string) error {
 	have := o.Keys()
@@ -85,7 +88,7 @@ func (o *Opener) Fits(keys []string) error {
 	if len(have) > 0 {
 		there = "the identities that were given have " + strings.Join(have, ", ")
 	}
-	return events.Errorf(events.KindNotFound, "it is sealed for the keys %s; %s; give one that fits with backup.identity_file or --identity FILE", strings.Join(keys, ", "), there)
+	return events.Errorf(events.KindNotFound, "%w: it is sealed for the keys %s; %s; give one that fits with backup.identity_file or --identity FILE", ErrNoKey, strings.Join(keys, ", "), there)
 }
 
 // Open reads what was sealed for the keys with these ids; no ids: it was not
