@@ -46,6 +46,9 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 	status.Report, err = copies.Run(ctx, copies.Config{
 		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", Software, name, b.Config.Region), Copied: copied,
 	})
+	if at := status.Report.Archived; !at.IsZero() {
+		status.Archived = &at
+	}
 	if err == nil {
 		var inv *inventory.Inventory
 		if inv, err = inventory.Read(ctx, to, b.Config.Region); err == nil {
@@ -138,6 +141,11 @@ func (w *backupWatch) haveCopied(result *api.CopyResult) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, made := range result.Copies {
+		for _, before := range w.copies {
+			if before.Copy == made.Copy && made.Archived == nil {
+				made.Archived = before.Archived
+			}
+		}
 		w.copies = slices.DeleteFunc(slices.Clone(w.copies), func(c api.CopyStatus) bool { return c.Copy == made.Copy })
 		w.copies = append(w.copies, made)
 	}

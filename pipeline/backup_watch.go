@@ -297,7 +297,7 @@ func ageOf(at time.Time) float64 {
 type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
-	copied, stopped, full, pruned                  *prometheus.Desc
+	copied, archived, stopped, full, pruned        *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -312,6 +312,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
+		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
 		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
@@ -328,6 +329,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.proved
 	ch <- g.failed
 	ch <- g.copied
+	ch <- g.archived
 	ch <- g.stopped
 	ch <- g.full
 	ch <- g.pruned
@@ -361,6 +363,11 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 			age = ageOf(*c.Newest)
 		}
 		gauge(g.copied, age, c.Copy)
+		archived := infinite
+		if c.Archived != nil {
+			archived = ageOf(*c.Archived)
+		}
+		gauge(g.archived, archived, c.Copy)
 	}
 	stopped := 0.0
 	if g.watch.deltasStopped() {

@@ -50,19 +50,22 @@ off goes on where it was.`,
 func copiesTable(w io.Writer, made []api.CopyStatus) error {
 	var rows [][]string
 	for _, c := range made {
-		result, newest := "up to date", "NONE"
+		result, newest, archived := "up to date", "NONE", "unknown"
 		if c.Error != "" {
 			result = "FAILED"
 		}
 		if c.Newest != nil {
 			newest = c.Newest.Format(time.RFC3339)
 		}
+		if c.Archived != nil {
+			archived = c.Archived.Format(time.RFC3339)
+		}
 		rows = append(rows, []string{
 			c.Copy, strconv.Itoa(len(c.Report.Backups)), strconv.Itoa(c.Report.Segments), term.Bytes(c.Report.Bytes),
-			strconv.Itoa(len(c.Report.Skipped)), seconds(c.Duration), newest, result,
+			strconv.Itoa(len(c.Report.Skipped)), seconds(c.Duration), newest, archived, result,
 		})
 	}
-	if err := term.Table(w, []string{"COPY", "BACKUPS COPIED", "SEGMENTS", "BYTES", "PRUNED THERE", "TOOK", "NEWEST RESTORABLE", "RESULT"}, rows); err != nil {
+	if err := term.Table(w, []string{"COPY", "BACKUPS COPIED", "SEGMENTS", "BYTES", "SKIPPED", "TOOK", "NEWEST RESTORABLE", "ARCHIVE UP TO", "RESULT"}, rows); err != nil {
 		return err
 	}
 	for _, c := range made {

@@ -97,6 +97,10 @@ type CopyStatus struct {
 	Report   *copies.Report `json:"report"`           // what was copied
 	Error    string         `json:"error,omitzero"`   // why not all was
 	Newest   *time.Time     `json:"newest,omitempty"` // of when the newest backup is that can be restored from the copy; nil: none
+
+	// Archived is up to when the copy has all that was archived, as far as the node knows; nil:
+	// it does not.
+	Archived *time.Time `json:"archived,omitempty"`
 }
 
 // Err is of kind events.KindFailed if a copy is not up to date.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,8 +38,13 @@ type Report struct {
 	Segments int      `json:"segments"` // likewise
 	Objects  int64    `json:"objects"`
 	Bytes    int64    `json:"bytes"`
-	There    int      `json:"there"`   // backups that the copy had already
-	Skipped  []string `json:"skipped"` // ids of backups that it does not get: it has pruned past them, or lacks what they build on
+	There    int      `json:"there"` // backups that the copy had already
+
+	// Archived is when the archive was looked at of which the copy has all that was there
+	// then; zero: it does not have all of it.
+	Archived time.Time `json:"archived,omitzero"`
+
+	Skipped []string `json:"skipped"` // ids of backups that it does not get: it has pruned past them, or lacks what they build on
 }
 
 const (
@@ -64,7 +70,12 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &run{Config: cfg, report: &Report{Backups: []string{}, Skipped: []string{}}}
 	err := r.backups(ctx)
 	if ctx.Err() == nil {
-		err = errors.Join(err, r.archives(ctx))
+		began := time.Now().UTC()
+		failed := r.archives(ctx)
+		if failed == nil {
+			r.report.Archived = began
+		}
+		err = errors.Join(err, failed)
 	}
 	r.report.Objects, r.report.Bytes, r.report.Segments = r.objects.Load(), r.bytes.Load(), int(r.segments.Load())
 	if err != nil {
