@@ -159,7 +159,8 @@ func TestWatchGoesOnWithoutAGap(t *testing.T) {
 		var last events.Position
 		for i := range 40 {
 			last = r.put(fmt.Sprint("k", i), "v")
-			if i%10 == 0 {
+			if i%10 == 0 { // it is folded, and told
+				r.get(fmt.Sprint("k", i), events.Vector{last.Log: last.Offset + 1})
 				synctest.Wait()
 			}
 		}
