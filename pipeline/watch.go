@@ -51,8 +51,9 @@ func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.
 	if err != nil {
 		return fmt.Errorf("watch stream %s of %s: %w", p.Stream, r.cfg.Region, err)
 	}
+	cut := maps.Clone(feed.Cut()) // before anything is gathered: what is comes behind it
 	w := &watch{region: r, stream: p.Stream, partitions: p.Partitions, emit: emit, pending: pending{
-		keys: map[string]bool{}, cut: maps.Clone(feed.Cut()), ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
+		keys: map[string]bool{}, cut: cut, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
 	}}
 	ctx, cancel := context.WithCancel(ctx)
 	var gathering sync.WaitGroup
@@ -62,7 +63,7 @@ func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.
 		defer feed.Close()
 		w.pending.gather(ctx, feed)
 	})
-	return w.run(ctx)
+	return w.run(ctx, cut)
 }
 
 func (r *Region) wantedKeys(p api.WatchParams) (func(key string) bool, error) {
@@ -89,8 +90,8 @@ type watch struct {
 	pending    pending
 }
 
-func (w *watch) run(ctx context.Context) error {
-	_, cut, _ := w.pending.take()
+// run emits what is gathered behind a cut.
+func (w *watch) run(ctx context.Context, cut events.Vector) error {
 	if err := w.mark(cut); err != nil {
 		return err
 	}
