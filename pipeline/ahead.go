@@ -23,7 +23,7 @@ func RefuseAhead(cfg *config.Config, v, ends events.Vector) error {
 		if folded && p.Origin == cfg.Origin(cfg.Region) && p.Offset > ends[p.Log] {
 			return events.Errorf(events.KindRefused, "the state has %s up to offset %d, and topic %s of %s, partition %d, ends at offset %d: what is written there next would never be folded; "+
 				"write back what is archived first (evenkeel restore kafka), restore the state to no later a point than that, or give the region a new incarnation",
-				p.Log, p.Offset, topicOf(cfg, p.Log), cfg.Region, p.Partition, ends[p.Log])
+				p.Log, p.Offset, cfg.TopicOf(p.Log), cfg.Region, p.Partition, ends[p.Log])
 		}
 	}
 	return nil
@@ -34,11 +34,11 @@ func RefuseAhead(cfg *config.Config, v, ends events.Vector) error {
 func LogEnds(ctx context.Context, cfg *config.Config, more []kgo.Opt) (events.Vector, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	opts, err := cfg.Own().Kafka.ClientOpts()
+	opts, err := cfg.KafkaOpts(cfg.Region, more...)
 	if err != nil {
-		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
+		return nil, err
 	}
-	client, err := kgo.NewClient(append(append(opts, kgo.ClientID("evenkeel")), more...)...)
+	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -30,7 +31,7 @@ func TestAheadOfTheLogs(t *testing.T) {
 
 		job := a.refillJob()
 		job.Request.Offsets = events.Vector{first.Log: first.Offset + 1}
-		if _, err := pipeline.Refill(a.w.Context(), job); err != nil {
+		if _, err := refill.Run(a.w.Context(), job); err != nil {
 			t.Fatal(err)
 		}
 		ends, err := pipeline.LogEnds(a.w.Context(), a.cfg, a.opts)

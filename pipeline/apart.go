@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -154,7 +155,7 @@ func (w *worker) rejoin(ctx context.Context, t *outsideTurn) {
 			break
 		}
 		w.setWaiting(p, err)
-		pause(ctx, errorPause)
+		pause.For(ctx, errorPause)
 	}
 	w.setWaiting(p, nil)
 	w.orders.Do(func() {

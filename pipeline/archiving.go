@@ -25,17 +25,9 @@ func (r *Region) newArchiver(own []kgo.Opt) (*archive.Archiver, error) {
 		topics[name] = archive.Topic{Origin: rt.origin, Stream: rt.stream}
 	}
 	cfg := archive.Config{
-		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: Software, Topics: topics, Sealer: r.backups.sealer, Limits: limits, NewChain: newChain,
+		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: api.Software, Topics: topics, Sealer: r.backups.sealer, Limits: limits, NewChain: digest.NewChain,
 	}
 	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, mirrorOffsets{r.worker.mirrors}, archive.NewMetrics(r.parts.Registry), r.log)
-}
-
-// newChain is the hash chain of logs, for one goroutine.
-func newChain() func(events.Digest, *kgo.Record) events.Digest {
-	var h digest.Hasher
-	return func(before events.Digest, r *kgo.Record) events.Digest {
-		return h.Chain(digest.FromDigest(before), r).Digest()
-	}
 }
 
 // archiveNode is a node as its archiver sees it.

@@ -82,7 +82,7 @@ func (b Backups) readAttested(ctx context.Context) (*attested, error) {
 	opts := b.kafkaOpts
 	if opts == nil {
 		var err error
-		if opts, err = b.Config.Own().Kafka.ClientOpts(); err != nil {
+		if opts, err = b.Config.KafkaOpts(b.Config.Region); err != nil {
 			return nil, err
 		}
 	}

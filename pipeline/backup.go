@@ -171,7 +171,7 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 }
 
 func (r *Region) backupConfig() snapshotter.Config {
-	cfg := snapshotter.Config{Region: r.cfg.Region, Software: Software, Merge: map[events.Stream]string{}, Sealer: r.backups.sealer}
+	cfg := snapshotter.Config{Region: r.cfg.Region, Software: api.Software, Merge: map[events.Stream]string{}, Sealer: r.backups.sealer}
 	for name, s := range r.cfg.Streams {
 		cfg.Merge[name] = s.Merge
 	}

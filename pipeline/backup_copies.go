@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/copies"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
@@ -44,7 +45,7 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 	status := api.CopyStatus{Copy: name, Began: time.Now().UTC()}
 	var err error
 	status.Report, err = copies.Run(ctx, copies.Config{
-		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", Software, name, b.Config.Region), Copied: copied,
+		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", api.Software, name, b.Config.Region), Copied: copied,
 	})
 	if at := status.Report.Archived; !at.IsZero() {
 		status.Archived = &at
@@ -122,7 +123,7 @@ func (w *backupWatch) watchCopies(ctx context.Context) {
 	if every == 0 || len(w.region.parts.Copies) == 0 {
 		return
 	}
-	for range ticks(ctx, every) {
+	for range pause.Ticks(ctx, every) {
 		if !w.region.schedules() {
 			continue
 		}

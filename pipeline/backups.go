@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
@@ -43,13 +44,8 @@ type Backups struct {
 
 // newSource is where a region's backups are restored from; given may be nil.
 func newSource(cfg *config.Config, bucket objstore.Bucket, given *seal.Opener) (restore.Source, error) {
-	src := restore.Source{Bucket: bucket, Opener: given, Owner: fmt.Sprintf("%s, region %s", Software, cfg.Region)}
-	if given != nil || cfg.Backup == nil {
-		return src, nil
-	}
-	var err error
-	src.Opener, err = cfg.Backup.Opener()
-	return src, err
+	opener, err := cfg.Opener(given)
+	return restore.Source{Bucket: bucket, Opener: opener, Owner: fmt.Sprintf("%s, region %s", api.Software, cfg.Region)}, err
 }
 
 // List lists the backups that exist.
@@ -144,7 +140,7 @@ func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, progress
 		}
 		ids = []string{p.Backup}
 	}
-	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove, NewChain: newChain}
+	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove, NewChain: digest.NewChain}
 	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, progress)
 }
 
@@ -232,7 +228,7 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 
 // Prune deletes old backups, or says which it would.
 func (b Backups) Prune(ctx context.Context, p api.PruneBackupsParams) (*prune.Report, error) {
-	cfg := prune.Config{Region: b.Config.Region, Software: Software}
+	cfg := prune.Config{Region: b.Config.Region, Software: api.Software}
 	if c := b.Config.Backup; c != nil {
 		cfg.Policy = prune.Policy{
 			Full: c.Keep.Full, Last: c.KeepLast, Segment: c.Keep.Segment,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -190,7 +191,7 @@ func (b *beginnings) take(partition int32, aside string) error {
 	if err := b.fs.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
-	if err := moveDir(b.fs, shardDir(aside, partition), dir); err != nil {
+	if err := disk.Replace(b.fs, shardDir(aside, partition), dir); err != nil {
 		return err
 	}
 	return b.fs.RemoveAll(aside)

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 )
 
 // behindInterval is between looks whether mirrors that have less than the state have come
@@ -37,7 +38,7 @@ func (w *worker) setBehind(l events.Log, why error) {
 	}
 	if w.behind[l] == nil {
 		// Or the client would ask again at once, for ever.
-		w.client.PauseFetchPartitions(map[string][]int32{topicOf(w.cfg, l): {l.Partition}})
+		w.client.PauseFetchPartitions(map[string][]int32{w.cfg.TopicOf(l): {l.Partition}})
 		w.log.Warn("a mirror is waited for", "log", l.String(), "error", why)
 	}
 	w.behind[l] = why
@@ -54,7 +55,7 @@ func (w *worker) behindLogs() []events.Log {
 // context ends.
 func (w *worker) watchBehind(ctx context.Context) {
 	for {
-		if pause(ctx, behindInterval); ended(ctx) {
+		if pause.For(ctx, behindInterval); ended(ctx) {
 			return
 		}
 		for _, l := range w.behindLogs() {
@@ -75,7 +76,7 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	topic, next := topicOf(w.cfg, l), shard.Next(l)
+	topic, next := w.cfg.TopicOf(l), shard.Next(l)
 	offset, err := w.mirrors.begin(ctx, l, next)
 	if err != nil {
 		return err

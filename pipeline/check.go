@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
@@ -181,7 +182,7 @@ func (c *checker) read(ctx context.Context) {
 		fetches.EachRecord(c.take)
 		if err := fetches.Err(); err != nil {
 			c.log.Debug("attestations cannot be read and are tried again", "error", err)
-			pause(ctx, errorPause)
+			pause.For(ctx, errorPause)
 		}
 	}
 }
@@ -229,7 +230,7 @@ func (c *checker) problem() error {
 
 // compare compares until the context ends.
 func (c *checker) compare(ctx context.Context) {
-	for range ticks(ctx, compareInterval) {
+	for range pause.Ticks(ctx, compareInterval) {
 		c.mu.Lock()
 		done := c.judge.Compare(time.Now())
 		c.mu.Unlock()

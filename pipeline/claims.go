@@ -16,6 +16,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 )
 
 // claimsTopic is where the nodes of a region say what they own; nodes of another
@@ -117,7 +118,7 @@ func (c *claims) follow(ctx context.Context) {
 		fetches := c.client.PollFetches(ctx)
 		fetches.EachRecord(c.read)
 		if fetches.Err() != nil { // told by confirm, which fails too
-			pause(ctx, errorPause)
+			pause.For(ctx, errorPause)
 		}
 		c.mu.Lock()
 		close(c.progress)
@@ -303,10 +304,10 @@ func (c *claims) catchUp(ctx context.Context) error {
 func (c *claims) keepConfirmed(ctx context.Context) {
 	for !ended(ctx) {
 		if err := c.confirm(ctx); err != nil {
-			pause(ctx, errorPause)
+			pause.For(ctx, errorPause)
 			continue
 		}
-		pause(ctx, confirmInterval)
+		pause.For(ctx, confirmInterval)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -45,7 +46,7 @@ type sweep struct {
 
 // run collects until the context ends.
 func (c *collector) run(ctx context.Context) {
-	for range ticks(ctx, sweepInterval) {
+	for range pause.Ticks(ctx, sweepInterval) {
 		for p := range c.cfg.Partitions {
 			shard, release := c.held(p)
 			for stream := range c.cfg.Streams {

@@ -37,8 +37,8 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 	}
 	id, now := snapshotter.NewID()
 	d := &format.Drill{
-		Format: format.DrillVersion, Region: b.Config.Region, ID: id, Created: now, Software: Software,
-		Owner: fmt.Sprintf("%s, region %s", Software, b.Config.Region), Trials: []format.Trial{},
+		Format: format.DrillVersion, Region: b.Config.Region, ID: id, Created: now, Software: api.Software,
+		Owner: fmt.Sprintf("%s, region %s", api.Software, b.Config.Region), Trials: []format.Trial{},
 	}
 	for _, t := range b.draw(ctx, ids, now) {
 		result := b.try(ctx, t)

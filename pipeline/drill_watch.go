@@ -7,6 +7,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 )
@@ -78,7 +79,7 @@ func (w *backupWatch) watchDrills(ctx context.Context) {
 	if every == 0 || !w.canOpen() {
 		return
 	}
-	for range ticks(ctx, min(watchEvery, every/watchPasses)) {
+	for range pause.Ticks(ctx, min(watchEvery, every/watchPasses)) {
 		if w.drillDue(time.Now()) && w.region.schedules() {
 			if _, err := w.region.DrillRestore(ctx); err != nil && ctx.Err() == nil {
 				w.region.log.Warn("the restore drill could not be made", "error", err)

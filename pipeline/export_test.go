@@ -8,9 +8,6 @@ var LastSlot = lastSlot
 // PruneSlot is pruneSlot, for tests.
 var PruneSlot = pruneSlot
 
-// TopicOf is topicOf, for tests.
-var TopicOf = topicOf
-
 // ForgetTouched has a region forget which keys were written below a vector.
 func (r *Region) ForgetTouched(below events.Vector) {
 	for p := range r.cfg.Partitions {

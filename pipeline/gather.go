@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -34,7 +35,7 @@ func whileMoving(ctx context.Context, do func() error) error {
 		if forwarded || events.KindOf(err) != events.KindNotReady || time.Since(begun) >= movePatience {
 			return err
 		}
-		if pause(ctx, movePause); ended(ctx) {
+		if pause.For(ctx, movePause); ended(ctx) {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 )
 
 // as makes a Kafka client that of a user.
@@ -138,7 +139,7 @@ func TestReadmeACLs(t *testing.T) {
 		a.lose()
 		job := a.refillJob()
 		job.KafkaOpts = []kgo.Opt{kgo.Dialer(w.net.DialContext), as("restorer")}
-		done, err := pipeline.Refill(w.Context(), job)
+		done, err := refill.Run(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +173,7 @@ func (r *region) groupsProblem(parts ...string) {
 // groupsOf are the groups whose offsets the newest backup has.
 func (r *region) groupsOf() []string {
 	r.w.Helper()
-	plan, err := pipeline.PlanRefill(r.w.Context(), r.refillJob())
+	plan, err := refill.Plan(r.w.Context(), r.refillJob())
 	if err != nil {
 		r.w.Fatal(err)
 	}
@@ -249,7 +250,7 @@ func TestBackupOfGroupsOfSomeBrokers(t *testing.T) {
 		})
 		r.backup()
 		r.groupsProblem(kerr.UnknownServerError.Message)
-		plan, err := pipeline.PlanRefill(w.Context(), r.refillJob())
+		plan, err := refill.Plan(w.Context(), r.refillJob())
 		if err != nil || plan.GroupsOf != first.ID || len(plan.Groups) != 10 {
 			t.Errorf("%+v, %v: want what backup %s has", plan, err, first.ID)
 		}

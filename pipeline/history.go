@@ -77,7 +77,7 @@ func checkHistory(p api.HistoryParams) error {
 func (r *Region) checkHistoryLogs(p api.HistoryParams) error {
 	known := routes(r.cfg)
 	for _, l := range p.Logs {
-		rt, ok := known[topicOf(r.cfg, l.Log)]
+		rt, ok := known[r.cfg.TopicOf(l.Log)]
 		if !ok || rt.log(l.Log.Partition) != l.Log || l.Log.Stream != p.Stream || l.Log.Partition < 0 || l.Log.Partition >= r.cfg.Partitions {
 			return events.Errorf(events.KindInvalid, "history: %s is no log of stream %s in %s; give back the logs of the answer before", l.Log, p.Stream, r.cfg.Region)
 		}
@@ -264,7 +264,7 @@ func (h *logReader) read(ctx context.Context) error {
 	h.open = map[topicPartition]*api.HistoryLog{}
 	for _, l := range h.left() {
 		if l.Next >= l.Archived {
-			h.open[topicPartition{topicOf(h.region.cfg, l.Log), l.Log.Partition}] = l
+			h.open[topicPartition{h.region.cfg.TopicOf(l.Log), l.Log.Partition}] = l
 		}
 	}
 	if len(h.open) == 0 {

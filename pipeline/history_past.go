@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -142,7 +143,7 @@ func (h *historian) readSegments(ctx context.Context, b Backups, shard int32, lo
 	for _, l := range logs {
 		to[l.Log] = min(l.Archived, l.End)
 	}
-	pick := restore.Pick{Region: b.Config.Region, Shard: shard, Run: run, To: to, Anywhere: true, Chain: newChain(), Want: h.wanted}
+	pick := restore.Pick{Region: b.Config.Region, Shard: shard, Run: run, To: to, Anywhere: true, Chain: digest.NewChain(), Want: h.wanted}
 	for s, err := range pick.Segments(ctx, src) {
 		if err != nil {
 			return err

@@ -233,7 +233,7 @@ func (r *region) expirePart(logs events.Vector, part int64) {
 	r.w.Helper()
 	offsets := kadm.Offsets{}
 	for l := range logs {
-		topic := pipeline.TopicOf(r.cfg, l)
+		topic := r.cfg.TopicOf(l)
 		offsets.AddOffset(topic, l.Partition, r.end(topic, l.Partition)/part, -1)
 	}
 	r.deleteRecords(offsets)

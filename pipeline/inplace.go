@@ -16,6 +16,8 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -171,7 +173,7 @@ func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables
 	if err := projections.RestoreInPlace(ctx, sc, m.ID, layers, m.Shards[partition].States); err != nil {
 		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
 	}
-	return syncDir(t.fs, t.dir) // before it is noted that the shard's directory is there
+	return disk.SyncDir(t.fs, t.dir) // before it is noted that the shard's directory is there
 }
 
 // OpenShard opens a shard of a state directory without a node.
@@ -251,7 +253,7 @@ func (k *keeper) hydrate(ctx context.Context, p int32, shard *openShard) {
 		}
 		shard.setHydrating(err)
 		k.log.Warn("a shard cannot be brought here from its backup and is tried again", "shard", p, "backup", backup, "error", err)
-		pause(ctx, wait)
+		pause.For(ctx, wait)
 	}
 }
 

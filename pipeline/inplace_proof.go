@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections/digest"
 )
 
@@ -31,11 +32,11 @@ func (b *beginnings) noteProved(p int32, lineage string, states []events.LogStat
 	defer b.proving.Unlock()
 	dir := StateDir(b.cfg)
 	var restored api.Restored
-	there, err := readNote(b.fs, filepath.Join(dir, RestoringInPlace), &restored)
+	there, err := disk.ReadNote(b.fs, filepath.Join(dir, RestoringInPlace), &restored)
 	if err != nil || !there || restored.Lineage != lineage {
 		return err
 	}
-	if err := writeNote(b.fs, provedPath(dir, p), provedNote{States: states}); err != nil {
+	if err := disk.WriteNote(b.fs, provedPath(dir, p), provedNote{States: states}); err != nil {
 		return err
 	}
 	left, err := collectProofs(b.fs, dir, &restored)
@@ -54,7 +55,7 @@ func (b *beginnings) noteProved(p int32, lineage string, states []events.LogStat
 func collectProofs(fs vfs.FS, dir string, restored *api.Restored) (left []int32, err error) {
 	for _, p := range restored.Shards {
 		var note provedNote
-		there, err := readNote(fs, provedPath(dir, p), &note)
+		there, err := disk.ReadNote(fs, provedPath(dir, p), &note)
 		if err != nil {
 			return nil, err
 		}
@@ -72,13 +73,13 @@ func forgetProofs(fs vfs.FS, dir string, shards []int32) error {
 	for _, p := range shards {
 		err = errors.Join(err, fs.RemoveAll(provedPath(dir, p)))
 	}
-	return errors.Join(err, syncDir(fs, dir))
+	return errors.Join(err, disk.SyncDir(fs, dir))
 }
 
 // notProved is why a directory has no report.
 func notProved(fs vfs.FS, dir string) error {
 	var restored api.Restored
-	there, err := readNote(fs, filepath.Join(dir, RestoringInPlace), &restored)
+	there, err := disk.ReadNote(fs, filepath.Join(dir, RestoringInPlace), &restored)
 	if err != nil {
 		return err
 	}

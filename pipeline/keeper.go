@@ -14,6 +14,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -243,7 +244,7 @@ func (k *keeper) rebuildOwed(ctx context.Context, p int32, shard *openShard) {
 		if wait == owedRetryLeast && !ended(ctx) {
 			k.log.Warn("logs cannot be read again for read models, and it is tried again", "shard", p, "error", err)
 		}
-		pause(ctx, wait)
+		pause.For(ctx, wait)
 	}
 }
 

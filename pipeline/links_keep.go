@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -46,17 +47,17 @@ func (k *linkKeeper) tend(ctx context.Context, kept keptLink) {
 	for !ended(ctx) {
 		if !k.member.has(home) {
 			k.note(kept.origin, nil)
-			pause(ctx, keepInterval)
+			pause.For(ctx, keepInterval)
 			continue
 		}
 		epoch, err := k.claims.take(ctx, linkKey(kept.origin), home, 0)
 		k.note(kept.origin, err)
 		if err != nil {
-			pause(ctx, openRetryLeast)
+			pause.For(ctx, openRetryLeast)
 			continue
 		}
 		k.run(ctx, kept, epoch)
-		pause(ctx, reclaimPause)
+		pause.For(ctx, reclaimPause)
 	}
 }
 

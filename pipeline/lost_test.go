@@ -8,6 +8,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
@@ -95,7 +96,7 @@ func regionIsLost(t *testing.T, instant bool) {
 		agree(all...)
 		a.wholeArchive()
 		a.lose()
-		if _, err := pipeline.Refill(w.Context(), a.refillJob()); err != nil {
+		if _, err := refill.Run(w.Context(), a.refillJob()); err != nil {
 			t.Fatal(err)
 		}
 		if instant {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 )
 
 const (
@@ -146,7 +147,7 @@ func (m *member) watch(ctx context.Context) {
 			}
 			m.tell(fmt.Errorf("group %s of %s: %w", m.cfg.Group, m.cfg.Region, fe.Err))
 		}
-		pause(ctx, errorPause)
+		pause.For(ctx, errorPause)
 	}
 }
 
@@ -189,7 +190,7 @@ func (m *member) commit(places events.Vector) {
 	for log, next := range places {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset, p.LeaderEpoch = log.Partition, next, -1
-		topic := topicOf(m.cfg, log)
+		topic := m.cfg.TopicOf(log)
 		byTopic[topic] = append(byTopic[topic], p)
 	}
 	for topic, partitions := range byTopic {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
@@ -118,7 +119,7 @@ func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record
 		offset, ok := runs.Source(r.Offset)
 		if !ok {
 			return events.Errorf(events.KindRefused, "%s: offset %d of its mirror %s has no place in it: the mirror holds records from before it was begun anew; "+
-				"give the region of the log a new incarnation", l, r.Offset, topicOf(m.cfg, l))
+				"give the region of the log a new incarnation", l, r.Offset, m.cfg.TopicOf(l))
 		}
 		r.Offset = offset
 	}
@@ -146,9 +147,9 @@ func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (
 			return runs, nil
 		}
 		if time.Since(begun) >= notSaidPatience {
-			return nil, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, topicOf(m.cfg, l), m.cfg.Region, bound, errNotSaid)
+			return nil, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, m.cfg.TopicOf(l), m.cfg.Region, bound, errNotSaid)
 		}
-		if pause(ctx, planPause); ended(ctx) {
+		if pause.For(ctx, planPause); ended(ctx) {
 			return nil, ctx.Err()
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
-	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/replicator"
 	linkbook "github.com/evenkeel/evenkeel/replicator/ledger"
@@ -125,7 +124,7 @@ func TestBeginsWithWhatAMappedMirrorContinues(t *testing.T) {
 		b.disk = early
 		// The directory has the log up to offset 79, and the mirror what follows offset 93 of the
 		// log, which it has at 70.
-		topic, expired := pipeline.TopicOf(b.cfg, log), kadm.Offsets{}
+		topic, expired := b.cfg.TopicOf(log), kadm.Offsets{}
 		expired.AddOffset(topic, 0, 70, -1)
 		b.deleteRecords(expired)
 		b.start()

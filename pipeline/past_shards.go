@@ -17,6 +17,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -121,7 +122,7 @@ func (t *traveller) foldUpTo(ctx context.Context, s *projections.Shard, span tim
 		return err
 	}
 	pick := restore.Pick{
-		Region: t.backups.Config.Region, Shard: span.Shard, Run: run, From: states, To: vectorOf(t.moment.vector, span.Shard), Chain: newChain(), Want: t.want,
+		Region: t.backups.Config.Region, Shard: span.Shard, Run: run, From: states, To: vectorOf(t.moment.vector, span.Shard), Chain: digest.NewChain(), Want: t.want,
 	}
 	folded := &foldedShard{Shard: s}
 	for picked, err := range pick.Segments(ctx, t.src) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
@@ -36,7 +37,7 @@ func (w *backupWatch) watchPrunes(ctx context.Context) {
 	if every == 0 {
 		return
 	}
-	for range ticks(ctx, min(watchEvery, every/watchPasses)) {
+	for range pause.Ticks(ctx, min(watchEvery, every/watchPasses)) {
 		if slot := w.pruneDue(time.Now()); !slot.IsZero() && w.region.schedules() {
 			w.prune(ctx, slot)
 		}

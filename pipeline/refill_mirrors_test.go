@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
@@ -88,7 +89,7 @@ func TestRefillMirrors(t *testing.T) {
 
 		job := a.refillJob()
 		job.Mirrors, job.Without = true, []events.Region{west}
-		done, err := pipeline.Refill(w.Context(), job)
+		done, err := refill.Run(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +102,7 @@ func TestRefillMirrors(t *testing.T) {
 		if len(origins) != 3 {
 			t.Errorf("of %v", origins)
 		}
-		if _, err := pipeline.Refill(w.Context(), a.refillJob()); err == nil {
+		if _, err := refill.Run(w.Context(), a.refillJob()); err == nil {
 			t.Error("filled again")
 		}
 		if _, err := pipeline.Restore(w.Context(), a.job()); err != nil {
@@ -173,7 +174,7 @@ func TestRefillMirrorsMapped(t *testing.T) {
 		a.lose()
 		job := a.refillJob()
 		job.Mirrors, job.Without = true, []events.Region{west}
-		done, err := pipeline.Refill(w.Context(), job)
+		done, err := refill.Run(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +262,7 @@ func TestRefillGroups(t *testing.T) {
 		r.commit("readers", map[string]map[int32]int64{"session": {1: end}}) // after it
 		r.lose()
 
-		plan, err := pipeline.PlanRefill(r.w.Context(), r.refillJob())
+		plan, err := refill.Plan(r.w.Context(), r.refillJob())
 		want := []api.PlannedGroup{{Group: "busy", Offsets: 1}, {Group: "readers", Offsets: 3}}
 		if err != nil || plan.GroupsOf != full.ID || !reflect.DeepEqual(plan.Groups, want) || len(plan.Topics) != 2 {
 			t.Fatalf("%+v, %v", plan, err)
@@ -278,7 +279,7 @@ func TestRefillGroups(t *testing.T) {
 			}
 			return err
 		})
-		done, err := pipeline.Refill(r.w.Context(), r.refillJob())
+		done, err := refill.Run(r.w.Context(), r.refillJob())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +324,7 @@ func TestRefillGroupsMapped(t *testing.T) {
 		}
 		r.backup()
 		r.lose()
-		if _, err := pipeline.Refill(r.w.Context(), r.refillJob()); err != nil {
+		if _, err := refill.Run(r.w.Context(), r.refillJob()); err != nil {
 			t.Fatal(err)
 		}
 		for l, records := range held {
@@ -352,15 +353,15 @@ func TestRefillKilledAnywhere(t *testing.T) {
 		if testing.Short() {
 			step = 5
 		}
-		for name, killAt := range map[string]func(n int, job *pipeline.RefillJob){
-			"bucket": func(n int, _ *pipeline.RefillJob) {
+		for name, killAt := range map[string]func(n int, job *refill.Job){
+			"bucket": func(n int, _ *refill.Job) {
 				rules := []objstore.Rule{{Nth: n, Effect: objstore.Deny}}
 				for i := range 20 { // and none after it
 					rules = append(rules, objstore.Rule{Nth: n + 1 + i, Effect: objstore.Deny})
 				}
 				bucket.SetRules(rules...)
 			},
-			"disk": func(n int, job *pipeline.RefillJob) {
+			"disk": func(n int, job *refill.Job) {
 				job.FS = errorfs.Wrap(r.disk, &diskKiller{at: n, err: kill})
 			},
 		} {
@@ -368,7 +369,7 @@ func TestRefillKilledAnywhere(t *testing.T) {
 				r.lose()
 				job := r.refillJob()
 				killAt(n, &job)
-				_, err := pipeline.Refill(r.w.Context(), job)
+				_, err := refill.Run(r.w.Context(), job)
 				bucket.SetRules()
 				if err == nil {
 					if n < 5 {
@@ -377,7 +378,7 @@ func TestRefillKilledAnywhere(t *testing.T) {
 					break // there is no such call
 				}
 				r.disk = r.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0})
-				if _, err := pipeline.Refill(r.w.Context(), r.refillJob()); err != nil {
+				if _, err := refill.Run(r.w.Context(), r.refillJob()); err != nil {
 					t.Fatalf("%s, killed at %d: %v", name, n, err)
 				}
 				r.holds(held, false)

@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -72,11 +73,11 @@ func TestRefillTail(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
-		plan, err := pipeline.PlanRefill(w.Context(), a.refillJob())
+		plan, err := refill.Plan(w.Context(), a.refillJob())
 		if err != nil || len(plan.Peers) == 0 {
 			t.Fatalf("%+v, %v", plan, err)
 		}
-		done, err := pipeline.Refill(w.Context(), a.refillJob())
+		done, err := refill.Run(w.Context(), a.refillJob())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +128,7 @@ func TestRefillTailGoesOn(t *testing.T) {
 				}
 			}
 			job.Fetched, job.Taken = func(int64) { step() }, func(events.Log) { step() }
-			done, err := pipeline.Refill(ctx, job)
+			done, err := refill.Run(ctx, job)
 			stop()
 			if err == nil {
 				if n < partitions+2 || !done.Resumed {
@@ -180,7 +181,7 @@ func TestRefillTailDiffers(t *testing.T) {
 				held := lostWithTail(a, b, c)
 				l := events.Log{Origin: events.FirstOrigin(us), Stream: "session"}
 				archived := int64(-1)
-				plan, err := pipeline.PlanRefill(w.Context(), a.refillJob())
+				plan, err := refill.Plan(w.Context(), a.refillJob())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -194,11 +195,11 @@ func TestRefillTailDiffers(t *testing.T) {
 					offset = at(records, archived)
 					records[offset].Value = []byte("another")
 				})
-				_, err = pipeline.Refill(w.Context(), a.refillJob())
+				_, err = refill.Run(w.Context(), a.refillJob())
 				wantKind(t, err, events.KindInconsistent, fmt.Sprintf("offset %d of the log", offset), "us-east-1.session of eu-central-1, partition 0", "--without-peer")
 				job := a.refillJob()
 				job.Without = []events.Region{eu}
-				if _, err := pipeline.Refill(w.Context(), job); err != nil {
+				if _, err := refill.Run(w.Context(), job); err != nil {
 					t.Fatal(err)
 				}
 				a.holds(held, false)
@@ -215,11 +216,11 @@ func TestRefillTailWithAHole(t *testing.T) {
 		for _, r := range []*region{b, c} {
 			r.deleteBefore("us-east-1.session", r.end("us-east-1.session", 1)-1)
 		}
-		_, err := pipeline.Refill(w.Context(), a.refillJob())
+		_, err := refill.Run(w.Context(), a.refillJob())
 		wantKind(t, err, events.KindRefused, "what lies between is lost", "incarnation", "--without-peer")
 		job := a.refillJob()
 		job.ArchiveOnly = true
-		if _, err := pipeline.Refill(w.Context(), job); err != nil {
+		if _, err := refill.Run(w.Context(), job); err != nil {
 			t.Fatal(err)
 		}
 		for l := range held {
@@ -237,21 +238,21 @@ func TestRefillTailUnreachable(t *testing.T) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
 		b.down()
-		_, err := pipeline.Refill(w.Context(), a.refillJob())
+		_, err := refill.Run(w.Context(), a.refillJob())
 		wantKind(t, err, events.KindNotReady, "--without-peer us-west-1")
 		then := a.refillJob()
 		then.ArchiveOnly = true
-		plan, err := pipeline.PlanRefill(w.Context(), then)
+		plan, err := refill.Plan(w.Context(), then)
 		if err != nil {
 			t.Fatal(err)
 		}
 		then.ArchiveOnly, then.Request.Target = false, timeline.Target{Vector: plan.Vector}
-		if plan, err = pipeline.PlanRefill(w.Context(), then); err != nil || len(plan.Peers) > 0 {
+		if plan, err = refill.Plan(w.Context(), then); err != nil || len(plan.Peers) > 0 {
 			t.Errorf("to a vector: %+v, %v", plan, err)
 		}
 		job := a.refillJob()
 		job.Without = []events.Region{west}
-		done, err := pipeline.Refill(w.Context(), job)
+		done, err := refill.Run(w.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +269,7 @@ func TestRefillTailUnreachable(t *testing.T) {
 			t.Errorf("%d records from eu-central-1", took)
 		}
 		b.up()
-		if _, err := pipeline.Refill(w.Context(), a.refillJob()); err == nil {
+		if _, err := refill.Run(w.Context(), a.refillJob()); err == nil {
 			t.Error("filled again")
 		}
 	}, us, west, eu)

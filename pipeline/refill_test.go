@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -67,8 +68,8 @@ func (r *region) lose() {
 	r.up()
 }
 
-func (r *region) refillJob() pipeline.RefillJob {
-	return pipeline.RefillJob{Config: r.cfg, Bucket: r.bucket, FS: r.disk, Log: slog.New(slog.DiscardHandler), KafkaOpts: r.opts}
+func (r *region) refillJob() refill.Job {
+	return refill.Job{Config: r.cfg, Bucket: r.bucket, FS: r.disk, Log: slog.New(slog.DiscardHandler), KafkaOpts: r.opts}
 }
 
 // holds makes sure that the topics hold what they held; shifted: at offsets without
@@ -102,7 +103,7 @@ func TestRefillAndRestore(t *testing.T) {
 		held := archivedRegion(r, func() {})
 		before := r.status()
 		r.lose()
-		done, err := pipeline.Refill(r.w.Context(), r.refillJob())
+		done, err := refill.Run(r.w.Context(), r.refillJob())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +113,7 @@ func TestRefillAndRestore(t *testing.T) {
 				t.Errorf("%+v", l)
 			}
 		}
-		f, err := r.disk.Open(dataDir + "/" + pipeline.RefillReport)
+		f, err := r.disk.Open(dataDir + "/" + refill.Report)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +146,7 @@ func TestRefillMaps(t *testing.T) {
 			r.transact(kgo.TryCommit, bareRecord("tx", "again"), bareRecord("tx2", "again"))
 		})
 		r.lose()
-		done, err := pipeline.Refill(r.w.Context(), r.refillJob())
+		done, err := refill.Run(r.w.Context(), r.refillJob())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +217,7 @@ func TestRefillGoesOn(t *testing.T) {
 					stop()
 				}
 			}
-			done, err := pipeline.Refill(ctx, job)
+			done, err := refill.Run(ctx, job)
 			stop()
 			if err == nil {
 				if objects < 4 || !done.Resumed {
@@ -229,7 +230,7 @@ func TestRefillGoesOn(t *testing.T) {
 			}
 			other := r.refillJob()
 			other.Request.Target = timeline.Target{Ago: time.Second}
-			_, err = pipeline.Refill(r.w.Context(), other)
+			_, err = refill.Run(r.w.Context(), other)
 			wantKind(t, err, events.KindRefused, "the newest")
 		}
 		r.holds(held, false)
@@ -245,7 +246,7 @@ func TestRefillRefused(t *testing.T) {
 		one(t, func(r *region) {
 			held := archivedRegion(r, func() {})
 			r.stop()
-			_, err := pipeline.Refill(r.w.Context(), r.refillJob())
+			_, err := refill.Run(r.w.Context(), r.refillJob())
 			wantKind(t, err, events.KindRefused, "empty topics", "us-east-1")
 			r.holds(held, false)
 		})
@@ -253,7 +254,7 @@ func TestRefillRefused(t *testing.T) {
 	t.Run("a node runs", func(t *testing.T) {
 		one(t, func(r *region) {
 			archivedRegion(r, func() {})
-			_, err := pipeline.Refill(r.w.Context(), r.refillJob())
+			_, err := refill.Run(r.w.Context(), r.refillJob())
 			wantKind(t, err, events.KindRefused, "in use")
 		})
 	})
@@ -264,11 +265,11 @@ func TestRefillRefused(t *testing.T) {
 			ctx, stop := context.WithCancel(r.w.Context())
 			job := r.refillJob()
 			job.Fetched = func(int64) { stop() }
-			if _, err := pipeline.Refill(ctx, job); !errors.Is(err, context.Canceled) {
+			if _, err := refill.Run(ctx, job); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
 			r.produce(&kgo.Record{Topic: "session", Partition: 2, Key: []byte("x")})
-			_, err := pipeline.Refill(r.w.Context(), r.refillJob())
+			_, err := refill.Run(r.w.Context(), r.refillJob())
 			if kind := events.KindOf(err); kind != events.KindRefused && kind != events.KindInconsistent {
 				t.Fatal(err)
 			}
@@ -284,13 +285,13 @@ func TestRefillRefused(t *testing.T) {
 			if _, err := kadm.NewClient(client).CreateTopics(r.w.Context(), partitions+1, 1, nil, "session"); err != nil {
 				t.Fatal(err)
 			}
-			_, err := pipeline.Refill(r.w.Context(), r.refillJob())
+			_, err := refill.Run(r.w.Context(), r.refillJob())
 			wantKind(t, err, events.KindRefused, "4 partitions", "3")
 		})
 	})
 	t.Run("nothing archived", func(t *testing.T) {
 		one(t, func(r *region) {
-			_, err := pipeline.Refill(r.w.Context(), r.refillJob())
+			_, err := refill.Run(r.w.Context(), r.refillJob())
 			wantKind(t, err, events.KindNotFound)
 		})
 	})

@@ -21,13 +21,12 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/archive"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
-
-// Software names this program in statuses and manifests.
-const Software = "evenkeel 0.1.0"
 
 // Parts are what a region is built of.
 type Parts struct {
@@ -141,7 +140,7 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.producer, err = kgo.NewClient(append(opts, producerOpts(r.cfg)...)...); err != nil {
+	if r.producer, err = kgo.NewClient(append(opts, r.cfg.ProducerOpts()...)...); err != nil {
 		return fmt.Errorf("kafka client of %s: %w", r.cfg.Region, err)
 	}
 	return r.run()
@@ -150,10 +149,10 @@ func (r *Region) Start(ctx context.Context) (err error) {
 // takeDir takes the data directory for this process and looks whether what is in it
 // can be used.
 func (r *Region) takeDir() (err error) {
-	if err := makeDirs(r.parts.FS, StateDir(r.cfg)); err != nil {
+	if err := disk.MakeDirs(r.parts.FS, StateDir(r.cfg)); err != nil {
 		return fmt.Errorf("state directory %s: %w", StateDir(r.cfg), err)
 	}
-	if r.lock, err = lockDir(r.parts.FS, r.cfg.DataDir); err != nil {
+	if r.lock, err = disk.Lock(r.parts.FS, r.cfg.DataDir); err != nil {
 		return err
 	}
 	if err := checkShards(r.cfg, r.parts.FS); err != nil {
@@ -279,14 +278,14 @@ func (r *Region) announce(ctx context.Context) {
 			return
 		}
 		r.log.Debug("other nodes were not told of this one", "error", err)
-		pause(ctx, openRetryLeast)
+		pause.For(ctx, openRetryLeast)
 	}
 }
 
 // keepCommitted commits the shards' vectors for tools, again and again.
 func (r *Region) keepCommitted(ctx context.Context) {
 	for {
-		if pause(ctx, commitInterval); ended(ctx) {
+		if pause.For(ctx, commitInterval); ended(ctx) {
 			return
 		}
 		r.member.commit(r.places())
@@ -417,42 +416,11 @@ func (r *Region) leave() {
 	}
 }
 
-// metadataMinAge is how soon a client asks again where partitions are when it
-// was told wrong: after a broker's restart every such wait is time without data.
-const metadataMinAge = 250 * time.Millisecond
-
 // kafkaOpts are the options of a client of a region's cluster.
 func (r *Region) kafkaOpts(region events.Region) ([]kgo.Opt, error) {
-	opts, err := r.cfg.Regions[region].Kafka.ClientOpts()
-	if err != nil {
-		return nil, fmt.Errorf("kafka client of %s: %w", region, err)
-	}
-	opts = append(opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge), kgo.WithLogger(telemetry.KafkaLogger(r.log.With("cluster", region.String()))))
-	return append(opts, r.parts.KafkaOpts...), nil
+	logger := kgo.WithLogger(telemetry.KafkaLogger(r.log.With("cluster", region.String())))
+	return r.cfg.KafkaOpts(region, append([]kgo.Opt{logger}, r.parts.KafkaOpts...)...)
 }
-
-func producerOpts(cfg *config.Config) []kgo.Opt {
-	return []kgo.Opt{
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), // events are stamped with a context of their partition
-		kgo.ProducerBatchMaxBytes(int32(max(cfg.Limits.MaxValueBytes+batchOverheadBytes, batchLeastBytes))),
-		kgo.ProducerLinger(0),
-		kgo.MaxBufferedBytes(producerBytesMost),
-		kgo.MaxBufferedRecords(producerRecordsMost),
-	}
-}
-
-const (
-	// What waits for Kafka to be written has so much memory; beyond that writers are
-	// turned away. Enough for the records of several loads.
-	producerBytesMost   = 64 << 20
-	producerRecordsMost = 4 * maxLoadEvents
-
-	// With the default limit of a value a batch stays below the 1,048,588 bytes
-	// that brokers take by default.
-	batchOverheadBytes = 48_000 // largest key, headers, framing
-	batchLeastBytes    = 1_000_000
-)
 
 func (r *Region) checkBucket(ctx context.Context) error {
 	if r.parts.Bucket == nil {

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
@@ -48,7 +48,7 @@ func (b *beginnings) prepareRenewal(ctx context.Context, p int32) (done bool, er
 // isPrepared says whether the new state lies aside, whole.
 func (b *beginnings) isPrepared(p int32, note renewal) bool {
 	var report api.Restored
-	there, err := readNote(b.fs, filepath.Join(b.renewals.aside(p), RestoreReport), &report)
+	there, err := disk.ReadNote(b.fs, filepath.Join(b.renewals.aside(p), RestoreReport), &report)
 	return err == nil && there && report.Lineage == note.Lineage.ID
 }
 
@@ -103,7 +103,7 @@ func (b *beginnings) bringSurely(ctx context.Context, p int32, note renewal) err
 		return err
 	}
 	b.log.Warn("what a shard is restored from was damaged, and is read again", "shard", p, "backup", note.Request.Backup, "error", err)
-	pause(ctx, hydrateRetryLeast)
+	pause.For(ctx, hydrateRetryLeast)
 	return b.bringTo(ctx, p, note)
 }
 
@@ -112,7 +112,7 @@ func (b *beginnings) bringSurely(ctx context.Context, p int32, note renewal) err
 func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 	req := note.Request
 	b.renewals.tell(p, func(at *renewalProgress) { *at = renewalProgress{} })
-	if only := (timeline.Request{Target: timeline.Target{Backup: req.Backup}, Shards: req.Shards}); req.Backup != "" && sameRequest(req, only) {
+	if only := (timeline.Request{Target: timeline.Target{Backup: req.Backup}, Shards: req.Shards}); req.Backup != "" && req.Same(only) {
 		m, err := b.usable(ctx, req.Backup)
 		if err != nil {
 			return err
@@ -122,13 +122,13 @@ func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 		}
 	}
 	var other restoreNote // of another backup, which was tried before
-	there, err := readNote(b.fs, filepath.Join(b.renewals.aside(p)+".restoring", restoreNoteFile), &other)
+	there, err := disk.ReadNote(b.fs, filepath.Join(b.renewals.aside(p)+".restoring", restoreNoteFile), &other)
 	if err != nil {
 		return err
 	}
 	done, err := Restore(ctx, RestoreJob{
 		Config: b.cfg, Bucket: b.bucket, FS: b.fs, Log: b.log, Request: req, Dir: b.renewals.aside(p), Keep: true, Lineage: note.Lineage.ID, Claimed: true,
-		Anew: there && !sameRequest(other.Request, req),
+		Anew: there && !other.Request.Same(req),
 		Planned: func(plan *timeline.Plan) {
 			b.renewals.tell(p, func(at *renewalProgress) { at.bytes = plan.Bytes })
 		},
@@ -184,27 +184,27 @@ func (b *beginnings) referAside(ctx context.Context, m *format.Manifest, p int32
 	if _, err := b.renewals.change(p, func(n *renewal) { n.Backup, n.Compared = m.ID, true }); err != nil {
 		return err
 	}
-	report := api.Restored{Region: b.cfg.Region, Software: Software, Lineage: note.Lineage.ID, Backup: m.ID, Shards: []int32{p}}
-	if err := writeNote(b.fs, filepath.Join(work, RestoreReport), report); err != nil {
+	report := api.Restored{Region: b.cfg.Region, Software: api.Software, Lineage: note.Lineage.ID, Backup: m.ID, Shards: []int32{p}}
+	if err := disk.WriteNote(b.fs, filepath.Join(work, RestoreReport), report); err != nil {
 		return err
 	}
-	return moveDir(b.fs, work, b.renewals.aside(p))
+	return disk.Replace(b.fs, work, b.renewals.aside(p))
 }
 
 // swapRenewal puts the new state of a shard, which is closed, in the place of the old one,
 // and keeps that. What it has done is seen from what lies where.
 func (b *beginnings) swapRenewal(ctx context.Context, p int32) error {
 	fresh, place, old := shardDir(b.renewals.aside(p), p), shardDir(StateDir(b.cfg), p), b.renewals.old(p)
-	if exists(b.fs, fresh) {
-		if !exists(b.fs, old) && exists(b.fs, place) {
-			if err := moveAcross(b.fs, place, old); err != nil {
+	if disk.Exists(b.fs, fresh) {
+		if !disk.Exists(b.fs, old) && disk.Exists(b.fs, place) {
+			if err := disk.Move(b.fs, place, old); err != nil {
 				return err
 			}
 		}
 		if err := b.fs.RemoveAll(place); err != nil { // half of a move
 			return err
 		}
-		if err := moveAcross(b.fs, fresh, place); err != nil {
+		if err := disk.Move(b.fs, fresh, place); err != nil {
 			return err
 		}
 	}
@@ -233,29 +233,13 @@ func (b *beginnings) reachable(ctx context.Context, p int32, v events.Vector) (e
 	return reached, nil
 }
 
-func exists(fs vfs.FS, path string) bool {
-	_, err := fs.Stat(path)
-	return err == nil
-}
-
-// moveAcross moves a directory to where none is.
-func moveAcross(fs vfs.FS, from, to string) error {
-	if err := makeDirs(fs, filepath.Dir(to)); err != nil {
-		return err
-	}
-	if err := fs.Rename(from, to); err != nil {
-		return fmt.Errorf("move a shard's state: %w", err)
-	}
-	return errors.Join(syncDir(fs, filepath.Dir(to)), syncDir(fs, filepath.Dir(from)))
-}
-
 // putBack undoes a swap whose new state has turned out to be damaged.
 func (b *beginnings) putBack(p int32) error {
 	place, old := shardDir(StateDir(b.cfg), p), b.renewals.old(p)
-	if exists(b.fs, place) || !exists(b.fs, old) {
+	if disk.Exists(b.fs, place) || !disk.Exists(b.fs, old) {
 		return nil
 	}
-	return moveAcross(b.fs, old, place)
+	return disk.Move(b.fs, old, place)
 }
 
 // renewed is where a shard begins that is being restored while its node runs. not is true

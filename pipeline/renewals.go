@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
@@ -84,7 +85,7 @@ func (n *renewals) load() error {
 	defer n.mu.Unlock()
 	for p := range n.cfg.Partitions {
 		var note renewal
-		there, err := readNote(n.fs, n.notePath(p), &note)
+		there, err := disk.ReadNote(n.fs, n.notePath(p), &note)
 		if err != nil {
 			return fmt.Errorf("restore of shard %d: %w", p, err)
 		}
@@ -109,7 +110,7 @@ func (n *renewals) begin(p int32, req timeline.Request, acceptDiverged bool) err
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if was, is := n.notes[p]; is && !was.Proved {
-		if sameRequest(was.Request, req) {
+		if was.Request.Same(req) {
 			return nil
 		}
 		return events.Errorf(events.KindRefused, "shard %d is being restored to %s since %s; wait until that is done (evenkeel shards)", p, was.Request.Target, was.Began.Format(time.RFC3339))
@@ -127,19 +128,19 @@ func (n *renewals) begin(p int32, req timeline.Request, acceptDiverged bool) err
 
 // sweep removes what a renewal that is over has left. The caller holds mu.
 func (n *renewals) sweep(p int32) error {
-	if err := makeDirs(n.fs, n.dir()); err != nil {
+	if err := disk.MakeDirs(n.fs, n.dir()); err != nil {
 		return fmt.Errorf("restore of shard %d: %w", p, err)
 	}
 	var err error
 	for _, dir := range []string{n.old(p), n.aside(p), n.aside(p) + ".restoring"} {
 		err = errors.Join(err, n.fs.RemoveAll(dir))
 	}
-	return errors.Join(err, syncDir(n.fs, n.dir()))
+	return errors.Join(err, disk.SyncDir(n.fs, n.dir()))
 }
 
 // write notes how far a renewal is. The caller holds mu.
 func (n *renewals) write(p int32, note renewal) error {
-	if err := writeNote(n.fs, n.notePath(p), note); err != nil {
+	if err := disk.WriteNote(n.fs, n.notePath(p), note); err != nil {
 		return fmt.Errorf("restore of shard %d: %w", p, err)
 	}
 	n.notes[p] = note
@@ -167,7 +168,7 @@ func (n *renewals) end(p int32, failure error) error {
 	if err := n.sweep(p); err != nil {
 		return err
 	}
-	if err := errors.Join(n.fs.RemoveAll(n.notePath(p)), syncDir(n.fs, n.dir())); err != nil {
+	if err := errors.Join(n.fs.RemoveAll(n.notePath(p)), disk.SyncDir(n.fs, n.dir())); err != nil {
 		return fmt.Errorf("restore of shard %d: %w", p, err)
 	}
 	if failure != nil {

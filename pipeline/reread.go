@@ -49,7 +49,7 @@ func (r *Region) newRereader(own []kgo.Opt) (*rereader, error) {
 
 // First implements projections.History.
 func (r *rereader) First(ctx context.Context, l events.Log, to int64) (int64, error) {
-	if r.compacted(topicOf(r.cfg, l)) {
+	if r.compacted(r.cfg.TopicOf(l)) {
 		return to, nil
 	}
 	start, err := r.start(ctx, l)
@@ -83,7 +83,7 @@ func (r *rereader) archive(ctx context.Context, l events.Log) (*timeline.Timelin
 func (r *rereader) start(ctx context.Context, l events.Log) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	topic := topicOf(r.cfg, l)
+	topic := r.cfg.TopicOf(l)
 	listed, err := r.admin.ListStartOffsets(ctx, topic)
 	if err == nil {
 		err = listed.Error()
@@ -126,7 +126,7 @@ func (r *rereader) Records(ctx context.Context, l events.Log, from, to int64) it
 var errEnough = errors.New("enough")
 
 func (r *rereader) fromKafka(ctx context.Context, l events.Log, from, to, _ int64, give func(projections.Piece) bool) error {
-	topic := topicOf(r.cfg, l)
+	topic := r.cfg.TopicOf(l)
 	begin, err := r.mirrors.begin(ctx, l, from)
 	if err != nil {
 		return err

@@ -140,17 +140,6 @@ func checkFits(cfg *config.Config, m *format.Manifest) error {
 	return nil
 }
 
-// moveDir moves a directory to its place, which is empty or not there.
-func moveDir(fs vfs.FS, from, to string) error {
-	if err := fs.RemoveAll(to); err != nil {
-		return err
-	}
-	if err := fs.Rename(from, to); err != nil {
-		return fmt.Errorf("move restored state to its place: %w", err)
-	}
-	return syncDir(fs, filepath.Dir(to))
-}
-
 // PlanRestore implements api.Node.
 func (r *Region) PlanRestore(ctx context.Context, p api.PlanRestoreParams) (*timeline.Plan, error) {
 	if err := r.needBucket(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -23,7 +24,7 @@ func ProveRestored(fs vfs.FS, path string) (*api.Restored, error) {
 		path = filepath.Dir(path)
 	}
 	report := &api.Restored{}
-	there, err := readNote(fs, filepath.Join(path, RestoreReport), report)
+	there, err := disk.ReadNote(fs, filepath.Join(path, RestoreReport), report)
 	if err == nil && !there {
 		err = notProved(fs, path)
 	}

@@ -12,7 +12,9 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -86,7 +88,7 @@ func shardNoteFile(partition int32) string { return fmt.Sprintf(shardName+".json
 // not told, it returns what was.
 func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
 	fs := r.job.FS
-	there, err := readNote(fs, r.path(restoreNoteFile), &r.note)
+	there, err := disk.ReadNote(fs, r.path(restoreNoteFile), &r.note)
 	if err == nil && !there { // it is of a restore that had not begun, or was over
 		err = fs.RemoveAll(r.work)
 	}
@@ -94,7 +96,7 @@ func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
 		return nil, fmt.Errorf("left-over of an interrupted restore: %w", err)
 	}
 	r.resumed = there && !r.job.Anew
-	if r.resumed && (r.note.InPlace != (r.outside != nil) || !sameRequest(r.note.Request, r.job.Request)) {
+	if r.resumed && (r.note.InPlace != (r.outside != nil) || !r.note.Request.Same(r.job.Request)) {
 		instant := ""
 		if r.note.InPlace {
 			instant = ", --instant,"
@@ -139,10 +141,10 @@ func (r *restoring) start(ctx context.Context) (err error) {
 	r.note.Lineage.ID = cmp.Or(r.job.Lineage, r.note.Lineage.ID)
 	r.setTarget()
 	fs := r.job.FS
-	if err := errors.Join(fs.RemoveAll(r.work), makeDirs(fs, r.work), r.target.clear(), syncDir(fs, r.work)); err != nil {
+	if err := errors.Join(fs.RemoveAll(r.work), disk.MakeDirs(fs, r.work), r.target.clear(), disk.SyncDir(fs, r.work)); err != nil {
 		return fmt.Errorf("restore directory: %w", err)
 	}
-	return writeNote(fs, r.path(restoreNoteFile), r.note)
+	return disk.WriteNote(fs, r.path(restoreNoteFile), r.note)
 }
 
 // resume goes on with a restore that was broken off.
@@ -201,7 +203,7 @@ func (r *restoring) all(ctx context.Context) (err error) {
 func (r *restoring) shard(ctx context.Context, span timeline.Span) error {
 	var note shardNote
 	path := r.path(shardNoteFile(span.Shard))
-	based, err := readNote(r.job.FS, path, &note)
+	based, err := disk.ReadNote(r.job.FS, path, &note)
 	if err != nil || note.Done {
 		return err
 	}
@@ -218,13 +220,13 @@ func (r *restoring) shard(ctx context.Context, span timeline.Span) error {
 		return err
 	}
 	note.Done = true
-	return writeNote(r.job.FS, path, note)
+	return disk.WriteNote(r.job.FS, path, note)
 }
 
 // begun brings a shard to where the backup has it, and notes that.
 func (r *restoring) begun(ctx context.Context, partition int32) error {
 	path := r.path(shardNoteFile(partition))
-	if err := errors.Join(r.job.FS.RemoveAll(path), syncDir(r.job.FS, r.work), r.job.FS.RemoveAll(shardDir(r.target.dir, partition))); err != nil {
+	if err := errors.Join(r.job.FS.RemoveAll(path), disk.SyncDir(r.job.FS, r.work), r.job.FS.RemoveAll(shardDir(r.target.dir, partition))); err != nil {
 		return err
 	}
 	if r.outside != nil {
@@ -239,7 +241,7 @@ func (r *restoring) begun(ctx context.Context, partition int32) error {
 			return err
 		}
 	}
-	return writeNote(r.job.FS, path, shardNote{States: []events.LogState{}})
+	return disk.WriteNote(r.job.FS, path, shardNote{States: []events.LogState{}})
 }
 
 // errSpoilt says that what an earlier run has left of a shard cannot be gone on with.
@@ -325,7 +327,7 @@ func (r *restoring) replay(ctx context.Context, span timeline.Span, again bool) 
 		span.First = max(span.First, left.First-1)
 	}
 	replay := restore.Replay{
-		Region: r.job.Config.Region, Shard: span.Shard, Numbers: span.Numbers(), To: vectorOf(r.plan().Vector, span.Shard), Chain: newChain(),
+		Region: r.job.Config.Region, Shard: span.Shard, Numbers: span.Numbers(), To: vectorOf(r.plan().Vector, span.Shard), Chain: digest.NewChain(),
 		Done: func(bytes, _ int64) { r.job.Fetched(bytes) },
 	}
 	if done, err = replay.Run(ctx, r.src, &foldedShard{Shard: shard}); err != nil {

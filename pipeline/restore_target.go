@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -52,23 +52,8 @@ func (t *stateTarget) Create(partition int32, n int) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &syncedFile{File: f}, nil
+	return &disk.SyncedFile{File: f}, nil
 }
-
-// syncedFile is on disk once it is closed.
-type syncedFile struct {
-	vfs.File
-	scratch []byte
-}
-
-// Write keeps the promise of io.Writer to leave p as it is: a vfs.File may change
-// it.
-func (f *syncedFile) Write(p []byte) (int, error) {
-	f.scratch = append(f.scratch[:0], p...)
-	return f.File.Write(f.scratch)
-}
-
-func (f *syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
 
 // Finish implements restore.Target.
 func (t *stateTarget) Finish(ctx context.Context, shard format.Shard, layers [][]int) error {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -254,39 +253,4 @@ func openState(sc projections.Config) (*projections.Shard, error) {
 		return nil, events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
 	}
 	return shard, err
-}
-
-// makeDirs makes a directory and those above it that are missing, durably.
-func makeDirs(fs vfs.FS, dir string) error {
-	parent := filepath.Dir(dir)
-	if _, err := fs.Stat(dir); err == nil || parent == dir {
-		return err
-	}
-	if err := makeDirs(fs, parent); err != nil {
-		return err
-	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return syncDir(fs, parent)
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// lockDir keeps a second process off a node's data directory.
-func lockDir(fs vfs.FS, dataDir string) (io.Closer, error) {
-	lock, err := fs.Lock(filepath.Join(dataDir, "lock"))
-	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
-		err = events.Errorf(events.KindRefused, "%w: it is in use by another process", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dataDir, err)
-	}
-	return lock, nil
 }

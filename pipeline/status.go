@@ -20,7 +20,7 @@ const shownParked = 10
 // localStatus is what this node is and does.
 func (r *Region) localStatus() (*api.Status, error) {
 	s := &api.Status{
-		Region: r.cfg.Region, Node: r.name, Software: Software, Started: r.started.UTC(),
+		Region: r.cfg.Region, Node: r.name, Software: api.Software, Started: r.started.UTC(),
 		Problems: r.problems(), Backups: r.parts.Bucket != nil,
 		Nodes: []api.NodeStatus{}, Logs: []events.LogState{}, Shards: []api.ShardStatus{}, Links: []replicator.Status{},
 		Examples: []api.ParkedRecord{},

@@ -50,15 +50,6 @@ func routes(cfg *config.Config) map[string]route {
 	return m
 }
 
-// topicOf is the topic of the region's cluster that holds a log.
-func topicOf(cfg *config.Config, l events.Log) string {
-	topic := cfg.Streams[l.Stream].Topic
-	if l.Origin.Region == cfg.Region {
-		return topic
-	}
-	return l.Origin.MirrorTopic(topic)
-}
-
 // topicsPollInterval is how often a cluster is asked whether new topics have
 // leaders yet.
 const topicsPollInterval = 50 * time.Millisecond

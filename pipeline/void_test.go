@@ -8,6 +8,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/snapshotter/copies"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -76,7 +77,7 @@ func TestVoidSegments(t *testing.T) {
 			}
 		}
 		r.lose()
-		if _, err := pipeline.Refill(r.w.Context(), r.refillJob()); err != nil {
+		if _, err := refill.Run(r.w.Context(), r.refillJob()); err != nil {
 			t.Fatal(err)
 		}
 		r.holds(held, false)

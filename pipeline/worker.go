@@ -19,6 +19,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -145,7 +146,7 @@ func (w *worker) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for w.lookAtPolicies(ctx) != nil {
-		if pause(ctx, errorPause); ended(ctx) {
+		if pause.For(ctx, errorPause); ended(ctx) {
 			return nil
 		}
 	}
@@ -165,7 +166,7 @@ func (w *worker) run(ctx context.Context) error {
 			return err
 		}
 		if wrong {
-			pause(ctx, errorPause)
+			pause.For(ctx, errorPause)
 		}
 	}
 }
@@ -253,7 +254,7 @@ func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopic
 			return false
 		}
 		w.setWaiting(l.Partition, err)
-		pause(ctx, errorPause)
+		pause.For(ctx, errorPause)
 	}
 }
 
@@ -297,7 +298,7 @@ func (w *worker) isSure(ctx context.Context) bool {
 		if w.claims.lapsed() == nil {
 			return true
 		}
-		pause(ctx, errorPause)
+		pause.For(ctx, errorPause)
 	}
 	return false
 }
@@ -319,7 +320,7 @@ func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs 
 			return nil
 		case errors.As(err, &full):
 			w.setWaiting(p, full)
-			pause(ctx, diskFullPause)
+			pause.For(ctx, diskFullPause)
 		default:
 			outside := shard.InPlaceError(err)
 			if outside == nil {
@@ -329,21 +330,11 @@ func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs 
 				w.damaged(p, shard, outside)
 			}
 			w.setWaiting(p, outside)
-			pause(ctx, wait)
+			pause.For(ctx, wait)
 		}
 		if ended(ctx) || !w.isSure(ctx) {
 			return nil
 		}
-	}
-}
-
-// pause waits for a time, or for the end of the context.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 
@@ -360,7 +351,7 @@ func (w *worker) pauseBlocked() {
 			w.paused[l] = true
 			w.mu.Unlock()
 			if !paused {
-				w.client.PauseFetchPartitions(map[string][]int32{topicOf(w.cfg, l): {l.Partition}})
+				w.client.PauseFetchPartitions(map[string][]int32{w.cfg.TopicOf(l): {l.Partition}})
 			}
 		}
 	}
@@ -405,7 +396,7 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 // be, until the context ends.
 func (w *worker) watchTopics(ctx context.Context) {
 	for {
-		if pause(ctx, topicsInterval); ended(ctx) {
+		if pause.For(ctx, topicsInterval); ended(ctx) {
 			return
 		}
 		err, known := w.lookAtTopics(ctx)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 )
 
 const (
@@ -86,7 +87,7 @@ func (r *Region) checkRoom(records []*kgo.Record) error {
 	for _, record := range records {
 		size += int64(len(record.Key) + len(record.Value))
 	}
-	if buffered > 0 && buffered+size > producerBytesMost {
+	if buffered > 0 && buffered+size > config.ProducerBytesMost {
 		return kgo.ErrMaxBuffered
 	}
 	return nil
@@ -139,7 +140,7 @@ var refusals = []error{
 
 func (r *Region) notWritten(stream events.Stream, err error) error {
 	if errors.Is(err, kgo.ErrMaxBuffered) {
-		return events.Errorf(events.KindNotReady, "stream %s of %s: nothing was written, so much waits for kafka already (%d MiB): %w", stream, r.cfg.Region, producerBytesMost>>20, api.ErrBusy)
+		return events.Errorf(events.KindNotReady, "stream %s of %s: nothing was written, so much waits for kafka already (%d MiB): %w", stream, r.cfg.Region, config.ProducerBytesMost>>20, api.ErrBusy)
 	}
 	if slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) }) {
 		return events.Errorf(events.KindRefused, "stream %s of %s: kafka refuses it: %w", stream, r.cfg.Region, err)

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
-	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 )
 
 func main() { os.Exit(cli.Main(root(), os.Args[1:])) }
@@ -24,7 +24,7 @@ func root() *cobra.Command {
 		t.backupCommand(), t.keysCommand(), t.drillCommand(),
 		t.restoreCommand(),
 	)
-	c.Version = pipeline.Software
+	c.Version = api.Software
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.Long = c.Short + `.
 

@@ -12,9 +12,9 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/cli"
 	"github.com/evenkeel/evenkeel/events"
-	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/refill"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 )
 
@@ -66,7 +66,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			job := pipeline.RefillJob{Config: cfg, Log: newLogger(cfg), Request: req, Mirrors: mirrors, ArchiveOnly: archiveOnly}
+			job := refill.Job{Config: cfg, Log: newLogger(cfg), Request: req, Mirrors: mirrors, ArchiveOnly: archiveOnly}
 			for _, peer := range without {
 				if _, known := cfg.Regions[events.Region(peer)]; !known {
 					return events.Errorf(events.KindInvalid, "--without-peer %q: no such region in %s", peer, path)
@@ -82,7 +82,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 				}
 			}
 			if dryRun {
-				plan, err := pipeline.PlanRefill(c.Context(), job)
+				plan, err := refill.Plan(c.Context(), job)
 				if err != nil {
 					return err
 				}
@@ -91,7 +91,7 @@ func (t *tool) restoreKafkaCommand() *cobra.Command {
 			var progress *term.Progress
 			job.Planned = func(bytes int64) { progress = term.NewProgress(c.ErrOrStderr(), "bytes", bytes, 0) }
 			job.Fetched = func(bytes int64) { progress.Add(bytes) }
-			done, err := pipeline.Refill(c.Context(), job)
+			done, err := refill.Run(c.Context(), job)
 			if progress != nil {
 				progress.End()
 			}
@@ -155,7 +155,7 @@ func refilledTable(w io.Writer, r *api.Refilled) error {
 	if err := refilledGroupsTable(w, r); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nin %.2f s; %s in the data directory says it all\n", r.Duration, pipeline.RefillReport)
+	_, err := fmt.Fprintf(w, "\nin %.2f s; %s in the data directory says it all\n", r.Duration, refill.Report)
 	return err
 }
 

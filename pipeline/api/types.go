@@ -9,6 +9,9 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
+// Software names this program in statuses and manifests.
+const Software = "evenkeel 0.1.0"
+
 // Node is what the API serves.
 type Node interface {
 	Put(ctx context.Context, p PutParams) (*PutResult, error)

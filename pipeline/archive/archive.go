@@ -239,13 +239,3 @@ func (a *Archiver) segmentBytes() int64 {
 	share := nodeBytesMost / int64((heldSegments+1)*max(1, len(a.shards)))
 	return min(max(share, segmentBytesFew), segmentBytesMost)
 }
-
-// pause waits for a time, or for the end of the context.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}

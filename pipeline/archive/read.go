@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 )
 
 // batch is what a poll has brought of one log.
@@ -36,7 +37,7 @@ func (a *Archiver) read(ctx context.Context) {
 		fetches.EachError(func(topic string, p int32, err error) { wrong = a.complain(topic, p, err) || wrong })
 		fetches.EachPartition(func(ftp kgo.FetchTopicPartition) { a.deliver(ftp, now) })
 		if wrong {
-			pause(ctx, pauseLeast)
+			pause.For(ctx, pauseLeast)
 		}
 	}
 }

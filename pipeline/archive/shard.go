@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -91,7 +92,7 @@ func (s *shard) run(ctx context.Context) {
 		if time.Since(begun) > pauseMost {
 			wait = pauseLeast
 		}
-		pause(ctx, wait)
+		pause.For(ctx, wait)
 		wait = min(2*wait, pauseMost)
 	}
 }

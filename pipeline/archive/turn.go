@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -404,7 +405,7 @@ func (t *turn) append(ctx context.Context, s *format.Segment, object []byte) err
 		}
 		t.a.metrics.errors.Inc()
 		t.tell(err)
-		pause(ctx, wait)
+		pause.For(ctx, wait)
 		if ctx.Err() == nil && !t.a.node.Archives(t.number) {
 			return err
 		}

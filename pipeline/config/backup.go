@@ -195,6 +195,14 @@ func (b Backup) Sealer() (*seal.Sealer, error) {
 	return s, nil
 }
 
+// Opener opens the region's backups: with what is given, or, if that is nil, as is configured.
+func (c *Config) Opener(given *seal.Opener) (*seal.Opener, error) {
+	if given != nil || c.Backup == nil {
+		return given, nil
+	}
+	return c.Backup.Opener()
+}
+
 // Opener opens backups with the configured identity, which is read anew. Without one
 // it opens what is not sealed. No error holds any part of an identity.
 func (b Backup) Opener() (*seal.Opener, error) {

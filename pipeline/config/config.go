@@ -442,6 +442,15 @@ func (c *Config) Origin(r events.Region) events.Origin {
 	return events.Origin{Region: r, Incarnation: c.Regions[r].Incarnation}
 }
 
+// TopicOf is the topic of the region's cluster that holds a log.
+func (c *Config) TopicOf(l events.Log) string {
+	topic := c.Streams[l.Stream].Topic
+	if l.Origin.Region == c.Region {
+		return topic
+	}
+	return l.Origin.MirrorTopic(topic)
+}
+
 // Peers names the other regions, in order.
 func (c *Config) Peers() []events.Region {
 	return slices.DeleteFunc(sortedKeys(c.Regions), func(r events.Region) bool { return r == c.Region })

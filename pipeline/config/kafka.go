@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -36,6 +37,44 @@ func (k Kafka) ClientOpts() ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(m))
 	}
 	return opts, nil
+}
+
+// metadataMinAge is how soon a client asks again where partitions are when it
+// was told wrong: after a broker's restart every such wait is time without data.
+const metadataMinAge = 250 * time.Millisecond
+
+// KafkaOpts are the options of a client of a region's cluster, and more.
+func (c *Config) KafkaOpts(r events.Region, more ...kgo.Opt) ([]kgo.Opt, error) {
+	opts, err := c.Regions[r].Kafka.ClientOpts()
+	if err != nil {
+		return nil, fmt.Errorf("kafka client of %s: %w", r, err)
+	}
+	return append(append(opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge)), more...), nil
+}
+
+const (
+	// ProducerBytesMost is how much memory what waits for Kafka to be written has; beyond
+	// that writers are turned away. Enough for the records of several loads, and so are
+	// producerRecordsMost.
+	ProducerBytesMost   = 64 << 20
+	producerRecordsMost = 400_000
+
+	// With the default limit of a value a batch stays below the 1,048,588 bytes
+	// that brokers take by default.
+	batchOverheadBytes = 48_000 // largest key, headers, framing
+	batchLeastBytes    = 1_000_000
+)
+
+// ProducerOpts are the options of whoever writes events.
+func (c *Config) ProducerOpts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), // events are stamped with a context of their partition
+		kgo.ProducerBatchMaxBytes(int32(max(c.Limits.MaxValueBytes+batchOverheadBytes, batchLeastBytes))),
+		kgo.ProducerLinger(0),
+		kgo.MaxBufferedBytes(ProducerBytesMost),
+		kgo.MaxBufferedRecords(producerRecordsMost),
+	}
 }
 
 func (t TLS) clientConfig() (*tls.Config, error) {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/zeebo/xxh3"
+
+	"github.com/evenkeel/evenkeel/events"
 )
 
 // ChainVersion numbers the way in which Chain hashes records, SumVersion that in
@@ -34,6 +36,15 @@ func (h *Hasher) Chain(prev Sum, r *kgo.Record) Sum {
 	h.buf = b
 	u := xxh3.Hash128(b)
 	return Sum{hi: u.Hi, lo: u.Lo}
+}
+
+// NewChain is Chain for one goroutine that keeps to itself how it is done: it gives the digest
+// after a record from that before it.
+func NewChain() func(before events.Digest, r *kgo.Record) events.Digest {
+	var h Hasher
+	return func(before events.Digest, r *kgo.Record) events.Digest {
+		return h.Chain(FromDigest(before), r).Digest()
+	}
 }
 
 // appendBytes tells null, which deletes, from empty.

@@ -1,6 +1,8 @@
 package timeline
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -23,6 +25,13 @@ type Request struct {
 	Base    string          `json:"base,omitzero"`    // id of the backup to begin with; empty: the best
 	Streams []events.Stream `json:"streams,omitzero"` // none: all
 	Shards  []int32         `json:"shards,omitzero"`  // none: all
+}
+
+// Same tells whether two requests ask for the same.
+func (r Request) Same(other Request) bool {
+	x, errX := json.Marshal(r)
+	y, errY := json.Marshal(other)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // IsNewest says whether nothing is named. (It is not called IsZero, which would be that of

@@ -1,4 +1,4 @@
-package pipeline
+package refill
 
 import (
 	"context"
@@ -13,7 +13,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pause"
 )
+
+// topicsPollInterval is how often the cluster is asked whether new topics can be used.
+const topicsPollInterval = 50 * time.Millisecond
 
 // heldOff are the configurations of topics that hold off the deletion of records while
 // they are written back: many are older than what is kept.
@@ -43,7 +47,7 @@ func (r *refilling) makeTopics(ctx context.Context) error {
 				return fmt.Errorf("create topic %s in %s: %w", t.Topic, cfg.Region, t.Err)
 			}
 		}
-		if pause(ctx, topicsPollInterval); ended(ctx) {
+		if pause.For(ctx, topicsPollInterval); ctx.Err() != nil {
 			return fmt.Errorf("topics of %s were created but cannot be used yet: %v: %w", cfg.Region, missing, ctx.Err())
 		}
 	}
@@ -83,7 +87,7 @@ func (r *refilling) ends(ctx context.Context, wanted events.Vector) (events.Vect
 	}
 	ends := events.Vector{}
 	for l := range wanted {
-		topic := topicOf(r.job.Config, l)
+		topic := r.job.Config.TopicOf(l)
 		start, _ := starts.Lookup(topic, l.Partition)
 		end, ok := listed.Lookup(topic, l.Partition)
 		if !ok || start.Offset > 0 {

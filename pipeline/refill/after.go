@@ -1,4 +1,4 @@
-package pipeline
+package refill
 
 import (
 	"context"
@@ -172,11 +172,11 @@ func (r *refilling) giveBack(ctx context.Context, group string, offsets []format
 	return list, ctx.Err()
 }
 
-// PlanRefill says what a Refill would write back, and does nothing.
-func PlanRefill(ctx context.Context, job RefillJob) (*api.RefillPlan, error) {
+// Plan says what Run would write back, and does nothing.
+func Plan(ctx context.Context, job Job) (*api.RefillPlan, error) {
 	r := &refilling{job: job, logs: map[events.Log]*refilledLog{}}
 	var err error
-	if r.src, err = newSource(job.Config, job.Bucket, job.Opener); err != nil {
+	if r.src, err = source(job); err != nil {
 		return nil, err
 	}
 	if err := r.plan(ctx); err != nil {
@@ -185,11 +185,11 @@ func PlanRefill(ctx context.Context, job RefillJob) (*api.RefillPlan, error) {
 	plan := &api.RefillPlan{Region: job.Config.Region, Target: r.note.Target, Vector: r.note.Vector, Topics: []string{}, Peers: []api.PlannedTail{}, GroupsOf: r.note.Groups, Groups: []api.PlannedGroup{}}
 	topics := map[string]bool{}
 	for l := range r.note.Vector {
-		topics[topicOf(job.Config, l)] = true
+		topics[job.Config.TopicOf(l)] = true
 		r.logs[l] = &refilledLog{}
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.note.Peers), events.Log.Compare) {
-		topics[topicOf(job.Config, l)] = true
+		topics[job.Config.TopicOf(l)] = true
 		plan.Peers = append(plan.Peers, api.PlannedTail{Log: l, Archived: r.note.Vector[l], Mirrored: r.note.Peers[l]})
 	}
 	plan.Topics = slices.Sorted(maps.Keys(topics))

@@ -1,4 +1,6 @@
-package pipeline
+// Package refill brings a region's logs back into its Kafka when that has lost them: out of
+// the archive, and, behind that, out of the mirrors of other regions.
+package refill
 
 import (
 	"context"
@@ -17,14 +19,16 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
-// RefillJob says which archived records to write back into a region's Kafka.
-type RefillJob struct {
+// Job says which archived records to write back into a region's Kafka.
+type Job struct {
 	Config    *config.Config
 	Bucket    objstore.Bucket
 	Opener    *seal.Opener // nil: the identity that is configured
@@ -42,14 +46,14 @@ type RefillJob struct {
 	Taken   func(l events.Log) // told when what a peer had of a log behind the archive is on its way; may be nil
 }
 
-// RefillReport is the file in the data directory that says what Refill did. While it is
-// not done, refillNoteFile beside it says what it does.
+// Report is the file in the data directory that says what Run did. While it is
+// not done, noteFile beside it says what it does.
 const (
-	RefillReport   = "restore-kafka-report.json"
-	refillNoteFile = "restore-kafka.json"
+	Report   = "restore-kafka-report.json"
+	noteFile = "restore-kafka.json"
 )
 
-// refillNote is what refillNoteFile holds: what is written back, and how topics were
+// refillNote is what noteFile holds: what is written back, and how topics were
 // configured before their retention was held off.
 type refillNote struct {
 	Request timeline.Request              `json:"request"`
@@ -63,9 +67,9 @@ type refillNote struct {
 	Began   time.Time                     `json:"began"`
 }
 
-// refilling is a Refill under way.
+// refilling is a Job under way.
 type refilling struct {
-	job     RefillJob
+	job     Job
 	note    refillNote
 	resumed bool
 	src     restore.Source
@@ -76,7 +80,7 @@ type refilling struct {
 	logs    map[events.Log]*refilledLog
 }
 
-// Refill writes the archived records of a region's own logs, and of its mirrors if that is
+// Run writes the archived records of a region's own logs, and of its mirrors if that is
 // asked for, back into its Kafka, which
 // must have lost them all: topics are made as they are configured, and must be empty. Key,
 // value, headers and timestamps stay as they are, and so do offsets where the archive has
@@ -88,14 +92,14 @@ type refilling struct {
 //
 // No node of the region may run. If it is broken off the same is asked for again: what is in
 // the topics is compared with the archive, and the rest follows.
-func Refill(ctx context.Context, job RefillJob) (_ *api.Refilled, err error) {
+func Run(ctx context.Context, job Job) (_ *api.Refilled, err error) {
 	if job.FS == nil {
 		job.FS = vfs.Default
 	}
-	if err := makeDirs(job.FS, job.Config.DataDir); err != nil {
+	if err := disk.MakeDirs(job.FS, job.Config.DataDir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(job.FS, job.Config.DataDir)
+	lock, err := disk.Lock(job.FS, job.Config.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -116,17 +120,22 @@ func Refill(ctx context.Context, job RefillJob) (_ *api.Refilled, err error) {
 
 func (r *refilling) path(name string) string { return filepath.Join(r.job.Config.DataDir, name) }
 
+// source is where segments are read.
+func source(job Job) (restore.Source, error) {
+	opener, err := job.Config.Opener(job.Opener)
+	return restore.Source{Bucket: job.Bucket, Opener: opener}, err
+}
+
 // open makes the clients.
 func (r *refilling) open() (err error) {
 	cfg := r.job.Config
-	if r.src, err = newSource(cfg, r.job.Bucket, r.job.Opener); err != nil {
+	if r.src, err = source(r.job); err != nil {
 		return err
 	}
-	if r.opts, err = cfg.Own().Kafka.ClientOpts(); err != nil {
-		return fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
+	if r.opts, err = cfg.KafkaOpts(cfg.Region, r.job.KafkaOpts...); err != nil {
+		return err
 	}
-	r.opts = append(append(r.opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge)), r.job.KafkaOpts...)
-	r.client, err = kgo.NewClient(append(slices.Clone(r.opts), producerOpts(cfg)...)...)
+	r.client, err = kgo.NewClient(append(slices.Clone(r.opts), cfg.ProducerOpts()...)...)
 	if err != nil {
 		return fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
 	}
@@ -145,12 +154,12 @@ func (r *refilling) wanted(l events.Log) bool {
 
 // begin finds out what is to be done, and has the topics ready for it.
 func (r *refilling) begin(ctx context.Context) (err error) {
-	r.resumed, err = readNote(r.job.FS, r.path(refillNoteFile), &r.note)
+	r.resumed, err = disk.ReadNote(r.job.FS, r.path(noteFile), &r.note)
 	if err != nil {
 		return err
 	}
-	if r.resumed && (!sameRequest(r.note.Request, r.job.Request) || r.note.Mirrors != r.job.Mirrors) {
-		return events.Errorf(events.KindRefused, "%s: topics of %s were being filled up to %s, and that was broken off; ask for the same to go on", r.path(refillNoteFile), r.job.Config.Region, r.note.Target)
+	if r.resumed && (!r.note.Request.Same(r.job.Request) || r.note.Mirrors != r.job.Mirrors) {
+		return events.Errorf(events.KindRefused, "%s: topics of %s were being filled up to %s, and that was broken off; ask for the same to go on", r.path(noteFile), r.job.Config.Region, r.note.Target)
 	}
 	if !r.resumed {
 		if err := r.plan(ctx); err != nil {
@@ -162,7 +171,7 @@ func (r *refilling) begin(ctx context.Context) (err error) {
 	maps.Copy(wanted, r.note.Peers)
 	maps.Copy(wanted, r.note.Vector)
 	for l := range wanted {
-		r.topics[topicOf(r.job.Config, l)] = l.Stream
+		r.topics[r.job.Config.TopicOf(l)] = l.Stream
 	}
 	if err := r.makeTopics(ctx); err != nil {
 		return err
@@ -172,17 +181,17 @@ func (r *refilling) begin(ctx context.Context) (err error) {
 		return err
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(wanted), events.Log.Compare) {
-		topic := topicOf(r.job.Config, l)
+		topic := r.job.Config.TopicOf(l)
 		if had[l] > 0 && !r.resumed {
 			return events.Errorf(events.KindRefused, "topic %s of %s, partition %d holds records up to offset %d; records are written back only into empty topics", topic, r.job.Config.Region, l.Partition, had[l]-1)
 		}
-		r.logs[l] = &refilledLog{log: l, topic: topic, had: had[l], to: r.note.Vector[l], chainOf: newChain()}
+		r.logs[l] = &refilledLog{log: l, topic: topic, had: had[l], to: r.note.Vector[l], chainOf: digest.NewChain()}
 	}
 	if !r.resumed {
 		if r.note.Configs, err = r.configs(ctx); err != nil {
 			return err
 		}
-		if err := writeNote(r.job.FS, r.path(refillNoteFile), r.note); err != nil {
+		if err := disk.WriteNote(r.job.FS, r.path(noteFile), r.note); err != nil {
 			return err
 		}
 	}
@@ -254,7 +263,7 @@ func (r *refilling) all(ctx context.Context) error {
 func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
 	cfg := r.job.Config
 	done := &api.Refilled{
-		Region: cfg.Region, Software: Software, Target: r.note.Target, Vector: events.Vector{}, Logs: []api.RefilledLog{}, Resumed: r.resumed, Began: r.note.Began,
+		Region: cfg.Region, Software: api.Software, Target: r.note.Target, Vector: events.Vector{}, Logs: []api.RefilledLog{}, Resumed: r.resumed, Began: r.note.Began,
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.logs), events.Log.Compare) {
 		log := r.logs[l]
@@ -282,8 +291,8 @@ func (r *refilling) finish(ctx context.Context) (*api.Refilled, error) {
 		return nil, err
 	}
 	done.Duration = time.Since(r.note.Began).Seconds()
-	if err := writeNote(r.job.FS, r.path(RefillReport), done); err != nil {
+	if err := disk.WriteNote(r.job.FS, r.path(Report), done); err != nil {
 		return nil, err
 	}
-	return done, r.job.FS.RemoveAll(r.path(refillNoteFile))
+	return done, r.job.FS.RemoveAll(r.path(noteFile))
 }

@@ -1,4 +1,4 @@
-package pipeline
+package refill
 
 import (
 	"context"
@@ -7,10 +7,9 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -42,11 +41,10 @@ func (r *refilling) askPeers(ctx context.Context) (map[events.Log][]replicator.S
 	origin := cfg.Origin(cfg.Region)
 	found := map[events.Log][]replicator.Stretch{}
 	for _, peer := range r.peers() {
-		opts, err := cfg.Regions[peer].Kafka.ClientOpts()
+		opts, err := cfg.KafkaOpts(peer, r.job.KafkaOpts...)
 		if err != nil {
-			return nil, fmt.Errorf("kafka client of %s: %w", peer, err)
+			return nil, err
 		}
-		opts = append(append(opts, kgo.ClientID("evenkeel")), r.job.KafkaOpts...)
 		mirrors, err := replicator.Relay{Region: peer, Opts: opts}.Mirrors(ctx, origin, slices.Sorted(maps.Keys(streams)))
 		if err != nil {
 			return nil, events.Errorf(events.KindNotReady, "%s cannot be asked what it has mirrored of %s, and may have what nobody else has: %w; "+
@@ -211,7 +209,7 @@ func same(ctx context.Context, a, b replicator.Stretch, from, to int64) (records
 	if from >= to {
 		return 0, nil
 	}
-	chainOf := newChain()
+	chainOf := digest.NewChain()
 	next, stop := iter.Pull2(b.Records(ctx, from, to))
 	defer stop()
 	y, err, more := next()
