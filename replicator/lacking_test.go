@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/replicator"
@@ -54,6 +55,29 @@ func TestMirrorThatCannotBeMade(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What somebody else has written into the link topic stops nothing, and is told.
+func TestForeignRecordInTheLinkTopic(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(3)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		if problems := l.Details().Tasks[0].Problems; len(problems) > 0 {
+			t.Fatalf("%q", problems)
+		}
+		dest.produce(&kgo.Record{Topic: replicator.LinkTopic, Key: []byte("no key of a link"), Value: []byte("x")})
+		source.write(3)
+		awaitMirrored(source, dest)
+		w.await("the record is told", func() error {
+			task := l.Details().Tasks[0]
+			if len(task.Problems) != 1 || !strings.Contains(task.Problems[0], "not understood") || task.State != "ok" {
+				return fmt.Errorf("task: %+v", task)
+			}
+			return nil
+		})
+		l.awaitRunning()
+	})
 }
 
 // Partitions that a mirror cannot be given are told of, and the others are mirrored.

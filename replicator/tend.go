@@ -290,6 +290,9 @@ func (m *mover) followTopics(ctx context.Context) (done outcome, err error) {
 		reasons[p.Topic] = cmp.Or(reasons[p.Topic], p.Reason)
 	}
 	done.partly = len(report.Problems) > 0
+	for _, what := range m.ledger.Unreadable() {
+		done.problems = append(done.problems, fmt.Sprintf("link topic %s of %s: a record that is not understood is passed over: %s; nobody but links writes there", LinkTopic, m.dest.name, what))
+	}
 	m.setTopics(report.Topics, reasons)
 	if len(report.Created)+len(report.Grown) > 0 {
 		m.again.Store(true)
