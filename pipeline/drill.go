@@ -137,7 +137,8 @@ func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) 
 	if result.Attested, err = b.compareAttested(ctx, scratch); err != nil {
 		return err
 	}
-	result.States = slices.SortedFunc(slices.Values(restored.States), func(x, y events.LogState) int { return x.Log.Compare(y.Log) })
+	result.States = append(result.States, restored.States...) // none, before anything was written
+	slices.SortFunc(result.States, func(x, y events.LogState) int { return x.Log.Compare(y.Log) })
 	return nil
 }
 

@@ -58,6 +58,21 @@ func TestDrill(t *testing.T) {
 	})
 }
 
+// A region that has written nothing yet is drilled as any other.
+func TestDrillOfNothing(t *testing.T) {
+	one(t, func(r *region) {
+		r.start()
+		r.await("a backup", func() error {
+			_, err := r.CreateBackup(r.w.Context())
+			return err
+		})
+		d, err := r.DrillRestore(r.w.Context())
+		if err != nil || d.Err() != nil || len(d.Trials[0].States) != 0 || d.Proved().IsZero() {
+			t.Fatalf("%+v, %v", d, err)
+		}
+	})
+}
+
 // A backup that cannot be restored is found by the drill, and told; an older one is
 // drilled all the same, if it is drawn.
 func TestDrillFindsDamage(t *testing.T) {
