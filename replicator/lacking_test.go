@@ -57,6 +57,21 @@ func TestMirrorThatCannotBeMade(t *testing.T) {
 	}
 }
 
+// A link that is not connected does not say of any partition that it mirrors it.
+func TestPartitionsOfALinkThatHasEnded(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(3)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		l.stop()
+		for _, p := range l.Details().Partitions {
+			if p.State != replicator.Waiting || p.Reason == "" || p.Lag != (replicator.Lag{}) {
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}
+
 // What somebody else has written into the link topic stops nothing, and is told.
 func TestForeignRecordInTheLinkTopic(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {

@@ -121,7 +121,11 @@ func (l *Link) disconnected(err error) {
 		l.last = l.mover.partitions(time.Now())
 		l.metrics.clear(l.cfg.Origin) // what is stopped is found again, or is not
 		for i := range l.last {
-			l.last[i].Lag = Lag{} // nobody looks any more
+			p := &l.last[i]
+			p.Lag = Lag{} // nobody looks any more
+			if p.State == Mirroring || p.State == Starting {
+				p.State, p.Reason, p.Since = Waiting, err.Error(), time.Now()
+			}
 		}
 	}
 	l.mover, l.err = nil, err

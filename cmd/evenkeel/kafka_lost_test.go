@@ -436,7 +436,8 @@ func (l *lostRegion) goOn() {
 				}
 				for _, p := range d.Partitions {
 					if p.State != replicator.SourceRecreated {
-						return fmt.Errorf("partition %d is %s: %s", p.Partition, p.State, p.Reason)
+						return fmt.Errorf("partition %d is %s for %s: %s (link is running: %t, for %s: %s)",
+							p.Partition, p.State, time.Since(p.Since), p.Reason, d.Running, time.Since(d.Since), d.Error)
 					}
 				}
 				return nil
