@@ -96,14 +96,24 @@ func (b Batch) Verify() error {
 // CRC of that. The records' bytes and timestamps stay, for a delete horizon too:
 // its bit is cleared, the timestamps remain relative to the same number. Raw is
 // a whole batch as from Read or a Recoder; a batch that is not dense, holds
-// control records or has LogAppendTime needs Merge first.
+// control records or has LogAppendTime needs Merge first. The CRC of a large one follows
+// from the one that it has: if that was wrong, so is this one.
 func Stamp(raw []byte, producerID int64, epoch int16, sequence int32) {
 	be := binary.BigEndian
+	head := raw[atAttributes:HeaderBytes]
+	var before [HeaderBytes - atAttributes]byte
+	copy(before[:], head)
 	be.PutUint64(raw, 0)
 	be.PutUint32(raw[atLeaderEpoch:], math.MaxUint32)
 	be.PutUint16(raw[atAttributes:], be.Uint16(raw[atAttributes:])&^(transactionalBit|deleteHorizonBit))
 	be.PutUint64(raw[atProducerID:], uint64(producerID))
 	be.PutUint16(raw[atProducerEpoch:], uint16(epoch))
 	be.PutUint32(raw[atBaseSequence:], uint32(sequence))
-	be.PutUint32(raw[atCRC:], crc32.Checksum(raw[atAttributes:], castagnoli))
+	crc := uint32(0)
+	if len(raw) < derivedLeast {
+		crc = crc32.Checksum(raw[atAttributes:], castagnoli)
+	} else {
+		crc = changed(be.Uint32(raw[atCRC:]), before[:], head, len(raw)-HeaderBytes)
+	}
+	be.PutUint32(raw[atCRC:], crc)
 }
