@@ -47,6 +47,9 @@ func (r *Region) addShard(s *api.Status, p int32) error {
 	at := r.keeper.stateOf(p)
 	shards, release, err := r.useOwn([]int32{p})
 	if err != nil {
+		if at.state == shardOpen { // another node has it, and it is about to be closed, or has been meanwhile
+			at.state = shardClosing
+		}
 		if at.state != shardClosed || at.err != nil {
 			row := api.ShardStatus{Partition: p, Node: r.name, State: at.state, Restoring: r.renewals.status(p, nil)}
 			if at.err != nil {
