@@ -109,7 +109,7 @@ func Stamp(raw []byte, producerID int64, epoch int16, sequence int32) {
 	be.PutUint64(raw[atProducerID:], uint64(producerID))
 	be.PutUint16(raw[atProducerEpoch:], uint16(epoch))
 	be.PutUint32(raw[atBaseSequence:], uint32(sequence))
-	crc := uint32(0)
+	var crc uint32
 	if len(raw) < derivedLeast {
 		crc = crc32.Checksum(raw[atAttributes:], castagnoli)
 	} else {
