@@ -8,6 +8,9 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 )
 
+// storedWithin is how exact the times of objects are: S3 leaves out what is behind whole seconds.
+const storedWithin = time.Second
+
 // earliestClock is the time from which ages are counted back: the earliest of what the newest
 // backup, the pruner's clock and the bucket's say. None of them alone makes everything look
 // old, and neither do the first two, which are one clock where a node prunes what it has made.
@@ -22,10 +25,11 @@ func earliestClock(inv *inventory.Inventory, newest *inventory.Backup, now time.
 			newest.ID, made.Format(time.RFC3339), newest.Stored.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	earliest := made
-	for _, clock := range []time.Time{now, inv.Clock} {
-		if !clock.IsZero() && clock.Before(earliest) {
-			earliest = clock
-		}
+	if now.Before(earliest) {
+		earliest = now
+	}
+	if !inv.Clock.IsZero() && inv.Clock.Before(earliest.Truncate(storedWithin)) {
+		earliest = inv.Clock
 	}
 	return earliest, nil
 }

@@ -126,3 +126,35 @@ func TestClocksLeapApart(t *testing.T) {
 		})
 	}
 }
+
+// seconds is a bucket that tells times as S3 does.
+type seconds struct{ *objstore.Memory }
+
+func (s seconds) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range s.Memory.List(ctx, prefix) {
+			info.Modified = info.Modified.Truncate(time.Second)
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// A bucket that leaves out the parts of seconds is no clock that is behind: what is to go
+// behind the newest backup goes.
+func TestBucketTellsWholeSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := seconds{objstore.NewMemory("b")}
+		a := newArchive(t, bucket.Memory)
+		time.Sleep(900 * time.Millisecond)
+		a.month()
+		a.append(0, 1)
+		a.append(0, 1)
+		a.backup()
+		run(t, bucket, prune.Policy{Last: 1})
+		if n := numbers(t, bucket.Memory, 0); len(n) != 1 || n[0] != 32 {
+			t.Errorf("segments that are left: %d", n)
+		}
+	})
+}
