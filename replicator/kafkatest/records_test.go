@@ -56,8 +56,20 @@ type record struct {
 // committed records only.
 func (c *cluster) read(topic string) map[int32][]record {
 	c.t.Helper()
-	out, err := c.kcat(nil, "-C", "-e", "-q", "-t", topic, "-o", "beginning",
-		"-X", "isolation.level=read_committed", "-X", "fetch.wait.max.ms=50", "-f", "%p %o %T %K:%k %S:%s %h\n")
+	return c.consume(topic)
+}
+
+// head reads the first records of a partition, at most so many: the end of one that
+// somebody writes to may never be reached.
+func (c *cluster) head(topic string, num int32, most int) []record {
+	c.t.Helper()
+	return c.consume(topic, "-p", strconv.Itoa(int(num)), "-c", strconv.Itoa(most))[num]
+}
+
+func (c *cluster) consume(topic string, which ...string) map[int32][]record {
+	c.t.Helper()
+	out, err := c.kcat(nil, append([]string{"-C", "-e", "-q", "-t", topic, "-o", "beginning",
+		"-X", "isolation.level=read_committed", "-X", "fetch.wait.max.ms=50", "-f", "%p %o %T %K:%k %S:%s %h\n"}, which...)...)
 	if err != nil {
 		c.t.Fatalf("topic %s of %s: %v", topic, c.region, err)
 	}

@@ -202,10 +202,9 @@ func (w *world) keyedLoad() *keyedLoad {
 func (l *keyedLoad) awaitCompacted() {
 	l.w.Helper()
 	l.w.await("compaction", patience, func() error {
-		log := l.w.source.read(l.w.topic)
 		for num := range int32(partitions) {
 			early, last := 0, int64(0)
-			for _, r := range log[num] {
+			for _, r := range l.w.source.head(l.w.topic, num, 1001) {
 				if last = r.offset; last < 1000 {
 					early++
 				}
