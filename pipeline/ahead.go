@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
 )
 
 // RefuseAhead refuses a vector that has more of one of the region's own logs than the log
@@ -47,14 +48,14 @@ func LogEnds(ctx context.Context, cfg *config.Config, more []kgo.Opt) (events.Ve
 	for _, s := range cfg.Streams {
 		topics = append(topics, s.Topic)
 	}
-	listed, err := kadm.NewClient(client).ListEndOffsets(ctx, topics...)
+	found, err := kadm.NewClient(client).ListEndOffsets(ctx, topics...)
 	if err != nil {
 		return nil, events.Errorf(events.KindNotReady, "kafka of %s cannot be asked where its logs end: %w", cfg.Region, err)
 	}
 	ends := events.Vector{}
 	for name, s := range cfg.Streams {
 		for p := range cfg.Partitions {
-			o, ok := listedIn(listed, s.Topic, p)
+			o, ok := listed.Lookup(found, s.Topic, p)
 			switch {
 			case !ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition):
 			case o.Err != nil:

@@ -19,6 +19,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -321,14 +322,14 @@ func (b *beginnings) topicOffsets(
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	topics := routes(b.cfg)
-	listed, err := list(ctx, slices.Collect(maps.Keys(topics))...)
+	found, err := list(ctx, slices.Collect(maps.Keys(topics))...)
 	if err != nil {
 		return nil, fmt.Errorf("where the logs of %s %s: %w", b.cfg.Region, what, err)
 	}
 	offsets := map[events.Log]offset{}
 	for topic, rt := range topics {
 		l := rt.log(partition)
-		o, ok := listedIn(listed, topic, partition)
+		o, ok := listed.Lookup(found, topic, partition)
 		switch {
 		case b.mirrors.isMirror(l) && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
 		case !ok || o.Err != nil:
@@ -339,16 +340,6 @@ func (b *beginnings) topicOffsets(
 		}
 	}
 	return offsets, nil
-}
-
-// listedIn is what was listed of a partition, or what is wrong with its topic; not ok if the topic does
-// not have the partition.
-func listedIn(listed kadm.ListedOffsets, topic string, partition int32) (o kadm.ListedOffset, ok bool) {
-	if o, ok = listed.Lookup(topic, partition); !ok {
-		const noPartition = -1 // stands for the topic
-		o, ok = listed.Lookup(topic, noPartition)
-	}
-	return o, ok
 }
 
 // notAhead refuses the state of a shard that is further than the region's own logs.

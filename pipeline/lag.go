@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -178,8 +179,8 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 	ends := map[events.Log]offset{}
 	for topic, rt := range topics {
 		for p := range r.cfg.Partitions {
-			readable, err := endIn(committed, topic, p)
-			all, errAll := endIn(written, topic, p)
+			readable, err := listed.Offset(committed, topic, p)
+			all, errAll := listed.Offset(written, topic, p)
 			ends[rt.log(p)] = offset{n: readable, open: all - readable, err: cmp.Or(err, errAll)}
 		}
 	}
@@ -187,18 +188,6 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 		r.worker.mirrors.ends(ctx, ends)
 	}
 	return ends
-}
-
-// endIn is the end of a partition in what a cluster has listed.
-func endIn(listed kadm.ListedOffsets, topic string, p int32) (int64, error) {
-	o, ok := listed.Lookup(topic, p)
-	switch {
-	case !ok:
-		return 0, fmt.Errorf("topic %s has no partition %d", topic, p)
-	case o.Err != nil:
-		return 0, fmt.Errorf("topic %s, partition %d: %w", topic, p, o.Err)
-	}
-	return o.Offset, nil
 }
 
 func (r *Region) unknown(topics map[string]route, err error) map[events.Log]offset {

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -248,26 +248,15 @@ func (s *shard) bounds(ctx context.Context) (map[string]bounds, error) {
 	}
 	found := map[string]bounds{}
 	for _, topic := range topics {
-		start, err := offsetOf(starts, topic, s.number)
+		start, err := listed.Offset(starts, topic, s.number)
 		if err != nil {
 			return nil, err
 		}
-		end, err := offsetOf(ends, topic, s.number)
+		end, err := listed.Offset(ends, topic, s.number)
 		if err != nil {
 			return nil, err
 		}
 		found[topic] = bounds{start, end}
 	}
 	return found, nil
-}
-
-func offsetOf(listed kadm.ListedOffsets, topic string, p int32) (int64, error) {
-	o, ok := listed.Lookup(topic, p)
-	switch {
-	case !ok:
-		return 0, fmt.Errorf("topic %s has no partition %d", topic, p)
-	case o.Err != nil:
-		return 0, fmt.Errorf("topic %s, partition %d: %w", topic, p, o.Err)
-	}
-	return o.Offset, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -113,14 +114,14 @@ func (a *Archiver) sample(ctx context.Context) {
 	defer cancel()
 	topics := slices.Sorted(maps.Keys(a.cfg.Topics))
 	begun := time.Now() // what comes while the answer is on its way is not in it, perhaps
-	listed, err := a.admin.ListEndOffsets(ctx, topics...)
+	found, err := a.admin.ListEndOffsets(ctx, topics...)
 	if err != nil {
 		return // the last sample gets older: what it says is an upper bound
 	}
 	for _, s := range a.all() {
 		ends := map[string]int64{}
 		for _, topic := range topics {
-			if end, err := offsetOf(listed, topic, s.number); err == nil {
+			if end, err := listed.Offset(found, topic, s.number); err == nil {
 				ends[topic] = end
 			}
 		}

@@ -212,13 +212,6 @@ func (g *gate) Create(ctx context.Context, name string, body []byte) error {
 	return g.Bucket.Create(ctx, name, body)
 }
 
-func newChain() func(events.Digest, *kgo.Record) events.Digest {
-	var h digest.Hasher
-	return func(before events.Digest, r *kgo.Record) events.Digest {
-		return h.Chain(digest.FromDigest(before), r).Digest()
-	}
-}
-
 // start starts a process that archives some shards.
 func (w *world) start(shards ...int32) *process {
 	n := &node{}
@@ -234,7 +227,7 @@ func (w *world) startNode(n *node) *process {
 	}
 	p := &process{node: n, registry: prometheus.NewRegistry(), gate: &gate{Bucket: w.bucket}, done: make(chan struct{})}
 	cfg := archive.Config{
-		Region: us, Partitions: partitions, Software: "test 1", Topics: topics, Sealer: seal.None(), Limits: streams, NewChain: newChain,
+		Region: us, Partitions: partitions, Software: "test 1", Topics: topics, Sealer: seal.None(), Limits: streams, NewChain: digest.NewChain,
 	}
 	var err error
 	p.Archiver, err = archive.New(w.opts(), cfg, p.gate, n, own{}, archive.NewMetrics(p.registry), slog.New(slog.NewTextHandler(w.Output(), nil)).With("process", len(w.processes)))
@@ -337,7 +330,7 @@ func (w *world) check() {
 			l := logOf(stream, p)
 			want := w.read(l, 0)
 			w.same(l, want, got[l])
-			chain, sum := newChain(), events.Digest{}
+			chain, sum := digest.NewChain(), events.Digest{}
 			for _, r := range want {
 				sum = chain(sum, r)
 			}

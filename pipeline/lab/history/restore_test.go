@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
@@ -46,10 +45,7 @@ func newArchivist(t *testing.T, region events.Region, l logs) *archivist {
 		}
 		a.shards = append(a.shards, shard)
 		a.builders = append(a.builders, segment.NewBuilder(segment.Config{
-			Region: region, Shard: p, Software: "test", Sealer: seal.None(),
-			Chain: func(before events.Digest, r *kgo.Record) events.Digest {
-				return new(digest.Hasher).Chain(digest.FromDigest(before), r).Digest()
-			},
+			Region: region, Shard: p, Software: "test", Sealer: seal.None(), Chain: digest.NewChain(),
 		}, nil))
 	}
 	return a
