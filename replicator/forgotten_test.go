@@ -117,6 +117,19 @@ func TestForgottenAndRefused(t *testing.T) {
 	}
 }
 
+// slowLink is a link to a destination that has become slow, and that has taken a batch since.
+func slowLink(w *world, source, dest *cluster) *runningLink {
+	source.writeLarge(time.Now(), aBatch, aBatch)
+	l := w.link(us, eu)
+	awaitMirrored(source, dest)
+	l.awaitRunning()
+	dest.gate.Slow(slow)
+	source.writeLarge(time.Now(), aBatch)
+	awaitMirrored(source, dest)
+	time.Sleep(2 * slow)
+	return l
+}
+
 // Where a batch has taken the place of another one all the same, the link says so,
 // whatever it has said of the other one, and which records are missing: from there it
 // goes on if the operator wants it.
@@ -124,14 +137,7 @@ func TestMisplaced(t *testing.T) {
 	for _, err := range []*kerr.Error{kerr.InvalidRecord, kerr.NotEnoughReplicas} {
 		t.Run(err.Message, func(t *testing.T) {
 			two(t, func(w *world, source, dest *cluster) {
-				source.writeLarge(time.Now(), aBatch, aBatch)
-				l := w.link(us, eu)
-				awaitMirrored(source, dest)
-				l.awaitRunning()
-				dest.gate.Slow(slow)
-				source.writeLarge(time.Now(), aBatch)
-				awaitMirrored(source, dest)
-				time.Sleep(2 * slow)
+				l := slowLink(w, source, dest)
 				dest.forget(err)
 				source.writeLarge(time.Now(), aBatch, aBatch, aBatch)
 				w.await("the mirror is wrong, and the link says so", func() error {
@@ -167,14 +173,7 @@ func TestMisplaced(t *testing.T) {
 // The link does not know, says so, and leaves nothing out.
 func TestForeignWriterBehindAFailure(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
-		source.writeLarge(time.Now(), aBatch, aBatch)
-		l := w.link(us, eu)
-		awaitMirrored(source, dest)
-		l.awaitRunning()
-		dest.gate.Slow(slow)
-		source.writeLarge(time.Now(), aBatch)
-		awaitMirrored(source, dest)
-		time.Sleep(2 * slow)
+		l := slowLink(w, source, dest)
 		dest.produce(foreign())
 		dest.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mirror(us, topic), Err: kerr.NotEnoughReplicasAfterAppend})
 		source.writeLarge(time.Now(), aBatch, aBatch)
