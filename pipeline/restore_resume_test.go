@@ -35,6 +35,7 @@ type camera struct {
 	ops      int
 	pictures []*vfs.MemFS
 	at       []string // before which operation
+	synced   []bool   // nothing that was not synced is in it
 }
 
 func (c *camera) MaybeError(op errorfs.Op) error {
@@ -52,7 +53,7 @@ func (c *camera) take(at string) {
 			kept = 100 * c.rng.IntN(2)
 		}
 		c.pictures = append(c.pictures, c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: c.rng}))
-		c.at = append(c.at, at)
+		c.at, c.synced = append(c.at, at), append(c.synced, kept == 0)
 	}
 }
 
