@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/replicator"
 )
@@ -75,9 +77,12 @@ func TestLag(t *testing.T) {
 	two(t, func(w *world, source, dest *cluster) {
 		l := w.link(us, eu)
 		l.awaitLag(0, 0, 0)
-		if s, err := l.partition(topic, 0); err != nil || s.AckAge != nil || s.FetchAge == nil {
-			t.Errorf("before the first record: %+v, %v", s, err)
-		}
+		w.await("the first answer", func() error {
+			if s, err := l.partition(topic, 0); err != nil || s.AckAge != nil || s.FetchAge == nil {
+				return fmt.Errorf("before the first record: %+v, %w", s, err)
+			}
+			return nil
+		})
 		source.write(10)
 		awaitMirrored(source, dest)
 		l.awaitLag(0, 0, 0)
@@ -175,5 +180,115 @@ func TestLagOfAnIdleLink(t *testing.T) {
 				source.do(l.SetPause(context.Background(), "link", paused))
 			}
 		}
+	})
+}
+
+// A link that is steadily behind says so at any moment: what was measured some seconds
+// ago is not compared with what has been mirrored since.
+func TestLagInSecondsOfASlowLink(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.link(us, eu)
+		source.produceAt(0, time.Now().UnixMilli())
+		awaitPartition(source, dest, topic, 0)
+		dest.gate.Slow(3 * time.Second)
+		known := 0
+		for second := range 90 {
+			source.produceAt(0, time.Now().UnixMilli())
+			time.Sleep(time.Second)
+			s, err := l.partition(topic, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lag := s.Lag
+			if second < 20 || lag.Records == nil || *lag.Records == 0 || lag.Seconds == nil {
+				continue
+			}
+			if known++; *lag.Seconds == 0 {
+				t.Errorf("after %d s: %d records and 0 s behind", second, *lag.Records)
+			}
+		}
+		if known < 30 {
+			t.Errorf("the lag was known %d times", known)
+		}
+	})
+}
+
+// A partition that may not be read has a source that answers, and no good fetch.
+func TestAgeOfTheLastGoodFetch(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(10)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		l.awaitNoLag()
+		source.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topic, Partitions: []int32{0}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		source.write(5)
+		time.Sleep(time.Minute)
+		for p := range int32(partitions) {
+			s, err := l.partition(topic, p)
+			if err != nil || s.FetchAge == nil || s.Lag.Records == nil {
+				t.Fatalf("partition %d: %+v, %v", p, s, err)
+			}
+			if age, denied := *s.FetchAge, p == 0; denied != (age > 55) || denied != (*s.Lag.Records == 5) {
+				t.Errorf("partition %d was fetched %v s ago and is %d records behind", p, age, *s.Lag.Records)
+			}
+		}
+	})
+}
+
+// A link that may read so many bytes a second reads no more, and is never long without
+// an answer.
+func TestRateOfALink(t *testing.T) {
+	const rate = 100_000
+	two(t, func(w *world, source, dest *cluster) {
+		sizes := make([]int, 100)
+		for i := range sizes {
+			sizes[i] = aBatch
+		}
+		source.writeLarge(time.Now(), sizes...)
+		began := time.Now()
+		l := w.linkOf(us, eu, replicator.Config{Topics: patterns(t, topic), RateBytesPerSecond: rate})
+		l.awaitRunning()
+		for dest.end(mirror(us, topic), 0) < int64(len(sizes)) {
+			time.Sleep(time.Second)
+			if s, err := l.partition(topic, 0); err != nil || s.Lag.Records == nil {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			if time.Since(began) > time.Minute {
+				t.Fatal("not mirrored within a minute")
+			}
+		}
+		if took, least := time.Since(began), time.Duration(len(sizes)*aBatch/rate)*time.Second; took < least-2*time.Second || took > 2*least {
+			t.Errorf("%d bytes took %v, at %d a second", len(sizes)*aBatch, took, rate)
+		}
+	})
+}
+
+// However much there is to mirror and however long the destination takes nothing: what is
+// in memory stays within twice the window and a batch for each connection.
+func TestWindowOfALink(t *testing.T) {
+	const (
+		window = 2 << 20
+		large  = 100_000
+	)
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.linkOf(us, eu, replicator.Config{Topics: patterns(t, topic), WindowBytes: window})
+		source.write(1)
+		awaitMirrored(source, dest)
+		dest.gate.Hold()
+		sizes := make([]int, 200)
+		for i := range sizes {
+			sizes[i] = large
+		}
+		source.writeLarge(time.Now(), sizes...)
+		most := int64(0)
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			most = max(most, l.Details().Memory)
+		}
+		if most < window/4 || most > 2*window+2*(large+1000) {
+			t.Errorf("%d bytes in memory, of a window of %d", most, window)
+		}
+		dest.gate.Open()
+		awaitMirrored(source, dest)
 	})
 }

@@ -101,7 +101,8 @@ type part struct {
 	acked     int64 // next offset of the mirror, as acknowledged
 	mirrored  int64 // next offset of the source, as acknowledged
 	lag       sourceEnd
-	fetchedAt time.Time // last good answer of the source
+	heardAt   time.Time // when the source said last where it ends, or that nothing has changed
+	fetchedAt time.Time // last good fetch
 	ackedAt   time.Time // last good answer of the destination
 	lastTime  int64     // largest timestamp mirrored, in ms
 	bytes     int64     // mirrored since the start of the link, as produced
@@ -110,12 +111,15 @@ type part struct {
 
 // sourceEnd is what the source last said about a partition.
 type sourceEnd struct {
-	known    bool
-	start    int64 // first offset that it still has
-	stable   int64 // last stable offset: everything below is decided
-	end      int64 // high watermark
-	lastTime int64 // timestamp of the last record below stable, in ms; -1: not known
-	timeAt   int64 // the stable offset for which lastTime was read
+	known  bool
+	start  int64 // first offset that it still has
+	stable int64 // last stable offset: everything below is decided
+	end    int64 // high watermark
+
+	lastTime   int64     // timestamp of the last record below timeAt, in ms
+	timeAt     int64     // the stable offset for which lastTime was read; 0: none yet
+	seconds    float64   // the lag between times
+	measuredAt time.Time // when that was so; zero: never
 }
 
 // flow is one undisturbed stretch of mirroring a partition: from where it was

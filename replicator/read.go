@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,25 +34,36 @@ type data struct {
 
 const readOnceBytes = 4 << 20
 
-// readAt reads once at each of the spots, without waiting for more.
-func (c *cluster) readAt(ctx context.Context, spots []spot, partitionBytes int32) ([]data, error) {
+// readAt reads once at each of the spots, without waiting for more. A broker that
+// does not answer is told of its own spots alone, and holds up no other.
+func (c *cluster) readAt(ctx context.Context, spots []spot, partitionBytes int32) []data {
 	got := make([]data, len(spots))
 	byBroker := map[int32][]int{}
 	for i, s := range spots {
 		byBroker[s.leader.broker] = append(byBroker[s.leader.broker], i)
 	}
+	var wg sync.WaitGroup
 	for broker, todo := range byBroker {
-		for len(todo) > 0 {
-			// A broker fills an answer in the order of the request, so every
-			// round settles at least the first.
-			left, err := c.readRound(ctx, broker, spots, got, todo, partitionBytes)
-			if err != nil {
-				return nil, err
-			}
-			todo = left
-		}
+		wg.Go(func() { c.readBroker(ctx, broker, spots, got, todo, partitionBytes) })
 	}
-	return got, nil
+	wg.Wait()
+	return got
+}
+
+// readBroker reads at those of the spots that are a broker's.
+func (c *cluster) readBroker(ctx context.Context, broker int32, spots []spot, got []data, todo []int, partitionBytes int32) {
+	for len(todo) > 0 {
+		// A broker fills an answer in the order of the request, so every
+		// round settles at least the first.
+		left, err := c.readRound(ctx, broker, spots, got, todo, partitionBytes)
+		if err != nil {
+			for _, i := range todo {
+				got[i].err = err
+			}
+			return
+		}
+		todo = left
+	}
 }
 
 func (c *cluster) readRound(ctx context.Context, broker int32, spots []spot, got []data, todo []int, partitionBytes int32) (left []int, err error) {
@@ -121,38 +134,43 @@ type recordOrError struct {
 }
 
 // recordsAt reads the records at spots.
-func (c *cluster) recordsAt(ctx context.Context, spots []spot) ([]recordOrError, error) {
-	got, err := c.readAt(ctx, spots, oneBatchBytes)
-	if err != nil {
-		return nil, err
-	}
+func (c *cluster) recordsAt(ctx context.Context, spots []spot) []recordOrError {
 	recoder := batch.NewRecoder()
 	found := make([]recordOrError, len(spots))
-	for i, d := range got {
+	for i, d := range c.readAt(ctx, spots, oneBatchBytes) {
 		found[i].record, found[i].err = d.record(recoder, spots[i].offset)
 		if found[i].err != nil && !errors.Is(found[i].err, errNoRecord) {
 			found[i].err = fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", c.name, spots[i].name, spots[i].num, spots[i].offset, found[i].err)
 		}
 	}
-	return found, nil
+	return found
 }
 
 const oneBatchBytes = 64 << 10 // a larger batch comes alone in its answer
 
+// all are the whole batches that were read. An error, also that of reading, is the last.
+func (d data) all() iter.Seq2[batch.Batch, error] {
+	return func(yield func(batch.Batch, error) bool) {
+		if d.err != nil {
+			yield(batch.Batch{}, d.err)
+			return
+		}
+		for rest := d.batches; len(rest) > 0; {
+			b, after, err := batch.Read(rest)
+			if errors.Is(err, batch.ErrPartial) || !yield(b, err) || err != nil {
+				return
+			}
+			rest = after
+		}
+	}
+}
+
 // record finds the record at an offset in what was read.
 func (d data) record(recoder *batch.Recoder, offset int64) (batch.Record, error) {
-	if d.err != nil {
-		return batch.Record{}, d.err
-	}
-	for rest := d.batches; len(rest) > 0; {
-		b, after, err := batch.Read(rest)
-		if errors.Is(err, batch.ErrPartial) {
-			break
-		}
+	for b, err := range d.all() {
 		if err != nil {
 			return batch.Record{}, err
 		}
-		rest = after
 		if b.LastOffset() < offset || b.Control() {
 			continue
 		}

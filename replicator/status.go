@@ -48,20 +48,20 @@ type PartitionStatus struct {
 	Identity   bool   `json:"identity"`    // offsets are the source's
 	Lag        Lag    `json:"lag"`
 
-	FetchAge *float64 `json:"fetch_age_s"` // since the source last answered
+	FetchAge *float64 `json:"fetch_age_s"` // since the last good fetch of it
 	AckAge   *float64 `json:"ack_age_s"`   // since the destination last acknowledged a batch; nil: none yet
 }
 
 // Lag is how far a mirror is behind its source. It is measured against what the
-// source said last, at most FetchAge ago, and not known when that is long ago.
+// source said last, at most ten seconds ago, and not known when that is longer ago.
 type Lag struct {
 	Records *int64   `json:"records"` // offsets up to the last stable one
 	Bytes   *int64   `json:"bytes"`   // as produced; estimated from what was mirrored
-	Seconds *float64 `json:"seconds"` // between the times of the last record there and the last mirrored
+	Seconds *float64 `json:"seconds"` // between the times of the last record there and the last mirrored, measured every five seconds
 }
 
-// knownFor is how long what the source said last is taken for its present
-// state.
+// knownFor is how long what the source said last, and what was measured by it, is
+// taken for its present state.
 const knownFor = 10 * time.Second
 
 // Status tells what the link is doing at present.
@@ -156,7 +156,7 @@ func (m *mover) condition() (trouble error, stops []string) {
 		case Waiting:
 			return p.reason, m.stops()
 		case Starting:
-			if time.Since(p.since) > backoffMost || p.records == 0 && p.fetchedAt.IsZero() {
+			if time.Since(p.since) > backoffMost || p.records == 0 && p.heardAt.IsZero() {
 				return fmt.Errorf("%s is being started", key), m.stops()
 			}
 		}
@@ -186,6 +186,7 @@ func (l *Link) Details() Details {
 		for _, t := range []Task{TaskTopics, TaskGroups, TaskACLs} {
 			d.Tasks = append(d.Tasks, m.tasks[t])
 		}
+		d.Tasks = append(d.Tasks, m.dataTask())
 	}
 	if d.Partitions == nil {
 		d.Partitions = []PartitionStatus{}
@@ -220,7 +221,11 @@ func (m *mover) partitions(now time.Time) []PartitionStatus {
 
 // status describes a part. The caller holds the mover's lock.
 func (p *part) status(now time.Time) PartitionStatus {
-	s := PartitionStatus{Topic: p.topic, Partition: p.num, Mirror: p.mirror, State: p.state, Since: p.since, Stop: p.stop}
+	s := PartitionStatus{Topic: p.topic, Partition: p.num, Mirror: p.mirror, State: p.state, Since: p.since}
+	if p.stop != nil {
+		stop := *p.stop // which grows while batches are on their way
+		s.Stop = &stop
+	}
 	if p.reason != nil {
 		s.Reason = p.reason.Error()
 	}
@@ -230,14 +235,14 @@ func (p *part) status(now time.Time) PartitionStatus {
 	next, end := p.mirrored, p.acked
 	s.SourceNext, s.MirrorEnd, s.Identity = &next, &end, next == end
 	s.FetchAge, s.AckAge = age(now, p.fetchedAt), age(now, p.ackedAt)
-	if p.lag.known && now.Sub(p.fetchedAt) <= knownFor {
-		s.Lag = p.behind()
+	if p.lag.known && now.Sub(p.heardAt) <= knownFor {
+		s.Lag = p.behind(now)
 	}
 	return s
 }
 
 // behind is the lag by what the source said last.
-func (p *part) behind() Lag {
+func (p *part) behind(now time.Time) Lag {
 	records := max(p.lag.stable-p.mirrored, 0)
 	lag := Lag{Records: &records}
 	switch {
@@ -248,8 +253,8 @@ func (p *part) behind() Lag {
 		bytes := int64(float64(p.bytes) / float64(p.records) * float64(records))
 		lag.Bytes = &bytes
 	}
-	if p.lag.lastTime >= 0 && p.lag.timeAt > 0 && p.lastTime > 0 {
-		seconds := max(float64(p.lag.lastTime-p.lastTime)/1000, 0)
+	if now.Sub(p.lag.measuredAt) <= knownFor {
+		seconds := p.lag.seconds
 		lag.Seconds = &seconds
 	}
 	return lag
