@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/replicator/ledger"
 )
@@ -91,14 +93,58 @@ func (m *mover) findProducers(ctx context.Context, todo []*locating) error {
 		default:
 			state, known := d.ActiveProducers[l.producer.ID]
 			l.f.producing, l.f.lastSequence = known && state.LastSequence >= 0, state.LastSequence
-			if l.f.producing && l.f.ahead() {
-				l.fail(fmt.Errorf("%s of %s, partition %d, ends at offset %d, and the link has written more: another instance of it is at work, "+
-					"or batches have landed elsewhere than they were due", l.mirror, m.dest.name, l.num, l.f.mirrorEnd))
+			if l.f.producing && l.f.ahead(l.f.mirrorEnd) {
+				m.findLogEnd(ctx, l)
 			}
 		}
 	}
 	return nil
 }
+
+// findLogEnd looks where the log of a mirror ends whose producer has written more than
+// can be read of it: that is soon so if it is only not replicated yet, or if another
+// instance of the link is at work. It never is if batches have landed elsewhere than
+// they were due.
+func (m *mover) findLogEnd(ctx context.Context, l *locating) {
+	m.doubt(l.part) // whoever forgets the producer later must not go on without comparing
+	end, err := m.dest.logEnd(ctx, l.dest, l.mirror, l.num)
+	switch {
+	case err != nil:
+		l.fail(err)
+	case l.f.ahead(end):
+		l.f.displaced = true
+	default:
+		l.fail(fmt.Errorf("%s of %s, partition %d, can be read up to offset %d, and the link has written more: that is not replicated yet, "+
+			"or another instance of the link is at work", l.mirror, m.dest.name, l.num, l.f.mirrorEnd))
+	}
+}
+
+// logEnd is where a leader's log ends, be it replicated up to there or not.
+func (c *cluster) logEnd(ctx context.Context, at leader, topic string, num int32) (int64, error) {
+	rp := kmsg.NewListOffsetsRequestTopicPartition()
+	rp.Partition, rp.CurrentLeaderEpoch, rp.Timestamp = num, at.epoch, -1
+	rt := kmsg.NewListOffsetsRequestTopic()
+	rt.Topic, rt.Partitions = topic, append(rt.Partitions, rp)
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = debuggingReplica
+	req.Topics = append(req.Topics, rt)
+	kresp, err := c.client.Broker(int(at.broker)).RetriableRequest(ctx, req)
+	if err == nil {
+		resp := kresp.(*kmsg.ListOffsetsResponse)
+		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+			err = errors.New("no answer")
+		} else if p := resp.Topics[0].Partitions[0]; p.ErrorCode == 0 {
+			return p.Offset, nil
+		} else {
+			err = kerr.ErrorForCode(p.ErrorCode)
+		}
+	}
+	return 0, fmt.Errorf("end of the log of %s, topic %s, partition %d: %w", c.name, topic, num, err)
+}
+
+// debuggingReplica is to whom a broker tells where its log ends, rather than up to where
+// consumers may read (ListOffsetsRequest.DEBUGGING_REPLICA_ID).
+const debuggingReplica = -2
 
 // epochBefore is the source's leader epoch of the record before an offset, -1 if
 // it is not known.
@@ -218,14 +264,7 @@ func (m *mover) findTails(ctx context.Context, todo []*locating) error {
 	if len(compared) == 0 {
 		return nil
 	}
-	inMirror, err := m.dest.recordsAt(ctx, mirrors)
-	if err != nil {
-		return err
-	}
-	inLog, err := m.source.recordsAt(ctx, logs)
-	if err != nil {
-		return err
-	}
+	inMirror, inLog := m.dest.recordsAt(ctx, mirrors), m.source.recordsAt(ctx, logs)
 	for i, l := range compared {
 		a, b := inLog[i], inMirror[i]
 		switch {
@@ -240,7 +279,7 @@ func (m *mover) findTails(ctx context.Context, todo []*locating) error {
 			l.f.tail = differs
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // findLimits asks what mirrors take at most that have refused a batch.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/batch"
+	"github.com/evenkeel/evenkeel/replicator/ledger"
 )
 
 // forget lets the destination forget the link's producer of partition 0, as it does
@@ -167,6 +168,99 @@ func TestMisplaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What shows in no answer any more, since the link ended before, shows in what the
+// destination remembers of the producer: the partition stops, and an operator can let it
+// go on.
+func TestMisplacedBeforeARestart(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := slowLink(w, source, dest)
+		dest.forget(kerr.NotEnoughReplicas)
+		source.writeLarge(time.Now(), aBatch, aBatch, aBatch)
+		l.awaitStop(topic, 0)
+		end := dest.end(mirror(us, topic), 0)
+		dest.remember(source, int32(end)) // as of the sequence that the batches really had
+		l.remake()
+		stop := l.awaitStop(topic, 0)
+		if stop.State != replicator.Diverged || !strings.Contains(stop.Reason, "was due behind it") {
+			t.Errorf("stopped: %v", stop)
+		}
+		l.resume(topic, 0, "retry")
+		if stop := l.awaitStop(topic, 0); stop.State != replicator.Diverged {
+			t.Errorf("tried again and stopped: %v", stop)
+		}
+		if err := l.tryResume(topic, 0, "next"); err == nil || !strings.Contains(err.Error(), "say an offset") {
+			t.Errorf("what comes next is known: %v", err)
+		}
+		l.resume(topic, 0, "3")
+		l.awaitView(topic)
+		if at, ok := mapOf(source, dest, topic, 0).Source(end); !ok || at != 3 {
+			t.Errorf("the mirror goes on with source offset %d, want 3", at)
+		}
+	})
+}
+
+// A leader that has not replicated yet what the link has written is waited for.
+func TestNotReplicatedYet(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		l := w.link(us, eu)
+		source.writeTo(0, 10)
+		awaitPartition(source, dest, topic, 0)
+		l.stop()
+		dest.remember(source, 14)
+		dest.ControlKey(int16(kmsg.ListOffsets), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			dest.KeepControl()
+			req := r.(*kmsg.ListOffsetsRequest)
+			if req.ReplicaID != -2 {
+				return nil, nil, false
+			}
+			resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+			rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
+			rt.Topic, rp.Offset = req.Topics[0].Topic, 15
+			rt.Partitions = append(rt.Partitions, rp)
+			resp.Topics = append(resp.Topics, rt)
+			return resp, nil, true
+		})
+		l.start()
+		time.Sleep(10 * time.Minute)
+		s, err := l.partition(topic, 0)
+		if err != nil || s.State != replicator.Waiting || !strings.Contains(s.Reason, "not replicated yet") {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
+// remember lets the destination say that the link's producer of partition 0 has written
+// up to a sequence.
+func (c *cluster) remember(source *cluster, sequence int32) {
+	c.w.Helper()
+	book := bookOf(source, c)
+	defer book.Close()
+	producer, ok := book.Producer(ledger.Partition{Topic: topic})
+	if !ok {
+		c.w.Fatal("the link has no producer")
+	}
+	c.ControlKey(int16(kmsg.DescribeProducers), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		resp := r.ResponseKind().(*kmsg.DescribeProducersResponse)
+		for _, t := range r.(*kmsg.DescribeProducersRequest).Topics {
+			rt := kmsg.NewDescribeProducersResponseTopic()
+			rt.Topic = t.Topic
+			for _, num := range t.Partitions {
+				rp := kmsg.NewDescribeProducersResponseTopicPartition()
+				rp.Partition = num
+				if num == 0 {
+					active := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+					active.ProducerID, active.ProducerEpoch, active.LastSequence = producer.ID, int32(producer.Epoch), sequence
+					rp.ActiveProducers = append(rp.ActiveProducers, active)
+				}
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
 }
 
 // A batch that is not acknowledged may have been written before somebody else wrote.

@@ -26,6 +26,7 @@ type findings struct {
 
 	mirrorStart, mirrorEnd   int64
 	producing                bool  // the broker remembers the link's producer
+	displaced                bool  // and that it has written more than the mirror has
 	lastSequence             int32 // of it
 	sourceStart, sourceEnd   int64
 	epochKnown               bool  // the source has answered about the leader epoch mirrored last
@@ -58,6 +59,11 @@ func (f findings) decide() (start, *StoppedError) {
 		if stop := f.recreated(); stop != nil {
 			return start{}, stop
 		}
+	}
+	if f.displaced {
+		return start{}, stopped(Diverged, -1, -1, "%s in %s ends at offset %d, and the last record that the link has written there was due behind it: %s had forgotten "+
+			"the link's producer and has put batches in the place of others, which are missing, or the mirror has lost its end; verify the link to see "+
+			"from which offset on they differ, and say where to go on", f.mirror, f.destName, f.mirrorEnd, f.destName)
 	}
 	if p := f.expired; p != nil {
 		return start{}, stopped(Diverged, p.Dest, f.mirrorEnd-1, "whether offsets %d to %d of %s in %s are what was planned to be there cannot be told: "+
@@ -137,11 +143,13 @@ func (f findings) foreign() *StoppedError {
 
 // extra is how many records come after the one that the link's producer wrote
 // last, as sequences count.
-func (f findings) extra() int64 { return (f.mirrorEnd - 1 - int64(f.lastSequence)) & (1<<31 - 1) }
+func (f findings) extra() int64 { return f.behindLast(f.mirrorEnd) }
 
-// ahead reports whether the producer has written more since the mirror's end was
-// looked at.
-func (f findings) ahead() bool { return f.extra() > 1<<30 }
+// behindLast is how many records come after that one in a log that ends there.
+func (f findings) behindLast(end int64) int64 { return (end - 1 - int64(f.lastSequence)) & (1<<31 - 1) }
+
+// ahead reports whether the producer has written more than there is up to an offset.
+func (f findings) ahead(end int64) bool { return f.behindLast(end) > 1<<30 }
 
 // missing finds records that one side has lost.
 func (f findings) missing(next int64) *StoppedError {

@@ -277,7 +277,7 @@ func (m *mover) beginAll(going []*locating, starts map[*locating]start) {
 		if m.relay == nil {
 			e := &p.lag
 			e.known, e.start, e.stable, e.end = true, l.f.sourceStart, l.f.sourceEnd, max(e.end, l.f.sourceEnd)
-			p.fetchedAt = time.Now() // so long ago, or less, the source has answered
+			p.heardAt = time.Now() // so long ago, or less
 		}
 		from := l.readFrom(s.next)
 		m.begin(p, &flow{

@@ -191,7 +191,7 @@ func written(book *ledger.Ledger, key ledger.Partition, end int64, active kadm.D
 	producer, proposed := book.Producer(key)
 	if state, ok := active[producer.ID]; ok && proposed && state.LastSequence >= 0 {
 		link := findings{mirrorEnd: end, lastSequence: state.LastSequence}
-		if !link.ahead() {
+		if !link.ahead(end) {
 			end -= link.extra()
 		}
 	}

@@ -102,10 +102,7 @@ func (m *mover) settlePlans(ctx context.Context, l *locating, open []ledger.Plan
 // nothing behind it. errNoRecord says that this one has gone too.
 func (m *mover) landed(ctx context.Context, l *locating, plan ledger.Plan) (bool, error) {
 	last := plan.Dest + int64(plan.Count) - 1
-	got, err := m.dest.readAt(ctx, []spot{{l.mirrorID, l.mirror, l.num, l.dest, last}}, oneBatchBytes)
-	if err != nil {
-		return false, err
-	}
+	got := m.dest.readAt(ctx, []spot{{l.mirrorID, l.mirror, l.num, l.dest, last}}, oneBatchBytes)
 	b, err := got[0].batch(last)
 	if errors.Is(err, errNoRecord) {
 		return false, err
@@ -125,21 +122,10 @@ func (m *mover) landed(ctx context.Context, l *locating, plan ledger.Plan) (bool
 
 // batch is the one that covers an offset, in what was read.
 func (d data) batch(offset int64) (batch.Batch, error) {
-	if d.err != nil {
-		return batch.Batch{}, d.err
-	}
-	for rest := d.batches; len(rest) > 0; {
-		b, after, err := batch.Read(rest)
-		if errors.Is(err, batch.ErrPartial) {
-			break
+	for b, err := range d.all() {
+		if err != nil || b.BaseOffset <= offset && offset <= b.LastOffset() {
+			return b, err
 		}
-		if err != nil {
-			return batch.Batch{}, err
-		}
-		if b.BaseOffset <= offset && offset <= b.LastOffset() {
-			return b, nil
-		}
-		rest = after
 	}
 	return batch.Batch{}, errNoRecord
 }

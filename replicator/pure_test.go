@@ -278,6 +278,7 @@ func TestLimiter(t *testing.T) {
 }
 
 func TestBehind(t *testing.T) {
+	now := time.Now()
 	ptr := func(n int64) *int64 { return &n }
 	sec := func(s float64) *float64 { return &s }
 	for name, test := range map[string]struct {
@@ -287,18 +288,53 @@ func TestBehind(t *testing.T) {
 		"nothing":                   {part{mirrored: 7, lag: sourceEnd{known: true, stable: 7, end: 7}}, Lag{ptr(0), ptr(0), sec(0)}},
 		"open transaction":          {part{mirrored: 7, lag: sourceEnd{known: true, stable: 7, end: 90}}, Lag{ptr(0), ptr(0), sec(0)}},
 		"ahead of what it said":     {part{mirrored: 8, lag: sourceEnd{known: true, stable: 7, end: 7}}, Lag{ptr(0), ptr(0), sec(0)}},
-		"nothing mirrored yet":      {part{lag: sourceEnd{known: true, stable: 7, lastTime: -1}}, Lag{ptr(7), nil, nil}},
-		"half, times not known":     {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 50, lag: sourceEnd{known: true, stable: 10, lastTime: -1}}, Lag{ptr(5), ptr(1000), nil}},
-		"half":                      {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 2500, lag: sourceEnd{known: true, stable: 10, lastTime: 4000, timeAt: 10}}, Lag{ptr(5), ptr(1000), sec(1.5)}},
-		"clock of producers goes":   {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 4000, lag: sourceEnd{known: true, stable: 10, lastTime: 2500, timeAt: 10}}, Lag{ptr(5), ptr(1000), sec(0)}},
-		"estimate by the mean size": {part{mirrored: 4, records: 3, bytes: 100, lag: sourceEnd{known: true, stable: 10, lastTime: -1}}, Lag{ptr(6), ptr(200), nil}},
+		"nothing mirrored yet":      {part{lag: sourceEnd{known: true, stable: 7}}, Lag{ptr(7), nil, nil}},
+		"half, times not known":     {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 50, lag: sourceEnd{known: true, stable: 10}}, Lag{ptr(5), ptr(1000), nil}},
+		"half":                      {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 2500, lag: sourceEnd{known: true, stable: 10, seconds: 1.5, measuredAt: now}}, Lag{ptr(5), ptr(1000), sec(1.5)}},
+		"measured a moment ago":     {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 2500, lag: sourceEnd{known: true, stable: 10, seconds: 1.5, measuredAt: now.Add(-knownFor)}}, Lag{ptr(5), ptr(1000), sec(1.5)}},
+		"measured long ago":         {part{mirrored: 5, records: 5, bytes: 1000, lastTime: 2500, lag: sourceEnd{known: true, stable: 10, seconds: 1.5, measuredAt: now.Add(-knownFor - 1)}}, Lag{ptr(5), ptr(1000), nil}},
+		"estimate by the mean size": {part{mirrored: 4, records: 3, bytes: 100, lag: sourceEnd{known: true, stable: 10}}, Lag{ptr(6), ptr(200), nil}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := test.p.behind()
+			got := test.p.behind(now)
 			if show(got) != show(test.want) {
 				t.Errorf("%s, want %s", show(got), show(test.want))
 			}
 		})
+	}
+}
+
+// The lag in seconds is measured between the source's last record and what was mirrored
+// when its place was taken; what has been read before is not read again.
+func TestMeasuredLag(t *testing.T) {
+	now := time.Now()
+	key := partition{"session", 0}
+	p := &part{partition: key, flow: &flow{}, mirrored: 8, lastTime: 2000, lag: sourceEnd{known: true, stable: 10, lastTime: 1000, timeAt: 6}}
+	m := &mover{parts: map[partition]*part{key: p}}
+	probes, spots := m.lagProbes(now)
+	if len(spots) != 1 || spots[0].offset != 9 {
+		t.Fatalf("read at %+v, want offset 9", spots)
+	}
+	p.mirrored, p.lastTime = 11, 5000 // it goes on while that is read
+	probes[0].measured(4500)
+	if p.lag.seconds != 2.5 || p.lag.measuredAt != now {
+		t.Errorf("%v s at %v, want 2.5 s", p.lag.seconds, p.lag.measuredAt)
+	}
+	p.lag.stable, p.lag.timeAt, p.lag.lastTime = 20, 20, 7000
+	later := now.Add(lagInterval)
+	if _, spots = m.lagProbes(later); len(spots) != 0 || p.lag.seconds != 2 || p.lag.measuredAt != later {
+		t.Errorf("read at %+v, %v s at %v, want 2 s without reading", spots, p.lag.seconds, p.lag.measuredAt)
+	}
+	p.lag.stable, p.lag.measuredAt, p.lastTime = 30, time.Time{}, 0
+	if probes, _ = m.lagProbes(later); len(probes) != 1 {
+		t.Fatalf("%d probes", len(probes))
+	}
+	if probes[0].measured(9000); !p.lag.measuredAt.IsZero() {
+		t.Error("a lag is known before anything was mirrored")
+	}
+	p.mirrored = 30
+	if probes, _ = m.lagProbes(later); len(probes) != 0 {
+		t.Error("what has caught up is measured")
 	}
 }
 

@@ -54,10 +54,10 @@ type failure struct {
 	err   error
 }
 
-// fail notes that a batch was not acknowledged, if it is the first of its flow.
-// The caller holds the lock.
+// fail notes that a batch was not acknowledged, if it is the first of its flow: the last
+// may be told of before, when it cannot be sent. The caller holds the lock.
 func (fl *flow) fail(c chunk, err error) {
-	if fl.failed == nil {
+	if fl.failed == nil || c.first < fl.failed.first {
 		fl.failed = &failure{c.first, err}
 	}
 }
@@ -75,12 +75,16 @@ func (m *mover) misplaced(c chunk, at int64) {
 		}
 		return
 	}
+	failed := fl.failed
+	if failed != nil && failed.first > c.first {
+		failed = nil // what comes before this batch was acknowledged
+	}
 	var stop *StoppedError
 	switch {
-	case at < c.dest && fl.failed != nil:
+	case at < c.dest && failed != nil:
 		stop = stopped(Diverged, at, at+int64(c.count)-1, "offset %d of the source was written at offset %d of %s instead of %d: %s had forgotten the link's producer, "+
 			"so it did not take the batch that begins at offset %d of the source (%v), and took this one in its place; offsets %s of the source are missing in the mirror",
-			c.first, at, p.mirror, c.dest, m.dest.name, fl.failed.first, fl.failed.err, span(fl.failed.first, c.first-1))
+			c.first, at, p.mirror, c.dest, m.dest.name, failed.first, failed.err, span(failed.first, c.first-1))
 	case at < c.dest:
 		stop = stopped(Diverged, at, at+int64(c.count)-1, "offset %d of the source was written at offset %d of %s instead of %d: what the mirror had there is lost; "+
 			"an unclean leader was elected, or its disk was restored", c.first, at, p.mirror, c.dest)
@@ -91,12 +95,12 @@ func (m *mover) misplaced(c chunk, at int64) {
 		stop = stopped(ForeignWriter, c.dest, at-1, "offset %d of the source was written at offset %d of %s instead of %d: somebody else writes to the mirror; "+
 			"the record may be there twice", c.first, at, p.mirror, c.dest)
 		stop.next = c.next
-		if fl.failed != nil {
-			stop.Reason += fmt.Sprintf("; whether offsets %s of the source are there is not known (%v)", span(fl.failed.first, c.first-1), fl.failed.err)
+		if failed != nil {
+			stop.Reason += fmt.Sprintf("; whether offsets %s of the source are there is not known (%v)", span(failed.first, c.first-1), failed.err)
 		}
 	}
-	if fl.failed != nil {
-		stop.next = fl.failed.first
+	if failed != nil {
+		stop.next = failed.first
 	}
 	if p.state.Stopped() { // what it was stopped for is not the worst of it
 		m.metrics.resume(m.cfg.Origin)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -258,10 +257,7 @@ type stretch struct {
 // the end.
 func (c *cluster) readRecords(ctx context.Context, s spot) (stretch, error) {
 	for {
-		got, err := c.readAt(ctx, []spot{s}, verifyBytes)
-		if err != nil {
-			return stretch{}, err
-		}
+		got := c.readAt(ctx, []spot{s}, verifyBytes)
 		if got[0].err != nil {
 			return stretch{}, fmt.Errorf("read %s, topic %s, partition %d, offset %d: %w", c.name, s.name, s.num, s.offset, got[0].err)
 		}
@@ -285,18 +281,13 @@ func (d data) committed(from int64) (s stretch, next int64, err error) {
 	f := flow{open: map[int64]bool{}}
 	recoder := batch.NewRecoder()
 	next = from
-	for rest := d.batches; len(rest) > 0; {
-		b, after, err := batch.Read(rest)
-		if errors.Is(err, batch.ErrPartial) {
-			break
-		}
+	for b, err := range d.all() {
 		if err == nil {
 			err = b.Verify()
 		}
 		if err != nil {
 			return s, next, err
 		}
-		rest = after
 		aborted = f.openAborted(aborted, b.LastOffset())
 		next = max(next, b.NextOffset())
 		switch {

@@ -34,14 +34,21 @@ func (d decompressor) Decompress(src []byte, codec kgo.CompressionCodecType) ([]
 // mapOf reads a mirror's mapping from the link topic, as anybody may.
 func mapOf(source, dest *cluster, topic string, p int32) *mapping.Map {
 	source.w.Helper()
+	book := bookOf(source, dest)
+	defer book.Close()
+	return book.Map(ledger.Partition{Topic: topic, Partition: p})
+}
+
+// bookOf reads what the link topic says of the link between two clusters.
+func bookOf(source, dest *cluster) *ledger.Ledger {
+	source.w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	book, err := ledger.Open(ctx, []kgo.Opt{kgo.SeedBrokers(dest.addresses()...), kgo.Dialer(source.w.dial)}, ledger.Config{
 		Topic: replicator.LinkTopic, Link: fmt.Sprintf("%s→%s", events.FirstOrigin(source.region), dest.region), Instance: "checker",
 	})
 	dest.do(err)
-	defer book.Close()
-	return book.Map(ledger.Partition{Topic: topic, Partition: p})
+	return book
 }
 
 // copied is what a mirror is to be compared with, and how.

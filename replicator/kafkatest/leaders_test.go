@@ -5,6 +5,7 @@ package kafkatest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -31,6 +32,7 @@ func TestReplicated(t *testing.T) {
 	t.Run("leaders of the mirror move", func(t *testing.T) {
 		testLeaders(t, c.in(t, destRegion), func(c *replicated) *world { return worldOf(t, newCluster(t, sourceRegion), c.cluster) }, (*world).mirror)
 	})
+	t.Run("what the mirror has is not replicated", func(t *testing.T) { testUnreplicated(t, c.in(t, destRegion)) })
 	for name, away := range map[string]bool{"while the link runs": false, "while the link is away": true} {
 		t.Run("unclean leader of the source, "+name, func(t *testing.T) { testUncleanSource(t, c.in(t, sourceRegion), away) })
 		t.Run("unclean leader of the mirror, "+name, func(t *testing.T) { testUncleanMirror(t, c.in(t, destRegion), away) })
@@ -144,5 +146,43 @@ func testUncleanMirror(t *testing.T, c *replicated, away bool) {
 	l.awaitMirrored()
 	if n := w.sameOffsets(); n != partitions*40 {
 		t.Errorf("%d records are the same, want %d", n, partitions*40)
+	}
+}
+
+// A leader without followers has records of the mirror that nobody may read yet, and may
+// not give its followers up while there is no controller either. The link waits for them
+// to be replicated, and says so; it does not take them for lost.
+func testUnreplicated(t *testing.T, c *replicated) {
+	w := worldOf(t, newCluster(t, sourceRegion), c.cluster)
+	w.source.create(w.topic, 1)
+	w.source.write(w.topic, 0, 10)
+	l := w.start()
+	l.awaitMirrored()
+	leads := c.partition(replicator.LinkTopic, 0).Leader
+	ids := []int32{leads}
+	for _, b := range []int32{1, 2, 3} {
+		if b != leads {
+			ids = append(ids, b)
+		}
+	}
+	c.reassign(w.mirror(), map[int32][]int32{0: ids})
+	c.awaitElected(kadm.ElectPreferredReplica, w.mirror(), leads, 0)
+	c.awaitInSync(w.mirror(), []int32{1, 2, 3}, 0)
+	l.awaitMirrored()
+
+	for _, id := range ids[1:] {
+		c.node(id).kill()
+	}
+	w.source.write(w.topic, 0, 5)
+	w.await("the link waits for replicas", 2*patience, func() error {
+		if p := l.part(0); p == nil || p.State != replicator.Waiting || !strings.Contains(p.Reason, "not replicated yet") {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	c.repair()
+	l.awaitMirrored()
+	if n := w.sameOffsets(); n != 15 {
+		t.Errorf("%d records, want 15", n)
 	}
 }
