@@ -108,6 +108,7 @@ func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
 	defer m.mu.Unlock()
 	var parts []*part
 	found, recreated := false, 0
+	var paused *part
 	for _, key := range sortedKeys(m.parts) {
 		p := m.parts[key]
 		if key.topic != topic {
@@ -115,6 +116,9 @@ func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
 		}
 		if p.state == SourceRecreated || p.state == MirrorRecreated {
 			recreated++
+		}
+		if p.state == Paused {
+			paused = p
 		}
 		if num == All || key.num == num {
 			found = true
@@ -130,6 +134,9 @@ func (m *mover) stoppedParts(topic string, num int32) ([]*part, error) {
 		return nil, events.Errorf(events.KindRefused, "nothing of topic %s is stopped", topic)
 	case num != All && recreated > 0:
 		return nil, events.Errorf(events.KindRefused, "topic %s was re-created: it goes on with all of its partitions, or not at all; leave out the partition", topic)
+	case recreated > 0 && paused != nil:
+		return nil, events.Errorf(events.KindRefused, "topic %s was re-created, and its partition %d is paused: it goes on with all of its partitions, or not at all; "+
+			"let that one go on first", topic, paused.num)
 	}
 	return parts, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -328,7 +329,11 @@ func TestPause(t *testing.T) {
 							t.Errorf("the mirror of partition %d, which is paused, ends at %d", p, end)
 						}
 					}
-					for _, task := range l.Details().Tasks {
+					tasks := l.Details().Tasks
+					if len(tasks) != 4 {
+						t.Errorf("tasks: %+v", tasks)
+					}
+					for _, task := range tasks {
 						if want := task.Task == replicator.Task(what) || what == "link"; want != (task.State == "paused") && task.State != "off" {
 							t.Errorf("task %s is %s", task.Task, task.State)
 						}
@@ -344,6 +349,41 @@ func TestPause(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A topic that was made anew goes on as a whole: not while one of its partitions is paused,
+// of which nobody sees that its log is another one.
+func TestResumeWithAPausedPartition(t *testing.T) {
+	two(t, func(w *world, source, dest *cluster) {
+		source.write(10)
+		l := w.link(us, eu)
+		awaitMirrored(source, dest)
+		paused := "topic/" + topic + "/1"
+		source.do(l.SetPause(context.Background(), paused, true))
+		source.recreate(topic)
+		for _, p := range []int32{0, 2} {
+			if stop := l.awaitStop(topic, p); stop.State != replicator.SourceRecreated {
+				t.Errorf("stopped: %v", stop)
+			}
+		}
+		if err := l.tryResume(topic, replicator.All, "earliest"); events.KindOf(err) != events.KindRefused || !strings.Contains(err.Error(), "partition 1 is paused") {
+			t.Errorf("resumed without a paused partition: %v", err)
+		}
+		source.do(l.SetPause(context.Background(), paused, false))
+		if stop := l.awaitStop(topic, 1); stop.State != replicator.SourceRecreated {
+			t.Errorf("stopped: %v", stop)
+		}
+		source.write(20)
+		l.resume(topic, replicator.All, "earliest")
+		for p := range int32(partitions) {
+			w.await("the new log", func() error {
+				if end := dest.end(mirror(us, topic), p); end != 30 {
+					return fmt.Errorf("the mirror of partition %d ends at %d, want 30", p, end)
+				}
+				return nil
+			})
+		}
+	})
 }
 
 // A topic that is not configured any more is not mirrored any more, whatever is paused: also while nobody
