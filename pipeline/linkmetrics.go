@@ -29,8 +29,8 @@ func newLinkGauges(links func() []*replicator.Link) *linkGauges {
 		state:      desc("state", "1 for the state that the mirroring of the partition is in.", "topic", "partition", "state"),
 		lagRecords: desc("lag_records", "Offsets that the mirror is behind the last stable one of its log. Absent if unknown.", "topic", "partition"),
 		lagBytes:   desc("lag_bytes", "Estimated bytes that the mirror is behind, as produced. Absent if unknown.", "topic", "partition"),
-		lagSeconds: desc("lag_seconds", "Seconds between the last record of the log and the last one mirrored. Absent if unknown.", "topic", "partition"),
-		fetchAge:   desc("fetch_age_seconds", "Seconds since the source last answered. Absent if it has not.", "topic", "partition"),
+		lagSeconds: desc("lag_seconds", "Seconds between the last record of the log and the last one mirrored, measured every 5 s. Absent if unknown.", "topic", "partition"),
+		fetchAge:   desc("fetch_age_seconds", "Seconds since the last good fetch from the source. Absent before the first.", "topic", "partition"),
 		ackAge:     desc("ack_age_seconds", "Seconds since a batch was last acknowledged. Absent if none was.", "topic", "partition"),
 	}
 }

@@ -88,7 +88,7 @@ func linkRow(cfg *config.Config, d replicator.Details) api.LinkRow {
 		row.Partitions[p.State]++
 	}
 	for _, t := range d.Tasks {
-		if t.State == "failing" {
+		if t.State == "failing" && t.Task != replicator.TaskData { // that is told of its partitions
 			row.Failing = append(row.Failing, t)
 		}
 	}

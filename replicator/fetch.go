@@ -182,6 +182,9 @@ func (f *fetcher) wanted() wanted {
 	// Three quarters of the window are for answers under way, the same share for each
 	// lane: so none waits for another one's long poll, and a long way is filled.
 	w.granted = max(min(fetchBytes, m.cfg.WindowBytes*3/4/int64(len(m.fetchers))), 1)
+	if rate := m.cfg.RateBytesPerSecond; rate > 0 {
+		w.granted = min(w.granted, rate) // so that no answer is followed by a long silence
+	}
 	if m.used+m.promised+w.granted > m.cfg.WindowBytes {
 		w.crowded, w.granted = true, 0
 		return w
@@ -271,19 +274,18 @@ func (f *fetcher) take(ctx context.Context, want wanted, resp *kmsg.FetchRespons
 		f.m.source.learnBroker(b.NodeID, b.Host, b.Port)
 	}
 	f.session.answered(resp)
-	f.touch(want)
 	return f.takePartitions(ctx, want, resp, l)
 }
 
-// touch notes that the source has answered for all that was asked: those of
-// which an incremental answer says nothing have nothing new.
-func (f *fetcher) touch(want wanted) {
+// touch notes that the source has answered for all that was asked but the refused
+// ones: those of which an incremental answer says nothing have nothing new.
+func (f *fetcher) touch(want wanted, refused map[*flow]bool) {
 	now := time.Now()
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	for _, fl := range want.flows {
-		if fl.part.flow == fl {
-			fl.part.fetchedAt = now
+		if fl.part.flow == fl && !refused[fl] {
+			fl.part.heardAt, fl.part.fetchedAt = now, now
 		}
 	}
 }
@@ -297,6 +299,7 @@ func (f *fetcher) takePartitions(ctx context.Context, want wanted, resp *kmsg.Fe
 		byID[fl.part.sourceID][fl.part.num] = fl
 	}
 	var ready []prepared
+	refused := map[*flow]bool{}
 	bytes := 0
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
@@ -312,13 +315,14 @@ func (f *fetcher) takePartitions(ctx context.Context, want wanted, resp *kmsg.Fe
 				continue
 			}
 			bytes += len(rp.RecordBatches)
-			if f.judge(fl, rp) {
-				if p := f.prepare.partition(fl, rp, l); p.flow != nil {
-					ready = append(ready, p)
-				}
+			if !f.judge(fl, rp) {
+				refused[fl] = true
+			} else if p := f.prepare.partition(fl, rp, l); p.flow != nil {
+				ready = append(ready, p)
 			}
 		}
 	}
+	f.touch(want, refused)
 	f.prepare.writeAhead(ctx, ready)
 	for _, p := range ready {
 		if p.err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -140,6 +141,9 @@ func (m *mover) knownTopics(ctx context.Context) error {
 			return err
 		}
 		t := meta[mirror]
+		if errors.Is(t.err, kerr.UnknownTopicOrPartition) {
+			continue // deleted long ago, perhaps; whoever looks at the origin's topics makes it, or tells of it
+		}
 		state := follow.TopicState{Topic: topic, Mirror: mirror, Partitions: len(t.leaders), MirrorPartitions: len(t.leaders)}
 		if state.Configured, state.Ready = t.err == nil, t.err == nil; t.err != nil {
 			reasons[topic] = fmt.Sprintf("mirror %s in %s: %v", mirror, m.dest.name, t.err)

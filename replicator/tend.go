@@ -120,13 +120,11 @@ func (m *mover) refresh(life context.Context) {
 	}
 }
 
-// doLag finds out what lag is in seconds. If it cannot, that stays unknown.
+// doLag finds out what lag is in seconds. Where it cannot, that is not known soon.
 func (m *mover) doLag(life context.Context) {
 	ctx, cancel := context.WithTimeout(life, requestTimeout/2)
 	defer cancel()
-	if err := m.probeLag(ctx); err != nil && life.Err() == nil {
-		m.log.Debug("lag in seconds cannot be found out", "error", err)
-	}
+	m.probeLag(ctx)
 }
 
 // lookAround compares where mirrors end with where the link believes they end:
@@ -244,6 +242,27 @@ func (m *mover) doTask(life context.Context, t Task, do func(context.Context) (o
 	defer m.mu.Unlock()
 	m.tasks[t] = status
 	return failed
+}
+
+// dataTask sums up how the partitions do; what ails one is told there. The caller holds
+// the lock.
+func (m *mover) dataTask() TaskStatus {
+	s := TaskStatus{Task: TaskData, State: taskOK}
+	if len(m.parts) == 0 {
+		s.State = taskWaiting
+	}
+	for _, p := range m.parts {
+		if p.fetchedAt.After(s.Last) {
+			s.Last = p.fetchedAt
+		}
+		if p.state.Stopped() || p.state == Waiting {
+			s.State = taskFailing
+		}
+	}
+	if m.paused[pauseLink] || m.paused[string(TaskData)] {
+		s.State = taskPaused
+	}
+	return s
 }
 
 func (m *mover) wants(t Task) bool {
@@ -368,6 +387,7 @@ func (m *mover) applyPauses() {
 			p.state, p.reason, p.since = Paused, nil, time.Now()
 		case !paused && p.state == Paused:
 			p.state, p.since, p.retryAt = Starting, time.Now(), time.Now()
+			p.doubts++ // what becomes of its topic meanwhile nobody sees
 			m.wakeLocator()
 		}
 	}

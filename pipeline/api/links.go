@@ -124,7 +124,7 @@ type LinkLag struct {
 	End  *int64 `json:"end"`  // of the log: the last stable offset
 	Next *int64 `json:"next"` // to be mirrored
 	replicator.Lag
-	FetchAge *float64 `json:"fetch_age_s"` // since the source last answered
+	FetchAge *float64 `json:"fetch_age_s"` // since the last good fetch of it
 	AckAge   *float64 `json:"ack_age_s"`   // since the last batch was acknowledged
 	Error    string   `json:"error,omitempty"`
 }
