@@ -12,7 +12,7 @@
 //
 // What is shown here and not by the simulations of package replicator, whose
 // Kafka is an imitation: what real brokers accept, remember, forget, compact, lose and
-// forbid.
+// forbid. TestRelay is of three regions, one of which is lost.
 //
 // Tests that kill draw everything from a seed and print the command that repeats
 // them; -kill.rounds or KILL_ROUNDS says how long they go on. What cannot be repeated is
@@ -27,11 +27,11 @@
 //	testReplicationWithEmptyPartition             TestEmptyPartition, TestGroupOffsets
 //	testOneWayReplicationWithAutoOffsetSync       TestGroupOffsets
 //	testOneWayReplicationWithFrequentOffsetSyncs  TestGroupOffsets
-//	testOffsetTranslationBehindReplicationFlow    TestGroupsBehind
+//	testOffsetTranslationBehindReplicationFlow    TestGroupsBehind (the offset waits for its record; it is never put back)
 //	testNoCheckpointsIfNoRecordsAreMirrored       TestGroupOffsets (an empty partition), TestGroupsBehind (a partition that stands still)
 //	testOffsetSyncsTopicsOnTarget                 TestLinkTopic
-//	testRestartReplication                        TestRestart, TestPause
-//	testReplicateFromLatest                       TestResumeLatest
+//	testRestartReplication                        TestRestart (with a group), TestPause
+//	testReplicateFromLatest                       TestResumeLatest (after a loss; a new mirror begins where its log does, else it could not take its place)
 //	testSyncTopicConfigs                          TestTopicConfigs (overrides in place of an exclude filter)
 //	testReplicateSourceDefault                    TestTopicConfigs (what holds at the source holds at the mirror, wherever it comes from)
 //	testReplicateTargetDefault                    TestTopicConfigs (a config that goes back to its default), follow's tests of defaults that differ

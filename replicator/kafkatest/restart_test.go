@@ -13,10 +13,15 @@ import (
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	w := plainWorld(t)
+	group := w.topic + "-group"
+	withGroup := func(c *replicator.Config) { c.Groups = patterns(t, group) }
 	for round := range 4 {
 		w.source.writeAll(w.topic, 20)
-		l := w.start()
+		l := w.start(withGroup)
 		l.awaitMirrored()
+		at := int64(40*round + 15)
+		w.commit(w.source, group, w.topic, map[int32]int64{0: at, 1: at, 2: at})
+		w.awaitCommitted(group, w.mirror(), map[int32]int64{0: at, 1: at, 2: at})
 		w.source.writeAll(w.topic, 20)
 		l.stop()
 		if n := w.sameButTail(); n < 3*(40*round+20) {
