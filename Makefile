@@ -38,6 +38,9 @@ race: ## all tests under the race detector
 sim: ## simulated regions under faults: SEED= one seed, N= so many seeds, FROM= a first one, ONLY= one scenario (Divergence takes a second a seed)
 	go test ./pipeline/sim -run Sim$(ONLY) -count=1 -timeout=0 -sim.seed=$(SEED) -sim.n=$(N) -sim.from=$(FROM)
 
+sim-links: ## simulated links under faults: N= seeds of 25 rounds each
+	go test ./replicator -run 'TestSim$$' -count=1 -timeout=0 -link.n=$(N)
+
 soak: ## a delta each minute for DAYS= simulated days (40), with fulls and prunes: about ten minutes on an idle machine
 	go test ./snapshotter/prune -run TestEveryMinute -count=1 -v -timeout 2h -days $(DAYS)
 
@@ -73,4 +76,4 @@ kafka-down: ## stop them
 test-kafka: build ## the flow and its checks on real Kafka, with kcat as an independent client
 	deploy/kafka/test.sh
 
-.PHONY: help build demo check lint test race sim soak fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka
+.PHONY: help build demo check lint test race sim sim-links soak fuzz bench bench-load bench-link bench-apply bench-backup generate golden kafka-up kafka-down test-kafka

@@ -20,8 +20,8 @@
 // What is written through the API is stamped (stamp.go) with a clock that never
 // repeats, a causal context, and the partition that Kafka's own hash gives. Reads
 // wait for a cut that they ask for (wait.go), watches follow what changes
-// (watch.go), histories read the logs (history.go). All of them come to shards by
-// way of owners.go. What a shard's time goes into is measured in pace.go.
+// (watch.go), histories read the logs (history.go). They come to shards by way of
+// owners.go, peers.go and gather.go. What a shard's time goes into is measured in pace.go.
 //
 // Several Regions live in one process without sharing anything: collaborators
 // come in through Parts, metrics through the registry in it.

@@ -15,8 +15,8 @@ import (
 	"github.com/evenkeel/evenkeel/projections"
 )
 
-// What a call needs of single shards goes through this file, and if a shard is not
-// here, to the node that owns it.
+// What a call needs of a single shard goes through this file, and if the shard is not
+// here, to the node that owns it; what it needs of several, through peers.go and gather.go.
 
 // hashKeys is Kafka's own way from a key to its partition: murmur2 of the key.
 // For records with keys it holds no state.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"

@@ -211,7 +211,7 @@ func runsTable(w io.Writer, d *api.LinkDetails) error {
 	for _, r := range runs[max(0, len(runs)-shownRuns):] {
 		rows = append(rows, []string{strconv.FormatInt(r.Source, 10), strconv.FormatInt(r.Dest, 10), term.Count(r.Source - r.Dest)})
 	}
-	if err := term.Table(w, []string{"FROM SOURCE", "AT MIRROR", "LEFT OUT SO FAR"}, rows); err != nil {
+	if err := term.Table(w, []string{"FROM SOURCE", "AT MIRROR", "DIFFERENCE"}, rows); err != nil {
 		return err
 	}
 	if len(runs) > shownRuns {

@@ -193,7 +193,8 @@ func TestLinks(t *testing.T) {
 	for _, s := range []step{
 		{args: []string{"links", "resume", there, "--topic", "session", "--from", "retry"}, code: 4, stderr: []string{"nothing"}},
 		{args: []string{"links", "verify", there, "session", "0"}, code: 3, stdout: []string{"1 records compared", "but for what expired"}, stderr: []string{"2 records could not be compared"}},
-		{args: []string{"links", "show", there, "session", "0"}, stdout: []string{"mapped"}},
+		{args: []string{"links", "show", there, "session", "0"}, stdout: []string{"mapped", "FROM SOURCE", "DIFFERENCE"}},
+		{args: []string{"links", "show", there, "session", "0", "-o", "json"}, stdout: []string{`"identity": false`, `"runs": [`}},
 	} {
 		s.run(t)
 	}
