@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections/touched"
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 const (
@@ -55,6 +56,8 @@ func deltas(ctx context.Context, e *env) (err error) {
 			name := fmt.Sprintf("%d changed keys, state %s", changed, sizes[i].name)
 			e.add(name, "delta", cost.seconds, "s")
 			e.add(name, "uploaded", cost.uploaded/megabyte, "MB")
+			e.report.deltaRequests = cost.requests
+			e.add(name, "requests", cost.requests, "a delta")
 			e.add(name, "amplification", cost.uploaded/cost.changed, "bytes uploaded / bytes changed")
 		}
 		timeRatio, bytesRatio := large.seconds/small.seconds, large.uploaded/small.uploaded
@@ -70,6 +73,7 @@ type deltaCost struct {
 	seconds  float64
 	uploaded float64 // bytes, with the manifest
 	changed  float64 // bytes of keys and values that were written
+	requests float64 // to the bucket
 }
 
 // median is the cost whose time is in the middle.
@@ -145,8 +149,9 @@ func (d *deltaState) delta(ctx context.Context, changed int) (cost deltaCost, er
 	if err != nil {
 		return cost, err
 	}
+	counted := &countingBucket{Bucket: d.store.bucket}
 	took, _, err := timed(func() error {
-		m, err := d.make(ctx)
+		m, err := d.make(ctx, counted)
 		if err == nil {
 			cost.uploaded, d.newest = float64(m.StoredBytes()), m
 		}
@@ -157,13 +162,14 @@ func (d *deltaState) delta(ctx context.Context, changed int) (cost deltaCost, er
 	}
 	text, err := d.newest.Encode()
 	const keyBytes = 14
+	cost.requests = float64(counted.requests.Load())
 	cost.seconds, cost.changed = took.Seconds(), float64(changed*(keyBytes+valueBytes))
 	cost.uploaded += float64(len(text))
 	return cost, err
 }
 
 // make makes a delta upon the newest backup.
-func (d *deltaState) make(ctx context.Context) (m *format.Manifest, err error) {
+func (d *deltaState) make(ctx context.Context, bucket objstore.Bucket) (m *format.Manifest, err error) {
 	cuts, err := d.cuts()
 	defer func() { err = errors.Join(err, closeCuts(cuts)) }()
 	if err != nil {
@@ -178,9 +184,9 @@ func (d *deltaState) make(ctx context.Context) (m *format.Manifest, err error) {
 		cuts[i] = deltaCut{c.(cut), since, keys}
 	}
 	id, now := snapshotter.NewID()
-	shards, err := snapshotter.Shards(ctx, d.store.bucket, id, cuts, backupConfig(d.store))
+	shards, err := snapshotter.Shards(ctx, bucket, id, cuts, backupConfig(d.store))
 	if err != nil {
 		return nil, err
 	}
-	return snapshotter.PublishDelta(ctx, d.store.bucket, id, now, d.newest, shards, backupConfig(d.store))
+	return snapshotter.PublishDelta(ctx, bucket, id, now, d.newest, shards, backupConfig(d.store))
 }

@@ -66,8 +66,9 @@ func fullBackup(ctx context.Context, e *env, s *store, st *state) (m *format.Man
 	if err != nil {
 		return nil, err
 	}
+	counted := &countingBucket{Bucket: s.bucket}
 	took, cpu, err := timed(func() error {
-		m, err = snapshotter.Full(ctx, s.bucket, cuts, backupConfig(s))
+		m, err = snapshotter.Full(ctx, counted, cuts, backupConfig(s))
 		return err
 	})
 	if err != nil {
@@ -79,6 +80,8 @@ func fullBackup(ctx context.Context, e *env, s *store, st *state) (m *format.Man
 	}
 	e.add("full", "state", float64(live)/megabyte, "MB")
 	e.add("full", "in the bucket", float64(m.StoredBytes())/megabyte, "MB")
+	e.report.fullRequests = float64(counted.requests.Load())
+	e.add("full", "requests", e.report.fullRequests, "a backup")
 	e.add("full", "backup", float64(m.StoredBytes())/megabyte/took.Seconds(), "MB/s stored")
 	e.add("full", "backup of state", float64(live)/megabyte/took.Seconds(), "MB/s")
 	e.add("full", "backup, CPU (server's too)", cpu.Seconds()/(float64(live)/gigabyte), "s/GB of state")

@@ -16,6 +16,8 @@ type Report struct {
 	Seed    uint64         `json:"seed"`
 	Rows    []Row          `json:"rows"`
 	Summary Summary        `json:"summary"`
+
+	fullRequests, deltaRequests float64 // to the bucket, for one backup of four shards; 0: not measured
 }
 
 // Row is one figure.
@@ -35,7 +37,7 @@ func (r Row) String() string {
 type Summary struct {
 	DeltaTimeRatio10x  *float64 `json:"delta_time_ratio_10x"`  // time of a delta at ten times the state, in parts of that at one time
 	DeltaBytesRatio10x *float64 `json:"delta_bytes_ratio_10x"` // its bytes, likewise
-	FirstReadS         *float64 `json:"first_read_s"`          // from the beginning of an instant restore, of the largest state
+	FirstReadS         *float64 `json:"first_read_s"`          // from the beginning of an instant restore, where that takes longest
 	RestoreVsCopy      *float64 `json:"restore_vs_copy"`       // MB/s of a restore, in parts of those of copying the same objects to the disk
 	SegmentP999S       *float64 `json:"segment_p999_s"`        // from an event's acknowledgement until it can be read in the bucket, 99.9th percentile
 }

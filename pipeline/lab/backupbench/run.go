@@ -36,6 +36,7 @@ var sections = []section{
 	{"delta", deltas},
 	{"segments", segments},
 	{"replay", replays},
+	{"chain", chains},
 	{"instant", instants},
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -95,7 +93,10 @@ func (e *env) segmentCase(ctx context.Context, name string, perSecond int, lasti
 	}
 	e.addWaits(name, w)
 	hours := lasting.Hours()
-	e.add(name, "requests to the bucket", float64(requests)/hours, "an hour")
+	e.add(name, "requests to the bucket, by the archive", float64(requests)/hours, "an hour")
+	if full, delta := e.report.fullRequests, e.report.deltaRequests; full > 0 && delta > 0 {
+		e.add(name, "requests, with a delta a minute and a full backup a day", float64(requests)/hours+60*delta+full/24, "an hour")
+	}
 	e.add(name, "stored for each byte of keys and values", float64(stored)/float64(w.bytes.Load()), "bytes")
 	e.add(name, "processor time of Kafka, node, bucket and reader", cpu.Seconds()/lasting.Seconds(), "s/s")
 	return nil
@@ -315,42 +316,4 @@ func (w *waits) of(stream events.Stream) (all []time.Duration) {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// countingBucket counts the requests of a node. (A creation is two: the store is asked
-// afterwards what it holds.)
-type countingBucket struct {
-	objstore.Bucket
-	requests, stored atomic.Int64
-}
-
-func (b *countingBucket) Create(ctx context.Context, name string, body []byte) error {
-	b.requests.Add(2)
-	b.stored.Add(int64(len(body)))
-	return b.Bucket.Create(ctx, name, body)
-}
-
-func (b *countingBucket) Stat(ctx context.Context, name string) (objstore.Info, error) {
-	b.requests.Add(1)
-	return b.Bucket.Stat(ctx, name)
-}
-
-func (b *countingBucket) Get(ctx context.Context, name string) (io.ReadCloser, objstore.Info, error) {
-	b.requests.Add(1)
-	return b.Bucket.Get(ctx, name)
-}
-
-func (b *countingBucket) GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
-	b.requests.Add(1)
-	return b.Bucket.GetRange(ctx, name, offset, length)
-}
-
-func (b *countingBucket) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
-	b.requests.Add(1)
-	return b.Bucket.List(ctx, prefix)
-}
-
-func (b *countingBucket) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
-	b.requests.Add(1)
-	return b.Bucket.ListAfter(ctx, prefix, after)
 }

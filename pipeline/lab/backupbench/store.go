@@ -148,6 +148,8 @@ func backupConfig(s *store) snapshotter.Config {
 
 const batchRecords = 2000
 
+func stateKey(k int) []byte { return fmt.Appendf(nil, "key-%010d", k) }
+
 // put folds an event for each of some keys, each in the shard and from the origin that
 // the key always has.
 func (st *state) put(ctx context.Context, count int, key func(i int) int, valueBytes int) error {
@@ -164,7 +166,7 @@ func (st *state) put(ctx context.Context, count int, key func(i int) int, valueB
 				runs[p] = map[events.Log][]*kgo.Record{}
 			}
 			r := &kgo.Record{
-				Offset: st.next[l], Timestamp: time.Now(), Key: fmt.Appendf(nil, "key-%010d", k), Value: st.values.Record(valueBytes).Value,
+				Offset: st.next[l], Timestamp: time.Now(), Key: stateKey(k), Value: st.values.Record(valueBytes).Value,
 			}
 			runs[p][l] = append(runs[p][l], r)
 			if st.note != nil {
