@@ -35,12 +35,17 @@ func (r *Region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedRes
 	if err != nil {
 		return nil, err
 	}
-	result := &api.LandedResult{IDs: []string{}, Ends: ends, Turn: src.newTurn()}
+	result := &api.LandedResult{IDs: []string{}, Ends: ends, Turn: src.newTurn(), Limits: r.loadLimits()}
 	if p.After == nil {
 		return result, nil
 	}
 	result.IDs, err = r.findSource(ctx, s.Topic, p.Source, *p.After, ends)
 	return result, err
+}
+
+func (r *Region) loadLimits() *api.LoadLimits {
+	limits := r.cfg.Limits
+	return &api.LoadLimits{MaxValueBytes: limits.MaxValueBytes, MaxClockSkewSeconds: limits.MaxClockSkew.Seconds(), MaxBodyBytes: r.cfg.API.MaxBodyBytes}
 }
 
 func (r *Region) logEnds(ctx context.Context, stream events.Stream, topic string) (events.Vector, error) {

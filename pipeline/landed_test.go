@@ -101,6 +101,10 @@ func TestLoadRefused(t *testing.T) {
 		}
 		_, err := r.Landed(r.w.Context(), api.LandedParams{Stream: "x", Source: "s"})
 		wantKind(t, err, events.KindNotFound, "config, session")
+		want := api.LoadLimits{MaxValueBytes: 1_000, MaxClockSkewSeconds: 60, MaxBodyBytes: r.cfg.API.MaxBodyBytes}
+		if told := r.landed(nil).Limits; told == nil || *told != want {
+			t.Errorf("it tells of the limits %+v, want %+v", told, want)
+		}
 	})
 }
 

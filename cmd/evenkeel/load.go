@@ -32,7 +32,8 @@ func (t *tool) loadCommand() *cobra.Command {
 		Use:   "load FILE --stream STREAM",
 		Short: "Write many events: JSON lines, or plain files with --files",
 		Long: `Write many events into a stream, each into the region that it names (or else that of --server),
-in the order of the file. The file is checked as a whole before anything is written.
+in the order of the file. The file is checked as a whole before anything is written, also against what the
+nodes take (limits.max_value_bytes, limits.max_clock_skew, api.max_body_bytes).
 
 Each line is a JSON object. Members: key (text), value (text is written as it is, anything else as
 JSON; null deletes), and optionally region, clock (milliseconds, or text MILLISECONDS.COUNTER) and
@@ -41,7 +42,8 @@ op (put or delete). Flags give them other names. A name ending in .gz is decompr
 With --files every regular file below FILE is one event: its path is the key, its content the value.
 
 A load that was interrupted goes on where it was when the same command is given again; every event is
-written once. Not more than one load of the same file may run at a time.`,
+written once. Not more than one load of the same file may run at a time. A file that was changed is another
+load: what had been written of it is written once more.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.load(c, args[0], f)

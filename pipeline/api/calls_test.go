@@ -145,7 +145,7 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		},
 		{
 			"landed", api.LandedParams{Stream: "session", Source: "s", After: &sampleVector},
-			&api.LandedResult{IDs: []string{"1", "2"}, Ends: sampleVector, Turn: "t"},
+			&api.LandedResult{IDs: []string{"1", "2"}, Ends: sampleVector, Turn: "t", Limits: &api.LoadLimits{MaxValueBytes: 1, MaxClockSkewSeconds: 0.5, MaxBodyBytes: 2}},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {
 				return c.Landed(ctx, p.(api.LandedParams))
 			},

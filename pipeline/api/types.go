@@ -104,12 +104,20 @@ type LandedParams struct {
 	After  *events.Vector `json:"after"`
 }
 
-// LandedResult are the ids found, the ends of the logs, and the turn under which
-// batches can be written from now on.
+// LandedResult are the ids found, the ends of the logs, the turn under which batches
+// can be written from now on, and what they may be.
 type LandedResult struct {
-	IDs  []string      `json:"ids"`
-	Ends events.Vector `json:"ends"`
-	Turn string        `json:"turn"`
+	IDs    []string      `json:"ids"`
+	Ends   events.Vector `json:"ends"`
+	Turn   string        `json:"turn"`
+	Limits *LoadLimits   `json:"limits,omitempty"` // nil: the node is of an earlier version
+}
+
+// LoadLimits are what a node takes: it refuses a whole batch with an event beyond them.
+type LoadLimits struct {
+	MaxValueBytes       int64   `json:"max_value_bytes"`
+	MaxClockSkewSeconds float64 `json:"max_clock_skew_seconds"`
+	MaxBodyBytes        int64   `json:"max_body_bytes"` // of a request
 }
 
 // GetParams name a key.

@@ -13,5 +13,8 @@
 // node has looked, could double an event.)
 //
 // The input is read twice: first every item is checked and all faults are told
-// together, before anything is written; then it is sent.
+// together, before anything is written; then it is sent. What depends on a node (how
+// large a value it takes, how far ahead a clock) is checked in between, once all nodes
+// have said what they take, for to mend an input is to make another one: what was
+// written of the first would be written again.
 package load

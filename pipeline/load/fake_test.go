@@ -44,6 +44,8 @@ type region struct {
 
 	calls int // of Load that were worked on
 
+	limits *api.LoadLimits // nil: it has none and tells of none
+
 	// one is held by whoever works on the logs. It is a channel, not a mutex: a
 	// bubble's time goes on while others wait for it.
 	one chan struct{}
@@ -132,6 +134,11 @@ func (r *region) write(p api.LoadParams, most int) (*api.LoadResult, error) {
 	if p.Turn != r.turn[p.Source] {
 		return nil, events.Errorf(events.KindNotReady, "another turn has begun")
 	}
+	for _, e := range p.Events {
+		if r.limits != nil && int64(len(e.Value)) > r.limits.MaxValueBytes {
+			return nil, events.Errorf(events.KindInvalid, "event %s: too large", e.ID)
+		}
+	}
 	var taken [partitions]int
 	res := &api.LoadResult{Written: len(p.Events), Ends: events.Vector{}}
 	for _, e := range p.Events {
@@ -162,7 +169,7 @@ func (r *region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedRes
 	}
 	defer func() { <-r.one }()
 	r.turn[p.Source] = strconv.Itoa(len(r.turn[p.Source])+1) + r.turn[p.Source]
-	res := &api.LandedResult{IDs: []string{}, Ends: events.Vector{}, Turn: r.turn[p.Source]}
+	res := &api.LandedResult{IDs: []string{}, Ends: events.Vector{}, Turn: r.turn[p.Source], Limits: r.limits}
 	for n, log := range r.logs {
 		if len(log) > 0 {
 			res.Ends[r.log(n)] = int64(len(log))

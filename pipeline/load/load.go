@@ -55,7 +55,8 @@ type Result struct {
 
 const (
 	maxBatchEvents = 2_000
-	batchBytes     = 2 << 20 // in JSON; well below what a node accepts as a body
+	batchBytes     = 2 << 20 // in JSON; less if a node takes no such bodies
+	restBytes      = 256     // of a request, besides events, stream and source
 	shownFaults    = 20
 	retryLeast     = 100 * time.Millisecond
 	retryMost      = 2 * time.Second
@@ -81,7 +82,7 @@ func Run(ctx context.Context, input *Input, nodes map[events.Region]Node, cfg Co
 		cfg.batchEvents = maxBatchEvents
 	}
 	l := &loader{cfg: cfg, input: input, nodes: nodes, written: map[events.Region]int{}}
-	perRegion, total, err := l.check()
+	asked, total, err := l.check()
 	if err != nil {
 		return nil, err
 	}
@@ -101,24 +102,24 @@ func Run(ctx context.Context, input *Input, nodes map[events.Region]Node, cfg Co
 	if cfg.Checked != nil {
 		cfg.Checked(total, result.Before)
 	}
-	if err := l.send(ctx, perRegion); err != nil {
+	if err := l.send(ctx, asked); err != nil {
 		return result, err
 	}
 	l.state.Done = true
 	return result, l.state.save(cfg.Progress)
 }
 
-// check reads the whole input once, tells all that is wrong with it, and names
-// the source.
-func (l *loader) check() (perRegion map[events.Region]int, total int, err error) {
-	perRegion = map[events.Region]int{}
+// check reads the whole input once, tells all that is wrong with it whatever node it goes to,
+// and names the source. asked is what it asks of the nodes.
+func (l *loader) check() (asked map[events.Region]*needs, total int, err error) {
+	asked = map[events.Region]*needs{}
 	var faults faults
 	useDefault := false
 	for item, err := range l.input.Items() {
 		var fault *ItemError
 		if err != nil && !errors.As(err, &fault) {
 			faults.add(err)
-			return nil, 0, faults.error(events.KindOf(err))
+			return nil, 0, faults.error(events.KindOf(err), nothingLoaded)
 		}
 		if err == nil {
 			err = l.checkItem(item)
@@ -128,15 +129,21 @@ func (l *loader) check() (perRegion map[events.Region]int, total int, err error)
 			continue
 		}
 		useDefault = useDefault || item.Region == ""
-		perRegion[l.regionOf(item)]++
+		region := l.regionOf(item)
+		if asked[region] == nil {
+			asked[region] = &needs{}
+		}
+		asked[region].add(item)
 		total++
 	}
 	l.source = sourcePrefix + l.cfg.Stream.String() + "/" + l.input.ID
 	if useDefault {
 		l.source += "/" + l.cfg.Default.String() // by another default it is another load
 	}
-	return perRegion, total, faults.error(events.KindInvalid)
+	return asked, total, faults.error(events.KindInvalid, nothingLoaded)
 }
+
+const nothingLoaded = "nothing was loaded"
 
 // faults collects what is wrong with an input.
 type faults struct {
@@ -150,14 +157,15 @@ func (f *faults) add(err error) {
 	}
 }
 
-func (f *faults) error(kind events.Kind) error {
+// error is what has become of the load, and why; nil: there are no faults.
+func (f *faults) error(kind events.Kind, outcome string) error {
 	if f.count == 0 {
 		return nil
 	}
 	if more := f.count - len(f.shown); more > 0 {
 		f.shown = append(f.shown, fmt.Errorf("and %d more", more))
 	}
-	return events.Errorf(kind, "nothing was loaded; faults of the input: %d\n%w", f.count, errors.Join(f.shown...))
+	return events.Errorf(kind, "%s; faults of the input: %d\n%w", outcome, f.count, errors.Join(f.shown...))
 }
 
 func (l *loader) checkItem(item Item) error {
@@ -171,8 +179,8 @@ func (l *loader) checkItem(item Item) error {
 	if len(e.Key) > events.MaxKeyBytes || len(e.Value) > events.MaxValueBytes {
 		return fault("key of %d and value of %d bytes: at most %d and %d are possible", len(e.Key), len(e.Value), events.MaxKeyBytes, events.MaxValueBytes)
 	}
-	if e.Clock != nil && events.TooFarAhead(*e.Clock, events.MaxClockSkew) {
-		return fault("clock %s is more than %s ahead", e.Clock, events.MaxClockSkew)
+	if e.Clock != nil && events.TooFarAhead(*e.Clock, events.MaxFoldSkew) { // no node is told to take more
+		return fault("clock %s is more than %s ahead", e.Clock, events.MaxFoldSkew)
 	}
 	return nil
 }
@@ -184,15 +192,21 @@ func (l *loader) regionOf(item Item) events.Region {
 	return item.Region
 }
 
-// send reads the input again and hands its batches to one sender per region.
-func (l *loader) send(ctx context.Context, perRegion map[events.Region]int) error {
+// send reads the input again and hands its batches to one sender per region. Before the
+// first of them all nodes have said what they take.
+func (l *loader) send(ctx context.Context, asked map[events.Region]*needs) error {
+	senders, err := l.begin(ctx, asked)
+	if err != nil {
+		return err
+	}
+	if err := l.checkLimits(senders, asked); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	batches := map[events.Region]*batch{}
 	queues := map[events.Region]chan *batch{}
-	for region := range perRegion {
+	for region, s := range senders {
 		queue := make(chan *batch, queuedBatches)
-		batches[region], queues[region] = &batch{}, queue
-		s := &sender{loader: l, region: region, node: l.nodes[region]}
+		queues[region] = queue
 		g.Go(func() error { return s.run(ctx, queue) })
 	}
 	g.Go(func() error {
@@ -201,36 +215,62 @@ func (l *loader) send(ctx context.Context, perRegion map[events.Region]int) erro
 				close(q)
 			}
 		}()
-		for item, err := range l.input.Items() {
-			var fault *ItemError
-			if errors.As(err, &fault) {
-				return fmt.Errorf("%w: %w", errChanged(l.input.Name), err)
-			}
-			if err != nil {
-				return err
-			}
-			region := l.regionOf(item)
-			b := batches[region]
-			if b == nil {
-				return errChanged(l.input.Name)
-			}
-			if b.isFull(item, l.cfg.batchEvents) {
-				if err := enqueue(ctx, queues[region], b); err != nil {
-					return err
-				}
-				b = &batch{}
-				batches[region] = b
-			}
-			b.add(item)
+		return l.feed(ctx, senders, queues)
+	})
+	return g.Wait()
+}
+
+// begin finds out of each region where the load begins there, and what its node takes.
+func (l *loader) begin(ctx context.Context, asked map[events.Region]*needs) (map[events.Region]*sender, error) {
+	senders := map[events.Region]*sender{}
+	g, ctx := errgroup.WithContext(ctx)
+	for region := range asked {
+		s := &sender{loader: l, region: region, node: l.nodes[region]}
+		senders[region] = s
+		g.Go(func() error { return s.begin(ctx) })
+	}
+	return senders, g.Wait()
+}
+
+// feed makes batches of the input for each sender's queue.
+func (l *loader) feed(ctx context.Context, senders map[events.Region]*sender, queues map[events.Region]chan *batch) error {
+	batches := map[events.Region]*batch{}
+	for region := range senders {
+		batches[region] = &batch{}
+	}
+	for item, err := range l.input.Items() {
+		if err != nil {
+			return l.changed(err)
 		}
-		for region, b := range batches {
+		region := l.regionOf(item)
+		b := batches[region]
+		if b == nil {
+			return errChanged(l.input.Name)
+		}
+		if b.isFull(item, l.cfg.batchEvents, senders[region].limits.batch) {
 			if err := enqueue(ctx, queues[region], b); err != nil {
 				return err
 			}
+			b = &batch{}
+			batches[region] = b
 		}
-		return nil
-	})
-	return g.Wait()
+		b.add(item)
+	}
+	for region, b := range batches {
+		if err := enqueue(ctx, queues[region], b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changed is an error of an input that was found good before: a fault of an item is one that
+// was not there then.
+func (l *loader) changed(err error) error {
+	if fault := (*ItemError)(nil); errors.As(err, &fault) {
+		return fmt.Errorf("%w: %w", errChanged(l.input.Name), err)
+	}
+	return err
 }
 
 func enqueue(ctx context.Context, queue chan<- *batch, b *batch) error {
@@ -255,8 +295,8 @@ func (b *batch) add(item Item) {
 }
 
 // isFull reports whether the batch has no room for the item.
-func (b *batch) isFull(item Item, mostEvents int) bool {
-	return len(b.events) >= mostEvents || len(b.events) > 0 && b.bytes+jsonSize(item) > batchBytes
+func (b *batch) isFull(item Item, mostEvents, mostBytes int) bool {
+	return len(b.events) >= mostEvents || len(b.events) > 0 && b.bytes+jsonSize(item) > mostBytes
 }
 
 // jsonSize is an upper bound of what an item takes in a request.

@@ -169,7 +169,7 @@ func TestFaultsAtOnce(t *testing.T) {
 	wantKind(t, err, events.KindInvalid, "nothing was loaded", "faults of the input: 5",
 		`test.jsonl:2: region "mars" is unknown`, "us-east-1",
 		"test.jsonl:4: key of 32769", "test.jsonl:5: key of 1 and value of 16777217",
-		"test.jsonl:9: clock", "1m0s ahead", `test.jsonl:11: region "venus"`)
+		"test.jsonl:9: clock", "5m0s ahead", `test.jsonl:11: region "venus"`)
 	if err != nil && strings.Contains(err.Error(), ":1:") {
 		t.Errorf("line 1 is right: %v", err)
 	}
@@ -178,6 +178,93 @@ func TestFaultsAtOnce(t *testing.T) {
 	}
 	if _, err := os.Stat(cfg.Progress); err == nil {
 		t.Error("there is a progress file")
+	}
+}
+
+// What a node would refuse is told before any node has got anything: the input that is mended is
+// another one, and all of it would be written, once more.
+func TestLimitsOfNodes(t *testing.T) {
+	ahead := events.HLCAt(time.Now().Add(2 * time.Minute))
+	value := func(n int) api.Bytes { return bytes.Repeat([]byte("x"), n) }
+	items := []load.Item{
+		{Place: 1, Region: us, Event: api.LoadEvent{Key: []byte("a"), Value: value(1_000)}},
+		{Place: 2, Region: eu, Event: api.LoadEvent{Key: []byte("a"), Value: value(1_001), Clock: &ahead}},
+		{Place: 5, Region: us, Event: api.LoadEvent{Key: []byte("b"), Value: value(1_001)}},
+		{Place: 6, Region: us, Event: api.LoadEvent{Key: []byte("b"), Value: value(1), Clock: &ahead}},
+	}
+	a, b := newRegion(us), newRegion(eu)
+	a.limits = &api.LoadLimits{MaxValueBytes: 1_000, MaxClockSkewSeconds: 60, MaxBodyBytes: 8 << 20}
+	b.limits = &api.LoadLimits{MaxValueBytes: 2_000, MaxClockSkewSeconds: 300, MaxBodyBytes: 8 << 20}
+	cfg := configFor(t)
+	cfg.SetBatchEvents(1)
+	_, err := load.Run(t.Context(), inputOf(items), nodesOf(a, b), cfg)
+	wantKind(t, err, events.KindInvalid, "nothing was loaded", "faults of the input: 2",
+		"test.jsonl:5: region us-east-1: value of 1001 bytes: the node takes at most 1000 (limits.max_value_bytes)",
+		"test.jsonl:6: region us-east-1: clock", "more than 1m0s ahead")
+	if a.count()+b.count() > 0 {
+		t.Errorf("%d and %d events were written", a.count(), b.count())
+	}
+	a.limits = b.limits
+	if _, err := load.Run(t.Context(), inputOf(items), nodesOf(a, b), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*region{a, b} {
+		if err := r.checkExact(items); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What was written before the limits were lowered does not count.
+func TestLimitsOfTheRest(t *testing.T) {
+	r := newRegion(us)
+	items := makeItems(newRand(1), 20, us)
+	for _, i := range []int{2, 17} {
+		items[i].Event.Value = bytes.Repeat([]byte("x"), 100)
+	}
+	cfg := configFor(t)
+	cfg.SetBatchEvents(5)
+	ctx, interrupt := context.WithCancel(t.Context())
+	cfg.Written = func(events.Region, int) { interrupt() }
+	if _, err := load.Run(ctx, inputOf(items), nodesOf(r), cfg); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	cfg.Written = nil
+	r.limits = &api.LoadLimits{MaxValueBytes: 99, MaxClockSkewSeconds: 60, MaxBodyBytes: 8 << 20}
+	_, err := load.Run(t.Context(), inputOf(items), nodesOf(r), cfg)
+	wantKind(t, err, events.KindInvalid, "nothing more was loaded; raise the limits", "faults of the input: 1", fmt.Sprintf("test.jsonl:%d: ", items[17].Place))
+	r.limits.MaxValueBytes = 100
+	if _, err := load.Run(t.Context(), inputOf(items), nodesOf(r), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.checkExact(items); err != nil {
+		t.Error(err)
+	}
+}
+
+// Requests are no larger than a node takes, and what fits by its true size is let pass.
+func TestRequestsSuitTheNode(t *testing.T) {
+	const most = 400_000
+	var items []load.Item
+	for i := range 20 {
+		items = append(items, load.Item{Place: i + 1, Region: us, Event: api.LoadEvent{Key: []byte("key"), Value: bytes.Repeat([]byte("x"), 90_000)}})
+	}
+	items[7].Event.Value = []byte(strings.Repeat("—", most/3-1_000)) // counted twice as large
+	node := &sizingNode{region: newRegion(us)}
+	node.limits = &api.LoadLimits{MaxValueBytes: 1_000_000, MaxClockSkewSeconds: 60, MaxBodyBytes: most}
+	nodes := map[events.Region]load.Node{us: node}
+	if _, err := load.Run(t.Context(), inputOf(items), nodes, configFor(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.checkExact(items); err != nil || node.largest > most-60 || node.largest < most*3/4 {
+		t.Errorf("%v; the largest request has %d bytes without what JSON-RPC adds, the node takes %d", err, node.largest, most)
+	}
+	items[11].Event.Value = bytes.Repeat([]byte("x"), most)
+	written := node.count()
+	_, err := load.Run(t.Context(), inputOf(items), nodes, configFor(t))
+	wantKind(t, err, events.KindInvalid, "nothing was loaded", "faults of the input: 1", "test.jsonl:12: ", "api.max_body_bytes")
+	if node.count() > written {
+		t.Error("something was written")
 	}
 }
 

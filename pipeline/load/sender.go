@@ -16,14 +16,12 @@ type sender struct {
 	*loader
 	region events.Region
 	node   Node
+	limits limits          // of the node
 	turn   string          // under which batches are written
 	landed map[string]bool // ids behind the noted progress that were in the logs when the turn began
 }
 
 func (s *sender) run(ctx context.Context, queue <-chan *batch) error {
-	if err := s.begin(ctx); err != nil {
-		return fmt.Errorf("region %s: %w", s.region, err)
-	}
 	for b := range queue {
 		if err := s.write(ctx, b); err != nil {
 			return fmt.Errorf("region %s: %w", s.region, err)
@@ -32,41 +30,55 @@ func (s *sender) run(ctx context.Context, queue <-chan *batch) error {
 	return ctx.Err()
 }
 
-// begin finds out where an earlier run came to, or notes where this one starts.
+// begin finds out where an earlier run came to, or notes where this one starts; and what the
+// node takes.
 func (s *sender) begin(ctx context.Context) error {
 	s.mu.Lock()
-	rs := s.state.Regions[s.region]
-	s.mu.Unlock()
-	if rs != nil {
-		return s.retry(ctx, func() error { return s.search(ctx) })
+	find := s.search
+	if s.state.Regions[s.region] == nil {
+		find = s.start
 	}
-	return s.retry(ctx, func() error {
-		res, err := s.node.Landed(ctx, api.LandedParams{Stream: s.cfg.Stream, Source: s.source})
-		if err != nil {
-			return err
+	s.mu.Unlock()
+	err := s.retry(ctx, func() error {
+		res, err := find(ctx)
+		if err == nil {
+			s.limits = limitsOf(res.Limits, restBytes+len(s.cfg.Stream)+len(s.source))
 		}
-		s.turn = res.Turn
-		return s.note(func(state *state) {
-			state.Regions[s.region] = &regionsState{Ends: res.Ends}
-		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("region %s: %w", s.region, err)
+	}
+	return nil
+}
+
+// start notes where the logs end before anything is written.
+func (s *sender) start(ctx context.Context) (*api.LandedResult, error) {
+	res, err := s.node.Landed(ctx, api.LandedParams{Stream: s.cfg.Stream, Source: s.source})
+	if err != nil {
+		return nil, err
+	}
+	s.turn = res.Turn
+	return res, s.note(func(state *state) {
+		state.Regions[s.region] = &regionsState{Ends: res.Ends}
 	})
 }
 
 // search asks which events behind the noted progress are in the logs. No batch
 // that was sent before can land after it.
-func (s *sender) search(ctx context.Context) error {
+func (s *sender) search(ctx context.Context) (*api.LandedResult, error) {
 	s.mu.Lock()
 	after := s.state.Regions[s.region].Ends.Clone()
 	s.mu.Unlock()
 	res, err := s.node.Landed(ctx, api.LandedParams{Stream: s.cfg.Stream, Source: s.source, After: &after})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.turn, s.landed = res.Turn, map[string]bool{}
 	for _, id := range res.IDs {
 		s.landed[id] = true
 	}
-	return nil
+	return res, nil
 }
 
 // write writes what is not written yet of a batch, and notes the progress.
@@ -82,7 +94,7 @@ func (s *sender) write(ctx context.Context, b *batch) error {
 	asked := false
 	err := s.retry(ctx, func() error {
 		if asked { // the last try failed: some of it may have been written
-			if err := s.search(ctx); err != nil {
+			if _, err := s.search(ctx); err != nil {
 				return err
 			}
 		}
