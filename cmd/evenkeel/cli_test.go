@@ -237,6 +237,10 @@ func TestVerbs(t *testing.T) {
 		{args: []string{"restore", "shards", "--shards", "99"}, code: 2, stderr: []string{"no shard 99"}},
 		{args: []string{"restore", "shards", "--shards", "1,x"}, code: 2, stderr: []string{`"x" is no shard`, "such as 0,2"}},
 		{args: []string{"restore", "plan", "--shards", "-1"}, code: 2, stderr: []string{`"-1" is no shard`}},
+		{args: []string{"restore", "shards"}, code: 2, stderr: []string{"--shards", "--all"}},
+		{args: []string{"restore", "shards", "--all", "--shards", "1"}, code: 2, stderr: []string{"--shards", "--all"}},
+		{args: []string{"restore", "shards", "--all", "--dry-run"}, stdout: []string{"To backup 2", "It begins with backup 2", "other regions have attested", "Nothing was begun"}},
+		{args: []string{"restore", "shards", "--shards", "99", "--dry-run"}, code: 2, stderr: []string{"no shard 99"}},
 		{args: []string{"restore", "shards", "--shards", "0,2"}, stdout: []string{"LINEAGE", "done"}, stderr: []string{"shard 2: done"}},
 		{args: []string{"get", "session", "s-1"}, stdout: []string{`{"user":"ada"}` + "\n"}},
 	} {

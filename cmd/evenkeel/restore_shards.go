@@ -13,13 +13,14 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/term"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 func (t *tool) restoreShardsCommand() *cobra.Command {
 	var target targetFlags
-	var noWait, accept bool
+	var all, dryRun, noWait, accept bool
 	c := &cobra.Command{
-		Use:   "shards [--shards 3,5] [--backup ID | --to-time T | --to-vector V]",
+		Use:   "shards (--shards 3,5 | --all) [--backup ID | --to-time T | --to-vector V] [--dry-run]",
 		Short: "Have shards of the running region begin anew with a backup, and replay their logs",
 		Long: `Have shards of the running region begin anew with a backup: the newest that is whole, or what a flag says.
 This heals a state that is broken, or that has diverged though its records are the same ("evenkeel check",
@@ -32,7 +33,8 @@ The node that owns a shard fetches and proves the new state beside the old one, 
 then puts it in its place; the logs are replayed from there. Of a large shard (restore.instant_from_bytes) the
 new state serves at once, out of the bucket, while it is brought here and proved. For a moment reads of the
 shard are refused as not ready. Other shards go on, nodes are not restarted. The old state is kept until the
-new one is proved and where the old one was. The next backup is a full one.
+new one is proved and where the old one was. The next backup is a full one. With --dry-run it only says what the
+shards would begin with, and how that compares with what other regions have attested.
 
 A node that is killed meanwhile goes on when it is started. If another node takes the shard over before the
 new state is in its place, the command has to be given again; given twice it does it once.`,
@@ -42,12 +44,18 @@ new state is in its place, the command has to be given again; given twice it doe
 			if err != nil {
 				return err
 			}
+			if all == (len(req.Shards) > 0) {
+				return events.Errorf(events.KindInvalid, "say with --shards which shards begin anew, or with --all that all of the region do")
+			}
 			if req.Ago > 0 { // nodes begin at different moments
 				req.Time, req.Ago = time.Now().Add(-req.Ago), 0
 			}
 			client, err := t.client()
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				return t.planShards(c, client, req)
 			}
 			begun, err := client.RestoreShards(c.Context(), api.RestoreShardsParams{Request: req, AcceptDiverged: accept})
 			if err != nil {
@@ -63,9 +71,38 @@ new state is in its place, the command has to be given again; given twice it doe
 	}
 	target.add(c)
 	_ = c.Flags().MarkHidden("streams")
+	c.Flags().BoolVar(&all, "all", false, "all shards of the region")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what the shards would begin with")
 	c.Flags().BoolVar(&accept, "accept-diverged", false, "also a state that is not the one that other regions have attested")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "only begin; evenkeel shards says how far it is")
 	return c
+}
+
+// planShards says what shards would begin with: without a target not all that is archived, as
+// that of other restores, but the newest backup.
+func (t *tool) planShards(c *cobra.Command, client *api.Client, req timeline.Request) error {
+	ctx, newest := c.Context(), req.IsNewest()
+	if newest {
+		backup, err := client.ShowBackup(ctx, api.ShowBackupParams{})
+		if err != nil {
+			return err
+		}
+		req.Backup = backup.Manifest.ID
+	}
+	plan, err := client.PlanRestore(ctx, api.PlanRestoreParams{Request: req})
+	if err != nil {
+		return err
+	}
+	return t.out.Show(c.OutOrStdout(), plan, func(w io.Writer) error {
+		if err := restorePlanTable(w, plan); err != nil {
+			return err
+		}
+		if newest {
+			fmt.Fprint(w, "\nIf it is damaged, or is not what other regions have attested, the backup before it is taken.")
+		}
+		_, err := fmt.Fprintln(w, "\nNothing was begun. To begin: the same command without --dry-run")
+		return err
+	})
 }
 
 func restoringTable(w io.Writer, r *api.RestoringShards) error {
