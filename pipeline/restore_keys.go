@@ -61,6 +61,9 @@ type keyBack struct {
 	seen    events.Vector // of the key's partition, no more than now has
 	changes []merge.Change
 	told    api.RestoredKey
+
+	compared bool // it is known what it is and was
+	tried    bool // something may have been written
 }
 
 func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
@@ -76,13 +79,14 @@ func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
 		g.Go(func() error { return k.key(gctx, key) })
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		if !slices.ContainsFunc(keys, func(key *keyBack) bool { return key.tried }) {
+			return nil, err
+		}
+		brokenOff(keys, err)
 	}
-	if err := k.confirm(ctx, keys); err != nil {
-		return nil, err
-	}
+	k.confirm(ctx, keys)
 	for _, key := range keys {
-		if len(key.told.Events) == 0 && !key.told.Refused && len(k.p.Key) == 0 {
+		if len(key.told.Events) == 0 && key.told.Error == "" && len(k.p.Key) == 0 {
 			done.Same++
 			continue
 		}
@@ -92,6 +96,16 @@ func (k *keysBack) run(ctx context.Context) (*api.RestoredKeys, error) {
 		return nil, events.Errorf(events.KindNotFound, "stream %s of %s has no key %q, and had none at %s, as %s say", k.p.Stream, k.region.cfg.Region, k.p.Key, k.moment.target, k.moment.describe())
 	}
 	return done, nil
+}
+
+// brokenOff tells of each key that was not come to why not. What was written of others is in
+// all regions already, and is told as well.
+func brokenOff(keys []*keyBack, reason error) {
+	for _, key := range keys {
+		if !key.compared && key.told.Error == "" {
+			key.told.Error = fmt.Sprintf("it was not compared: %s", reason)
+		}
+	}
 }
 
 // keys are those that are asked for, with what they were: of many a page. last is up to
@@ -195,13 +209,14 @@ func (k *keysBack) key(ctx context.Context, key *keyBack) error {
 	if err != nil {
 		return fmt.Errorf("stream %s, key %q: %w", k.p.Stream, key.key, err)
 	}
-	key.told.Now, key.told.Then = k.valueOf(is), k.valueOf(was)
+	key.told.Now, key.told.Then, key.compared = k.valueOf(is), k.valueOf(was), true
 	for _, c := range key.changes {
 		key.told.Events = append(key.told.Events, c.Type)
 	}
 	if !k.p.Write || len(key.changes) == 0 {
 		return nil
 	}
+	key.tried = true
 	k.region.clock.Observe(is.Clock) // so that what is written comes after it
 	if err := k.write(ctx, key); err != nil {
 		key.told.Error = err.Error()
@@ -300,25 +315,24 @@ func atLeastOf(keys ...*keyBack) events.Vector {
 }
 
 // confirm looks whether the keys that were written have become what they were.
-func (k *keysBack) confirm(ctx context.Context, keys []*keyBack) error {
+func (k *keysBack) confirm(ctx context.Context, keys []*keyBack) {
 	keys = slices.DeleteFunc(slices.Clone(keys), func(key *keyBack) bool { return len(key.told.Written) == 0 || key.told.Error != "" })
 	if len(keys) == 0 {
-		return nil
+		return
 	}
 	notSeen := k.region.await(ctx, api.Freshness{AtLeast: atLeastOf(keys...)})
 	for _, key := range keys {
-		if notSeen != nil {
-			key.told.Error = fmt.Sprintf("written, but not seen yet: %s", notSeen)
-			continue
+		err := notSeen
+		if err == nil {
+			err = k.compare(ctx, key)
 		}
-		if err := k.compare(ctx, key); err != nil {
-			return err
-		}
-		if len(key.changes) > 0 {
+		switch {
+		case err != nil:
+			key.told.Error = fmt.Sprintf("written, but not seen yet: %s", err)
+		case len(key.changes) > 0:
 			key.told.Error = k.whyNot(key)
 		}
 	}
-	return nil
 }
 
 // whyNot says why a key is not what it was, though all was written.

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -246,5 +248,58 @@ func TestRestoreKeysToATime(t *testing.T) {
 			t.Errorf("%+v", done)
 		}
 		r.has("k", "2")
+	})
+}
+
+// A call that is broken off says of each key what became of it: what was written is in the log,
+// and no key counts as one that is what it was because nobody has looked.
+func TestRestoreKeysBrokenOff(t *testing.T) {
+	one(t, func(r *region) {
+		const n = 60
+		r.start()
+		for i := range n {
+			r.put(fmt.Sprintf("k-%02d", i), "then")
+		}
+		r.has(fmt.Sprintf("k-%02d", n-1), "then")
+		id := r.backup().ID
+		for i := range n {
+			r.put(fmt.Sprintf("k-%02d", i), "now")
+		}
+		r.has(fmt.Sprintf("k-%02d", n-1), "now")
+		ctx, leave := context.WithCancel(r.w.Context())
+		defer leave()
+		log, writes := r.kafka.TopicInfo("session").TopicID, 0
+		r.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			r.kafka.KeepControl()
+			if topics := req.(*kmsg.ProduceRequest).Topics; len(topics) == 1 && topics[0].TopicID == log {
+				if writes++; writes == 6 {
+					leave()
+				}
+			}
+			return nil, nil, false
+		})
+		p := api.RestoreKeysParams{Stream: "session", Prefix: []byte("k-"), PastTarget: api.PastTarget{Backup: id}, Write: true}
+		done, err := r.RestoreKeys(ctx, p)
+		if err != nil {
+			r.w.Fatal(err)
+		}
+		written, untold := 0, 0
+		for _, k := range done.Keys {
+			written += len(k.Written)
+			if len(k.Written) == 0 && k.Error == "" {
+				untold++
+			}
+		}
+		if len(done.Keys) != n || done.Same > 0 || untold > 0 || written == 0 || written == n {
+			t.Errorf("%d keys and %d that are the same; %d were written, and of %d nothing is told", len(done.Keys), done.Same, written, untold)
+		}
+		for _, k := range r.restoreKeys(p).Keys {
+			if k.Error != "" {
+				t.Errorf("%+v", k)
+			}
+		}
+		if last := r.restoreKeys(p); last.Same != n {
+			t.Errorf("%+v", last)
+		}
 	})
 }

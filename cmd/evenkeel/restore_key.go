@@ -72,22 +72,28 @@ func (t *tool) restoreKeys(c *cobra.Command, p api.RestoreKeysParams) error {
 	if err != nil {
 		return err
 	}
-	all, err := restorePages(c.Context(), client, p)
-	if err != nil {
-		return err
+	end := term.Waiting(c.ErrOrStderr(), "the restore")
+	all, brokenOff := restorePages(c.Context(), client, p)
+	end()
+	if brokenOff != nil && (all == nil || !p.Write) {
+		return brokenOff
 	}
 	if err := t.out.Show(c.OutOrStdout(), all, func(w io.Writer) error { return restoredKeysTable(w, all, p.Write) }); err != nil {
 		return err
 	}
+	if brokenOff != nil { // also by an interruption, which is no reason to say nothing of what is in all regions
+		return events.Errorf(events.KindPartial, "%s; of the keys behind %s some may have been brought back, too; the same command goes on", brokenOff, printable(all.Last))
+	}
 	return keysError(all)
 }
 
+// restorePages gives what it has also with an error; nil: nothing.
 func restorePages(ctx context.Context, client *api.Client, p api.RestoreKeysParams) (*api.RestoredKeys, error) {
 	var all *api.RestoredKeys
 	for {
 		page, err := client.RestoreKeys(ctx, p)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		if all == nil {
 			all = page
@@ -164,6 +170,8 @@ func whatIsDone(k api.RestoredKey, wrote bool) string {
 	switch {
 	case k.Refused:
 		return "refused"
+	case len(k.Events) == 0 && k.Error != "":
+		return "not compared"
 	case len(k.Events) == 0:
 		return "none, it is what it was"
 	case !wrote:

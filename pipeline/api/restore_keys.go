@@ -36,7 +36,7 @@ type RestoredKeys struct {
 // RestoredKey is one of them.
 type RestoredKey struct {
 	Key     Bytes             `json:"key"`
-	Now     *KeyValue         `json:"now"`               // before anything was done; null: it does not exist
+	Now     *KeyValue         `json:"now"`               // before anything was done; null: it does not exist, or Error says that it was not compared
 	Then    *KeyValue         `json:"then"`              // null: it did not exist
 	Events  []string          `json:"events,omitempty"`  // the types of those that bring it back; none: it is what it was
 	Written []events.Position `json:"written,omitempty"` // where they were written
