@@ -98,6 +98,9 @@ func TestWithoutNode(t *testing.T) {
 		"restore as somebody":   {args: []string{"restore", "run", "--name", "x", "--identity", bad}, code: 2, stderr: []string{"--identity does not go with --name"}},
 		"restore which kafka":   {args: []string{"restore", "kafka"}, code: 2, stderr: []string{"--config"}},
 		"restore of what":       {args: []string{"restore", "run"}, code: 2, stderr: []string{"--config", "--name"}},
+		"load lines with":       {args: []string{"load", bad, "--stream", "session", "--key-prefix", "test-"}, code: 2, stderr: []string{"--key-prefix", "--files"}},
+		"load files as lines":   {args: []string{"load", bad, "--stream", "session", "--files", "--whole-line"}, code: 2, stderr: []string{"--whole-line does not go with --files"}},
+		"load files with":       {args: []string{"load", bad, "--stream", "session", "--files", "--key-field", "id"}, code: 2, stderr: []string{"--key-field does not go with --files"}},
 		"completion":            {args: []string{"completion", "bash"}, stdout: []string{"bash completion"}},
 	} {
 		t.Run(name, s.run)

@@ -46,6 +46,9 @@ written once. Not more than one load of the same file may run at a time. A file 
 load: what had been written of it is written once more.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.check(c); err != nil {
+				return err
+			}
 			return t.load(c, args[0], f)
 		},
 	}
@@ -63,6 +66,19 @@ load: what had been written of it is written once more.`,
 	flags.DurationVar(&f.patience, "patience", time.Minute, "how long a region that does not answer is tried again")
 	flags.BoolVar(&f.again, "again", false, "write once more what was loaded before, as new events")
 	return c
+}
+
+// check refuses flags that would not be heeded: events would come under other keys than is meant.
+func (f loadFlags) check(c *cobra.Command) error {
+	if !f.files && c.Flags().Changed("key-prefix") {
+		return events.Errorf(events.KindInvalid, "--key-prefix is for --files: the keys of JSON lines are written as they stand there")
+	}
+	for _, name := range []string{"whole-line", "key-field", "value-field", "region-field", "clock-field", "op-field"} {
+		if f.files && c.Flags().Changed(name) {
+			return events.Errorf(events.KindInvalid, "--%s does not go with --files: there are no lines", name)
+		}
+	}
+	return nil
 }
 
 func (t *tool) load(c *cobra.Command, path string, f loadFlags) error {
