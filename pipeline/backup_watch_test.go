@@ -339,3 +339,14 @@ func TestPrune(t *testing.T) {
 		r.backup()
 	})
 }
+
+// That a bucket holds nothing is no proof that all in it is well.
+func TestVerifyNothing(t *testing.T) {
+	one(t, func(r *region) {
+		r.start()
+		for _, all := range []bool{true, false} {
+			_, err := r.VerifyBackups(r.w.Context(), api.VerifyBackupsParams{All: all})
+			wantKind(t, err, events.KindNotFound, "the bucket holds no", "of us-east-1")
+		}
+	})
+}

@@ -141,7 +141,11 @@ func (b Backups) Verify(ctx context.Context, p api.VerifyBackupsParams, progress
 		ids = []string{p.Backup}
 	}
 	checks := verify.Checks{Decode: projections.CheckTable, Restore: b.prove, NewChain: digest.NewChain}
-	return verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, progress)
+	report, err := verify.Run(ctx, src, b.Config.Region, ids, p.Level, checks, progress)
+	if err == nil && len(report.Backups)+len(report.Archive) == 0 { // who asks whether all is well has something: this is another place
+		return nil, events.Errorf(events.KindNotFound, "the bucket holds nothing of %s, neither backups nor an archive: is it the right bucket and prefix?", b.Config.Region)
+	}
+	return report, err
 }
 
 // newestID is the id of the newest backup, readable or not.

@@ -36,7 +36,7 @@ which includes those before:
 With --all the archive is verified too: that the headers of its segments follow each other; their hashes; and
 that every record can be decoded and the chains are what the headers say. Gaps are shown.
 
-Exit code 6 if anything is damaged; its objects are named.`,
+Exit code 6 if anything is damaged; its objects are named. Exit code 5 if there is nothing at all.`,
 		Args: cli.Args(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()

@@ -305,6 +305,7 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 		{args: []string{"restore", "kafka", "--config", opening, "--copy", "there", "--dry-run"}, stdout: []string{"topic session", "segments"}},
 		{args: []string{"restore", "kafka", "--config", opening, "--copy", "empty", "--dry-run"}, code: 5, stderr: []string{"no segment"}},
 		{args: []string{"backup", "verify", "--config", config}, stdout: []string{"ok"}},
+		{args: []string{"backup", "verify", "--all", "--config", opening, "--copy", "empty"}, code: 5, stderr: []string{"holds nothing of us-east-1", "prefix"}},
 		{args: []string{"backup", "verify", "--config", config, "--level", "decode"}, code: 5, stderr: []string{"no identity was given", ".sst.age"}},
 		{args: []string{"backup", "verify", "--config", config, "--level", "restore", "--identity", recovery}, stdout: []string{"ok"}},
 		{args: []string{"get", "session", "s-1", "--at", ids[0], "--config", config}, code: 5, stderr: []string{"no identity was given"}},
