@@ -93,7 +93,7 @@ func (t *tool) history(c *cobra.Command, b *backups, p api.HistoryParams, limit 
 		return err
 	}
 	switch {
-	case !h.Complete && h.Omitted == 0:
+	case h.Lacks():
 		return events.Errorf(events.KindPartial, "events of the key may be missing: of some offsets neither the logs nor the archive has anything")
 	case len(h.Events) == 0:
 		return events.Errorf(events.KindNotFound, "no event of key %q in stream %s", p.Key, p.Stream)

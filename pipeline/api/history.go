@@ -82,6 +82,12 @@ type History struct {
 	Complete bool `json:"complete"`
 }
 
+// Lacks reports whether events may be missing that are not left out for the limit. Where there
+// are gaps nobody knows how old what was in them is, so that the limit is no excuse.
+func (h *History) Lacks() bool {
+	return !h.Complete && h.Omitted == 0 || slices.ContainsFunc(h.Logs, func(l HistoryLog) bool { return len(l.Gaps) > 0 })
+}
+
 // Limits of a history that a client gathers; older events beyond them are left out.
 const (
 	DefaultHistoryEvents = 1_000
