@@ -36,14 +36,20 @@ type archiveNode struct{ region *Region }
 var _ archive.Node = archiveNode{}
 
 // Archives implements archive.Node: the owner of a shard archives it; and so does a node
-// that is to own it, while it brings the shard to where it begins. That may take
-// long, and the owner before may be dead. If it is not, two archivers take turns.
+// that is to own it, until it does. To bring the shard to where it begins may take long,
+// or fail again and again, and the owner before may be dead. If it is not, two archivers
+// take turns. A shard that is open here, or about to be closed, and claimed by another
+// node is archived by that one.
 func (n archiveNode) Archives(shard int32) bool {
 	r := n.region
 	if c, ok := r.claims.of(shardKey(shard)); ok && c.Node == r.name {
 		return true
 	}
-	return r.member.has(shard) && r.keeper.stateOf(shard).state == shardOpening
+	if !r.member.has(shard) {
+		return false
+	}
+	state := r.keeper.stateOf(shard).state
+	return state == shardOpening || state == shardClosed
 }
 
 // Sure implements archive.Node.

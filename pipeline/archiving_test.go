@@ -4,11 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -199,6 +207,84 @@ func TestArchiveGoesOnWithoutTheFold(t *testing.T) {
 		if s := r.status(); s.Vector()[last.Log] > last.Offset {
 			t.Error("it was folded all the same")
 		}
+	})
+}
+
+// noRoom is a disk on which shards that are brought to a node find no room, if so.
+type noRoom struct{ full atomic.Bool }
+
+func (n *noRoom) String() string { return "no room" }
+
+func (n *noRoom) MaybeError(op errorfs.Op) error {
+	if n.full.Load() && op.Kind == errorfs.OpCreate && strings.Contains(op.Path, "moving") {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// A shard that its node cannot open, however long, is archived by it all the same, and which
+// shards nobody opens or archives can be told from the metrics.
+func TestArchiveGoesOnWithoutTheShard(t *testing.T) {
+	one(t, func(r *region) {
+		archives(r)
+		r.start()
+		last := r.put("k", "v")
+		r.has("k", "v")
+		r.backup()
+		r.stop()
+		room := &noRoom{}
+		room.full.Store(true)
+		r.disk = errorfs.Wrap(vfs.NewCrashableMem(), room)
+		if err := r.tryStart(); err != nil {
+			t.Fatal(err)
+		}
+		r.troubled("is not open", "no space left")
+		time.Sleep(time.Minute) // tries are as far apart as they get
+		for i := range 20 {
+			r.produce(&kgo.Record{Topic: "session", Partition: last.Partition, Key: []byte("k"), Value: []byte(fmt.Sprint(i))})
+			time.Sleep(time.Second)
+		}
+		begun := time.Now()
+		r.archived(last.Log, last.Offset+21)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		of := func(metric string) float64 {
+			return gather(t, r.registry)[fmt.Sprintf(`%s{shard="%d"}`, metric, last.Partition)]
+		}
+		if here, open := of("evenkeel_archive_shard"), of("evenkeel_shard_open"); here != 1 || open != 0 {
+			t.Errorf("archived: %f, open: %f", here, open)
+		}
+		room.full.Store(false)
+		r.has("k", "19")
+		if here, open := of("evenkeel_archive_shard"), of("evenkeel_shard_open"); here != 1 || open != 1 {
+			t.Errorf("afterwards, archived: %f, open: %f", here, open)
+		}
+	})
+}
+
+// Where nobody can say where the logs end, what the bucket lacks is not known, at no time.
+func TestArchiveLagIsNotKnown(t *testing.T) {
+	one(t, func(r *region) {
+		archives(r)
+		unknown := r.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "session", Err: kerr.OffsetNotAvailable, Count: -1})
+		if err := r.tryStart(); err != nil {
+			t.Fatal(err)
+		}
+		r.troubled("is not open", "session")
+		for range 60 {
+			time.Sleep(700 * time.Millisecond)
+			if age := r.gauge("evenkeel_archive_age_seconds", "session"); !math.IsInf(age, 1) {
+				t.Fatalf("the oldest record that the bucket lacks is %f s old", age)
+			}
+		}
+		unknown.Remove()
+		r.await("known", func() error {
+			if age := r.gauge("evenkeel_archive_age_seconds", "session"); age != 0 {
+				return fmt.Errorf("age %f", age)
+			}
+			return nil
+		})
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -305,8 +306,8 @@ func (a *Archiver) lagging() (problems []string) {
 
 // Gauges show what an archiver has measured whenever they are asked.
 type Gauges struct {
-	archiver       *Archiver
-	age, lag, held *prometheus.Desc
+	archiver              *Archiver
+	age, lag, held, shard *prometheus.Desc
 }
 
 // NewGauges makes them; the caller registers them.
@@ -319,6 +320,7 @@ func NewGauges(a *Archiver) *Gauges {
 		age:      desc("age_seconds", "For how long, at most, the oldest record has been in the logs that the bucket does not have, of the shards that this node archives, by reading the bucket; +Inf: not known.", "stream"),
 		lag:      desc("lag_records", "Records that the logs have and the bucket does not, by reading the bucket; +Inf: not known.", "stream"),
 		held:     desc("held_bytes", "Bytes that were read from logs and are not in the bucket yet."),
+		shard:    desc("shard", "1 for a shard that this node archives, 0 for any other of the region. One that is 0 on all nodes is archived by nobody, and in no age or lag.", "shard"),
 	}
 }
 
@@ -327,6 +329,7 @@ func (g *Gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.age
 	ch <- g.lag
 	ch <- g.held
+	ch <- g.shard
 }
 
 // Collect implements prometheus.Collector.
@@ -340,4 +343,11 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(g.lag, prometheus.GaugeValue, lag, string(p.Stream))
 	}
 	ch <- prometheus.MustNewConstMetric(g.held, prometheus.GaugeValue, float64(g.archiver.Held()))
+	for p := range g.archiver.cfg.Partitions {
+		here := 0.0
+		if g.archiver.shard(p) != nil {
+			here = 1
+		}
+		ch <- prometheus.MustNewConstMetric(g.shard, prometheus.GaugeValue, here, strconv.Itoa(int(p)))
+	}
 }
