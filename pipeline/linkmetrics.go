@@ -11,21 +11,23 @@ import (
 // linkGauges shows what links are doing whenever it is asked. What is not known
 // has no value: an alert on lag needs one on its absence beside it.
 type linkGauges struct {
-	links func() []*replicator.Link // those that run on this node
-	up    *prometheus.Desc
-	state *prometheus.Desc
+	links      *linkKeeper
+	up         *prometheus.Desc
+	configured *prometheus.Desc
+	state      *prometheus.Desc
 
 	lagRecords, lagBytes, lagSeconds *prometheus.Desc
 	fetchAge, ackAge                 *prometheus.Desc
 }
 
-func newLinkGauges(links func() []*replicator.Link) *linkGauges {
+func newLinkGauges(links *linkKeeper) *linkGauges {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("evenkeel_link_"+name, help, append([]string{"origin"}, labels...), nil)
 	}
 	return &linkGauges{
 		links:      links,
-		up:         desc("up", "1 if everything that is not stopped or paused is being mirrored, else 0."),
+		up:         desc("up", "1 if everything that is not stopped or paused is being mirrored, else 0. Only of links that run on this node."),
+		configured: prometheus.NewDesc("evenkeel_links_configured", "Links that the region's nodes have to run, all of them together, whether or not any does.", nil, nil),
 		state:      desc("state", "1 for the state that the mirroring of the partition is in.", "topic", "partition", "state"),
 		lagRecords: desc("lag_records", "Offsets that the mirror is behind the last stable one of its log. Absent if unknown.", "topic", "partition"),
 		lagBytes:   desc("lag_bytes", "Estimated bytes that the mirror is behind, as produced. Absent if unknown.", "topic", "partition"),
@@ -37,14 +39,15 @@ func newLinkGauges(links func() []*replicator.Link) *linkGauges {
 
 // Describe implements prometheus.Collector.
 func (g *linkGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.up, g.state, g.lagRecords, g.lagBytes, g.lagSeconds, g.fetchAge, g.ackAge} {
+	for _, d := range []*prometheus.Desc{g.up, g.configured, g.state, g.lagRecords, g.lagBytes, g.lagSeconds, g.fetchAge, g.ackAge} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (g *linkGauges) Collect(ch chan<- prometheus.Metric) {
-	for _, l := range g.links() {
+	ch <- prometheus.MustNewConstMetric(g.configured, prometheus.GaugeValue, float64(len(g.links.links)))
+	for _, l := range g.links.all() {
 		g.collect(ch, linkDetails(l))
 	}
 }

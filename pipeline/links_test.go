@@ -384,6 +384,7 @@ func TestLinkMetrics(t *testing.T) {
 		series := gather(t, registry)
 		const labels = `origin="eu-central-1",partition="1"`
 		for name, want := range map[string]float64{
+			`evenkeel_links_configured{}`:                                           1,
 			`evenkeel_link_up{origin="eu-central-1"}`:                               1,
 			`evenkeel_link_state{` + labels + `,state="mirroring",topic="session"}`: 1,
 			`evenkeel_link_lag_records{` + labels + `,topic="session"}`:             0,

@@ -10,8 +10,8 @@ import (
 
 // loadGauges shows what holds a region's shards up whenever it is asked.
 type loadGauges struct {
-	region                                      *Region
-	seconds, behind, sublevels, debt, keepingUp *prometheus.Desc
+	region                                            *Region
+	seconds, behind, sublevels, debt, keepingUp, open *prometheus.Desc
 }
 
 func newLoadGauges(r *Region) *loadGauges {
@@ -25,12 +25,13 @@ func newLoadGauges(r *Region) *loadGauges {
 		sublevels: desc("evenkeel_shard_l0_sublevels", "Sublevels of Pebble's level 0; at 100 writes stop."),
 		debt:      desc("evenkeel_shard_compaction_debt_bytes", "What Pebble has to compact."),
 		keepingUp: desc("evenkeel_shard_pace", "1 for the word that says what holds the shard up, keeping-up if nothing does.", "pace"),
+		open:      desc("evenkeel_shard_open", "1 for a shard that is open on this node, 0 for any other of the region. Of one that is 0 on all nodes no other metric tells."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *loadGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.seconds, g.behind, g.sublevels, g.debt, g.keepingUp} {
+	for _, d := range []*prometheus.Desc{g.seconds, g.behind, g.sublevels, g.debt, g.keepingUp, g.open} {
 		ch <- d
 	}
 }
@@ -39,8 +40,13 @@ func (g *loadGauges) Describe(ch chan<- *prometheus.Desc) {
 func (g *loadGauges) Collect(ch chan<- prometheus.Metric) {
 	open, release := g.region.shards.use(g.region.allShards())
 	defer release()
-	for n, shard := range open {
-		g.collect(ch, strconv.Itoa(int(n)), g.region.load(n, shard))
+	for _, n := range g.region.allShards() {
+		name, here := strconv.Itoa(int(n)), 0.0
+		if shard := open[n]; shard != nil {
+			here = 1
+			g.collect(ch, name, g.region.load(n, shard))
+		}
+		ch <- prometheus.MustNewConstMetric(g.open, prometheus.GaugeValue, here, name)
 	}
 }
 

@@ -232,7 +232,7 @@ func (r *Region) run() error {
 	}
 	r.worker.claims, r.worker.damaged = r.claims, r.keeper.giveUp
 	r.links.claims, r.links.member = r.claims, r.member
-	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links.all), newInPlaceGauges(r.shards))
+	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links), newInPlaceGauges(r.shards))
 	if r.backups != nil {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
 		r.running.Go(func() { r.backups.run(ctx) })
