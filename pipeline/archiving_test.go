@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -384,6 +385,13 @@ func TestArchiveStatus(t *testing.T) {
 		}
 		if p := point(); p.Records == nil || *p.Records != 0 || *p.Age != 0 || p.Newest.IsZero() || p.Limit != 4 {
 			t.Errorf("%+v", p)
+		}
+		alone, err := pipeline.Backups{Config: r.cfg, Bucket: r.bucket}.StatusAlone(r.w.Context())
+		if err != nil || len(alone.Archive) != 2 || alone.Archive[1].Stream != "session" {
+			r.w.Fatalf("%+v, %v", alone, err)
+		}
+		if p := alone.Archive[1]; p.Records != nil || p.Age != nil || p.Newest.IsZero() || p.Error == "" || p.Limit != 4 {
+			t.Errorf("without a node: %+v", p)
 		}
 		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
 		r.put("k", "1")

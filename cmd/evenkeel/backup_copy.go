@@ -60,6 +60,10 @@ func copiesTable(w io.Writer, made []api.CopyStatus) error {
 		if c.Archived != nil {
 			archived = c.Archived.Format(time.RFC3339)
 		}
+		if c.Report == nil { // only looked at
+			rows = append(rows, []string{c.Copy, "", "", "", "", "", newest, archived, ""})
+			continue
+		}
 		rows = append(rows, []string{
 			c.Copy, strconv.Itoa(len(c.Report.Backups)), strconv.Itoa(c.Report.Segments), term.Bytes(c.Report.Bytes),
 			strconv.Itoa(len(c.Report.Skipped)), seconds(c.Duration), newest, archived, result,

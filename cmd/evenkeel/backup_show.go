@@ -81,8 +81,12 @@ func (t *tool) backupStatusCommand() *cobra.Command {
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			s, err := ask(ctx, b, func(own pipeline.Backups) (*api.BackupStatus, error) { return own.Status(ctx) },
-				func(client *api.Client) (*api.BackupStatus, error) { return client.BackupStatus(ctx) })
+			s, err := ask(ctx, b, func(own pipeline.Backups) (*api.BackupStatus, error) {
+				if b.copy != "" {
+					own.Copies = nil // they are copies of the bucket
+				}
+				return own.StatusAlone(ctx)
+			}, func(client *api.Client) (*api.BackupStatus, error) { return client.BackupStatus(ctx) })
 			if err != nil {
 				return err
 			}
@@ -226,8 +230,11 @@ func archiveTable(w io.Writer, points []api.ArchivePoint) error {
 		if p.Records != nil && p.Age != nil {
 			row[1], row[2] = term.Count(*p.Records), seconds(*p.Age)
 		}
-		if !p.Newest.IsZero() {
+		switch {
+		case !p.Newest.IsZero():
 			row[3] = ago(p.Newest) + " ago"
+		case p.Error != "":
+			row[3] = "unknown"
 		}
 		rows = append(rows, row)
 	}

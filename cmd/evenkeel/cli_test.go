@@ -297,7 +297,9 @@ backup: {bucket: `+l.Addresses()[0].Bucket+`, endpoint: "`+url+`", path_style: t
 	}()
 	for _, s := range []step{
 		{args: []string{"backup", "show", "--config", config, ids[0]}, stdout: []string{ids[0]}},
-		{args: []string{"backup", "status", "--config", config}, stdout: []string{ids[0], "every 24h0m0s"}},
+		{args: []string{"backup", "status", "--config", config}, stdout: []string{ids[0], "every 24h0m0s", "NOT ARCHIVED", "unknown", " ago", "evenkeel backup list"}},
+		{args: []string{"backup", "status", "--config", opening}, stdout: []string{"NEWEST RESTORABLE", "there", "empty", "NONE"}},
+		{args: []string{"backup", "status", "--config", opening, "-o", "json"}, stdout: []string{`"records": null`, `"copy": "there"`, `"report": null`}},
 		{args: []string{"backup", "prune", "--config", config}, stdout: []string{"Nothing was deleted. To delete: evenkeel backup prune --yes --config " + config + "\n"}},
 		{args: []string{"backup", "copy", "there", "--config", opening}, stdout: []string{"up to date"}},
 		{args: []string{"backup", "prune", "--config", opening, "--copy", "there"}, stdout: []string{"To delete: evenkeel backup prune --yes --config " + opening + " --copy there\n"}},

@@ -94,7 +94,7 @@ type CopyStatus struct {
 	Copy     string         `json:"copy"`
 	Began    time.Time      `json:"began"`
 	Duration float64        `json:"duration_seconds"`
-	Report   *copies.Report `json:"report"`           // what was copied
+	Report   *copies.Report `json:"report"`           // what was copied; null: nothing was, the copy was only looked at
 	Error    string         `json:"error,omitzero"`   // why not all was
 	Newest   *time.Time     `json:"newest,omitempty"` // of when the newest backup is that can be restored from the copy; nil: none
 
@@ -204,7 +204,9 @@ type BackupStatus struct {
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand
 	Last       *BackupRun        `json:"last,omitempty"` // made by this node; nil: none since it schedules (it owns shard 0)
 
-	Copies []CopyStatus `json:"copies,omitempty"` // as this node has last made them; none while it does not schedule
+	// Copies are as this node has last made them; none while it does not schedule. Without a
+	// node they are as they are.
+	Copies []CopyStatus `json:"copies,omitempty"`
 
 	NewestFull time.Time  `json:"newest_full,omitzero"` // the newest full one that can be restored; zero: none
 	DeltaEvery float64    `json:"delta_every_seconds"`  // the schedule of deltas; 0: none
@@ -219,7 +221,9 @@ type BackupStatus struct {
 
 	DrillsUnread []string `json:"drills_unread,omitempty"` // why reports of the last drills cannot be read, which are passed over
 
-	Archive []ArchivePoint `json:"archive"` // the continuous backup, by stream; empty: there is none
+	// Archive is the continuous backup, by stream; empty: there is none. Without a node it is not
+	// known what the bucket lacks.
+	Archive []ArchivePoint `json:"archive"`
 }
 
 // DrillStatus is what is known of restore drills.

@@ -1,0 +1,73 @@
+package pipeline
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
+)
+
+// StatusAlone is Status for whoever has no node to ask: with what the bucket itself tells of the
+// continuous backup, and how the copies are. What the bucket lacks only a node knows.
+func (b Backups) StatusAlone(ctx context.Context) (*api.BackupStatus, error) {
+	s, err := b.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.Archive, err = b.archiveAlone(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Copies)) {
+		seen := api.CopyStatus{Copy: name, Began: s.Checked}
+		inv, err := inventory.Read(ctx, b.Copies[name], b.Config.Region)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			seen.Error = err.Error()
+		} else if newest := inv.NewestPast(time.Now()); newest != nil {
+			seen.Newest = &newest.Manifest.Created
+		}
+		s.Copies = append(s.Copies, seen)
+	}
+	return s, nil
+}
+
+// archiveAlone says of each stream when the newest segments with an event of it were closed, as
+// far as the newest one of each shard tells.
+func (b Backups) archiveAlone(ctx context.Context) ([]api.ArchivePoint, error) {
+	const unknown = "nobody says where the logs end: ask a node (without --config); how far they are archived: evenkeel backup list"
+	points := []api.ArchivePoint{}
+	limits := b.Config.SegmentLimits()
+	if limits == nil {
+		return points, nil
+	}
+	shards, err := segment.Shards(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	closed := map[events.Stream]time.Time{}
+	for _, shard := range shards {
+		newest, _, err := segment.Sound(ctx, b.Bucket, b.Config.Region, shard)
+		if err != nil {
+			return nil, err
+		}
+		if newest == nil {
+			continue
+		}
+		for _, part := range newest.Parts {
+			if stream := part.Log.Stream; newest.Created.After(closed[stream]) {
+				closed[stream] = newest.Created
+			}
+		}
+	}
+	for _, stream := range slices.Sorted(maps.Keys(limits)) {
+		points = append(points, api.ArchivePoint{Stream: stream, Limit: limits[stream].Seconds(), Newest: closed[stream], Error: unknown})
+	}
+	return points, nil
+}
