@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 )
 
@@ -50,19 +51,19 @@ asked for.`,
 	past.flags(c)
 	c.Flags().StringVar(&past.identity, "identity", "", "with --config: file with the identity to open backups with (default the configured one)")
 	c.Flags().IntVar(&limit, "limit", api.DefaultHistoryEvents, fmt.Sprintf("the newest so many events, 1 to %d", api.MaxHistoryEvents))
-	c.Flags().StringVar(&from, "from", "", "leave out what was written before: a time like 2026-11-26T10:00:00Z, or how long ago, like 2h")
+	c.Flags().StringVar(&from, "from", "", "leave out what was written before: a time like 2026-11-26T10:00:00Z, or how long ago, like 2h or 7d")
 	c.Flags().StringVar(&until, "until", "", "leave out what was written later, as get --at does")
 	return c
 }
 
 // parseTime reads a time, or how long before now it was.
 func parseTime(text string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+	if ago, err := config.ParseDuration(text); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return at, events.Errorf(events.KindInvalid, "%q is no time: want one like 2026-11-26T10:00:00Z, or how long ago, like 2h", text)
+		return at, events.Errorf(events.KindInvalid, "%q is no time: want one like 2026-11-26T10:00:00Z, or how long ago, like 2h or 7d", text)
 	}
 	return at, nil
 }

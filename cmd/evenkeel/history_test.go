@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -53,5 +54,22 @@ func TestHistoryLacks(t *testing.T) {
 			}
 			s.run(t)
 		})
+	}
+}
+
+// Times are told alike by all commands.
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2h": now.Add(-2 * time.Hour), "7d": now.AddDate(0, 0, -7), "1d12h": now.Add(-36 * time.Hour), "0s": now, "2026-11-26T10:00:00.5Z": now.Add(500*time.Millisecond - 2*time.Hour),
+	} {
+		if got, err := parseTime(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%s: %s, %v, want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-2h", "d", "7", "soon", "-1d", "99999d"} {
+		if got, err := parseTime(text, now); events.KindOf(err) != events.KindInvalid {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
 	}
 }

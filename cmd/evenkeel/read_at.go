@@ -18,7 +18,7 @@ import (
 const newestBackup = "newest"
 
 // atHelp says what --at takes.
-const atHelp = `a time like 2026-11-26T10:00:00Z, or how long ago, like 2h; a vector; the id of a backup, or "newest"`
+const atHelp = `a time like 2026-11-26T10:00:00Z, or how long ago, like 2h or 7d; a vector; the id of a backup, or "newest"`
 
 // addAt adds the flags that read the past.
 func addAt(c *cobra.Command, past *backups, at *string) {

@@ -60,7 +60,7 @@ Values of secret streams (streams.NAME.secret) are never shown.`,
 	}
 	c.Flags().StringVar(&prefix, "prefix", "", "all keys that begin with it")
 	c.Flags().StringVar(&backup, "to-backup", "", "id of the backup (default the newest)")
-	c.Flags().StringVar(&at, "to-time", "", "a time like 2026-11-26T10:00:00Z, or how long ago, like 2h")
+	c.Flags().StringVar(&at, "to-time", "", "a time like 2026-11-26T10:00:00Z, or how long ago, like 2h or 7d")
 	c.Flags().BoolVar(&p.Write, "yes", false, "write")
 	c.MarkFlagsMutuallyExclusive("to-backup", "to-time")
 	return c

@@ -30,8 +30,9 @@ func (b Backup) check(p *problems) {
 	b.checkTimes(p)
 	checkPatterns(p, "backup.groups", b.Groups)
 	checkPatterns(p, "backup.groups_exclude", b.GroupsExclude)
-	for name, c := range b.Copies {
-		path := "backup.copies." + name
+	taken := map[string]string{own.place(): "the bucket that is copied from"}
+	for _, name := range sortedKeys(b.Copies) {
+		c, path := b.Copies[name], "backup.copies."+name
 		if !copyName.MatchString(name) {
 			p.add(path, "a copy's name has letters, digits and dashes, 1 to 63 of them")
 		}
@@ -39,10 +40,23 @@ func (b Backup) check(p *problems) {
 			p.add(path+".bucket", "missing: where does the copy go?")
 		}
 		c.check(p, path)
-		if c.Endpoint == b.Endpoint && c.Bucket == b.Bucket && strings.Trim(c.Prefix, "/") == strings.Trim(b.Prefix, "/") {
-			p.add(path, "is the bucket that is copied from")
+		switch whose := taken[c.place()]; {
+		case c.Bucket == "":
+		case whose != "":
+			p.add(path, "is %s", whose)
+		default:
+			taken[c.place()] = "the same bucket and prefix as those of copy " + clip(name)
 		}
 	}
+}
+
+// place makes comparable where a bucket's folder is.
+func (c Copy) place() string {
+	endpoint := c.Endpoint
+	if u, err := parseURL(endpoint); err == nil {
+		endpoint = addressOf(u)
+	}
+	return strings.Join([]string{endpoint, c.Bucket, strings.Trim(c.Prefix, "/")}, " ")
 }
 
 var (
@@ -110,6 +124,7 @@ func (b Backup) checkSealing(p *problems) {
 const (
 	maxKeepLast = 10_000
 	minSchedule = time.Minute
+	maxSchedule = 366 * 24 * time.Hour
 	minSegment  = 200 * time.Millisecond
 	maxSegment  = time.Hour
 	minDelta    = 30 * time.Second
@@ -128,10 +143,8 @@ func (b Backup) checkTimes(p *problems) {
 			p.add("backup.keep."+keep.key, "want 0s or more, got %s", keep.age)
 		}
 	}
-	if t := b.Schedule.Delta; t != 0 {
-		if t < minDelta {
-			p.add("backup.schedule.delta", "want at least %s, or 0s for none, got %s", minDelta, t)
-		}
+	checkEvery(p, "delta", b.Schedule.Delta, minDelta, "none")
+	if b.Schedule.Delta != 0 {
 		if b.Schedule.Segment == 0 {
 			p.add("backup.schedule.delta", "want 0s, or a continuous backup (backup.schedule.segment): it tells what has changed")
 		}
@@ -141,20 +154,23 @@ func (b Backup) checkTimes(p *problems) {
 		p.add("backup.keep.segment", "want 0s or more, got %s", b.Keep.Segment)
 	}
 	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
-	if t := b.Schedule.Full; t != 0 && t < minSchedule {
-		p.add("backup.schedule.full", "want at least %s, or 0s for backups on demand only, got %s", minSchedule, t)
-	}
-	if t := b.Schedule.Drill; t != 0 && t < minSchedule {
-		p.add("backup.schedule.drill", "want at least %s, or 0s for drills on demand only, got %s", minSchedule, t)
-	}
-	if t := b.Schedule.Prune; t != 0 && t < minSchedule {
-		p.add("backup.schedule.prune", "want at least %s, or 0s for prunes on demand only, got %s", minSchedule, t)
-	}
+	checkEvery(p, "full", b.Schedule.Full, minSchedule, "backups on demand only")
+	checkEvery(p, "drill", b.Schedule.Drill, minSchedule, "drills on demand only")
+	checkEvery(p, "prune", b.Schedule.Prune, minSchedule, "prunes on demand only")
 	if t := b.Schedule.Segment; t != 0 && (t < minSegment || t > maxSegment) {
 		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)
 	}
-	if t := b.Schedule.Copy; t != 0 && t < minSchedule {
-		p.add("backup.schedule.copy", "want at least %s, or 0s for copies on demand only, got %s", minSchedule, t)
+	checkEvery(p, "copy", b.Schedule.Copy, minSchedule, "copies on demand only")
+}
+
+// checkEvery checks how often something is done. Never is 0s: an interval that is longer than
+// time has been counted has its last slot in the future, and would always be due.
+func checkEvery(p *problems, key string, every, least time.Duration, never string) {
+	switch {
+	case every != 0 && every < least:
+		p.add("backup.schedule."+key, "want at least %s, or 0s for %s, got %s", least, never, every)
+	case every > maxSchedule:
+		p.add("backup.schedule."+key, "want at most 366d, or 0s for %s, got %s", never, every)
 	}
 }
 

@@ -292,7 +292,7 @@ type Keep struct {
 
 // Schedule says how often each kind of backup is made.
 type Schedule struct {
-	// Full backups: default 24h, at least 1m. 0s: only on demand.
+	// Full backups: default 24h, 1m to 366d, as all of these. 0s: only on demand.
 	Full time.Duration `yaml:"full"`
 
 	// Delta is how often what has changed since the last backup is backed up: default
@@ -360,7 +360,8 @@ type Limits struct {
 	// MaxValueBytes is the largest value of one event written through the API, 1
 	// to events.MaxValueBytes, default 1,000,000. Brokers have their own limit
 	// (message.max.bytes, about 1 MiB by default): raise that first, in all
-	// regions, or the mirrors of larger events stop.
+	// regions, or the mirrors of larger events stop. API.MaxBodyBytes is to be a third
+	// larger and 64 KiB, at least.
 	MaxValueBytes int64 `yaml:"max_value_bytes"`
 
 	// MaxClockSkew is how far ahead of this node's clock the clock of an event may be

@@ -106,7 +106,10 @@ func eachSetting(path []string, v reflect.Value, yield func(setting)) {
 			eachSetting(down(name.String()), v.MapIndex(name), yield)
 		}
 	case reflect.Pointer:
-		eachSetting(path, reflect.New(v.Type().Elem()).Elem(), yield)
+		if v.IsNil() {
+			v = reflect.New(v.Type().Elem())
+		}
+		eachSetting(path, v.Elem(), yield) // with what the file has in its maps
 	default:
 		yield(setting{path: path, kind: v.Kind()})
 	}

@@ -33,6 +33,8 @@ func TestEnvironmentOverrides(t *testing.T) {
 		{"EVENKEEL_LIMITS__STOP_TIMEOUT=90s", func(c *Config) any { return c.Limits.StopTimeout }, 90 * time.Second},
 		{"EVENKEEL_LIMITS__MIN_FREE_BYTES=0", func(c *Config) any { return c.Limits.MinFreeBytes }, int64(0)},
 		{"EVENKEEL_BACKUP__BUCKET=b-1", func(c *Config) any { return c.Backup.Bucket + " " + c.Backup.Region }, "b-1 us-east-1"},
+		{"EVENKEEL_BACKUP__COPIES__WEST__BUCKET=b-2", func(c *Config) any { return c.Backup.Copies["west"] }, Copy{Bucket: "b-2", Region: "us-west-1"}},
+		{"EVENKEEL_BACKUP__COPIES__WEST__STORAGE_CLASS=GLACIER_IR", func(c *Config) any { return c.Backup.Copies["west"].StorageClass }, "GLACIER_IR"},
 		{"EVENKEEL_BACKUP__KEEP__FULL=7d12h", func(c *Config) any { return c.Backup.Keep.Full }, 180 * time.Hour},
 		{"EVENKEEL_BACKUP__RECIPIENTS=" + strings.Join(exampleRecipients, ","), func(c *Config) any { return c.Backup.Recipients }, exampleRecipients},
 		{"EVENKEEL_STREAMS__SESSION__TOPIC=s.v2", func(c *Config) any { return c.Streams["session"] }, Stream{Topic: "s.v2", Merge: "lww"}},
@@ -42,7 +44,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 	} {
 		text := twoRegions
 		if strings.HasPrefix(tt.variable, "EVENKEEL_BACKUP__") {
-			text += "backup: {bucket: b-0, encryption: none}\n"
+			text += "backup: {bucket: b-0, encryption: none, copies: {west: {bucket: b-9, region: us-west-1}}}\n"
 		}
 		if strings.Contains(tt.variable, "RECIPIENTS") {
 			text = strings.Replace(text, "none", "age", 1)
@@ -73,6 +75,8 @@ func TestEnvironmentProblems(t *testing.T) {
 		{[]string{"EVENKEEL_BACKUP=x", "EVENKEEL_REGIONS__SA_EAST__API=http://sa"}, []Problem{
 			{Path: "EVENKEEL_BACKUP", Message: "no key of the configuration has this name"},
 			{Path: "EVENKEEL_REGIONS__SA_EAST__API", Message: "no key of the configuration has this name"}}},
+		{[]string{"EVENKEEL_BACKUP__COPIES__WEST__BUCKET=b"}, []Problem{
+			{Path: "EVENKEEL_BACKUP__COPIES__WEST__BUCKET", Message: "no key of the configuration has this name"}}},
 		{[]string{"EVENKEEL_PORT=7400"}, []Problem{
 			{Path: "EVENKEEL_PORT", Message: "no key of the configuration has this name"}}},
 		{[]string{"EVENKEEL_REGIONS__EU__KAFKA__SASL__PASSWORD=p"}, []Problem{

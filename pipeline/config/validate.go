@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"maps"
 	"slices"
 	"strings"
@@ -150,7 +151,7 @@ func (c *Config) checkLimits(p *problems) {
 	if c.Limits.MinFreeBytes < 0 {
 		p.add("limits.min_free_bytes", "want 0 or more bytes, got %d", c.Limits.MinFreeBytes)
 	}
-	between(p, "limits.max_value_bytes", c.Limits.MaxValueBytes, 1, events.MaxValueBytes, " bytes")
+	c.checkSizes(p)
 	if t := c.Limits.MaxClockSkew; t < minClockSkew || t > events.MaxFoldSkew {
 		p.add("limits.max_clock_skew", "want 1s to 5m, got %s; what is further ahead of its record is parked in every region", t)
 	}
@@ -162,6 +163,19 @@ func (c *Config) checkLimits(p *problems) {
 	}
 	if t := c.Limits.StopTimeout; t < minStopTimeout || t > maxStopTimeout {
 		p.add("limits.stop_timeout", "want 1s to 10m, got %s", t)
+	}
+}
+
+// checkSizes checks how large values may be, and whether a request can hold such a one.
+func (c *Config) checkSizes(p *problems) {
+	const rest = 64 << 10 // the largest key, and what else is in a request
+	value, body := c.Limits.MaxValueBytes, c.API.MaxBodyBytes
+	between(p, "limits.max_value_bytes", value, 1, events.MaxValueBytes, " bytes")
+	if value < 1 || value > events.MaxValueBytes || body < minBodyBytes || body > maxBodyBytes {
+		return
+	}
+	if need := int64(base64.StdEncoding.EncodedLen(int(value))) + rest; need > body {
+		p.add("limits.max_value_bytes", "%d bytes can take %d in a request, and api.max_body_bytes is %d: raise that, or lower this", value, need, body)
 	}
 }
 
