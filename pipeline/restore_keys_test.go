@@ -260,12 +260,12 @@ func TestRestoreKeysBrokenOff(t *testing.T) {
 		for i := range n {
 			r.put(fmt.Sprintf("k-%02d", i), "then")
 		}
-		r.has(fmt.Sprintf("k-%02d", n-1), "then")
+		settle([]*region{r})
 		id := r.backup().ID
 		for i := range n {
 			r.put(fmt.Sprintf("k-%02d", i), "now")
 		}
-		r.has(fmt.Sprintf("k-%02d", n-1), "now")
+		settle([]*region{r})
 		ctx, leave := context.WithCancel(r.w.Context())
 		defer leave()
 		log, writes := r.kafka.TopicInfo("session").TopicID, 0
