@@ -12,7 +12,8 @@
 //   - A name is used once. After Delete it stays retired for ever, because a
 //     late or repeated Create of a forgotten name would otherwise bring back
 //     what a collector removed. Stores cannot enforce this; [Memory] does, and
-//     remembers who tried.
+//     remembers who tried. What was lost in another way (a lifecycle rule, a hand)
+//     may come back with the same bytes.
 //   - Of any number of racing Creates of one name with different bytes exactly
 //     one succeeds, the others get [ErrExists]. Create is idempotent for
 //     identical bytes: if the name already holds exactly these bytes, Create

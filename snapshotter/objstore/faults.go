@@ -16,7 +16,7 @@ import (
 // Effect is what a [Rule] does to a call.
 type Effect int
 
-// The effects. Those on bodies concern Get and GetRange only, Late only Create.
+// The effects. Those on bodies concern Get and GetRange only, Late and Torn only Create.
 const (
 	// Wait does nothing but wait for Rule.Delay.
 	Wait Effect = iota
@@ -29,6 +29,9 @@ const (
 	// [FaultyBucket.Land]: the delayed upload that arrives after everybody
 	// has given it up.
 	Late
+	// Torn fails a Create and stores the beginning of the object: what no store may do
+	// that keeps the contract. Nobody can put the whole of it there any more.
+	Torn
 	// Conflict fails as a store that keeps answering 409 does: not stored.
 	Conflict
 	// Deny fails as a store that refuses the credentials does: not stored.
@@ -43,7 +46,7 @@ const (
 )
 
 func (e Effect) String() string {
-	names := [...]string{"wait", "fail before", "fail after", "late", "conflict", "deny", "tear body", "truncate body", "flip bit"}
+	names := [...]string{"wait", "fail before", "fail after", "late", "torn", "conflict", "deny", "tear body", "truncate body", "flip bit"}
 	if e < 0 || int(e) >= len(names) {
 		return fmt.Sprintf("effect %d", int(e))
 	}
@@ -60,7 +63,7 @@ type Rule struct {
 	Probability float64       // of each call, 0 to 1; 0: always
 	Delay       time.Duration // waited before the effect; ends early with the context
 	Effect      Effect
-	Err         error // kind for FailBefore, FailAfter and Late; nil: ErrUnavailable
+	Err         error // kind for FailBefore, FailAfter, Late and Torn; nil: ErrUnavailable
 }
 
 // Injected is one fault that a [FaultyBucket] caused.
@@ -209,7 +212,7 @@ func (r *ruleState) strikes(op, name string) bool {
 		return false
 	case r.Effect >= TearBody && op != OpGet && op != OpGetRange:
 		return false
-	case r.Effect == Late && op != OpCreate:
+	case (r.Effect == Late || r.Effect == Torn) && op != OpCreate:
 		return false
 	case r.Name != "" && !match(r.Name, name):
 		return false
@@ -335,11 +338,18 @@ func (f *FaultyBucket) Create(ctx context.Context, name string, body []byte) err
 	if err != nil {
 		return err
 	}
-	if hit.effect == Late {
+	switch hit.effect {
+	case Late:
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.late = append(f.late, lateCreate{name: name, body: slices.Clone(body)})
 		return f.fail(OpCreate, name, hit.kind, "injected: on its way, will land later")
+	case Torn:
+		part := body[:hit.roll%uint64(max(1, len(body)))]
+		if err := f.b.Create(ctx, name, part); err != nil {
+			return err
+		}
+		return f.fail(OpCreate, name, hit.kind, "injected: stored in part")
 	}
 	return f.lose(hit, OpCreate, name, f.b.Create(ctx, name, body))
 }

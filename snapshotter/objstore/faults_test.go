@@ -23,6 +23,7 @@ func TestFaultyFailures(t *testing.T) {
 		{Rule{Effect: Conflict}, ErrUnavailable, false},
 		{Rule{Effect: Deny}, ErrAccess, false},
 		{Rule{Effect: Late}, ErrUnavailable, false},
+		{Rule{Effect: Torn}, ErrUnavailable, true},
 		{Rule{Effect: Wait}, nil, true},
 	} {
 		m := NewMemory("m")
@@ -102,6 +103,27 @@ func TestFaultyLateCreateLands(t *testing.T) {
 	}
 	if got, err := ReadAll(t.Context(), m, "n", 10); err != nil || string(got) != "second" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Of an object that is torn the beginning is stored, and nobody gets the whole of it there.
+func TestFaultyTornCreate(t *testing.T) {
+	const body = "some body"
+	for seed := range uint64(20) {
+		m := NewMemory("m")
+		f := FaultySeed(m, seed, Rule{Effect: Torn, Times: 2})
+		if err := f.Create(t.Context(), "empty", nil); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		if err := f.Create(t.Context(), "n", []byte(body)); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		if got, err := ReadAll(t.Context(), m, "n", 100); err != nil || len(got) >= len(body) || !strings.HasPrefix(body, string(got)) {
+			t.Errorf("stored is %q, %v", got, err)
+		}
+		if err := f.Create(t.Context(), "n", []byte(body)); !errors.Is(err, ErrExists) {
+			t.Errorf("again: %v", err)
+		}
 	}
 }
 

@@ -204,14 +204,18 @@ func (m *Memory) Delete(ctx context.Context, name string) error {
 	if obj.hold.Legal || obj.hold.Until.After(time.Now()) {
 		return m.fail(OpDelete, name, ErrAccess, fmt.Errorf("object is locked: it is held %s", obj.hold))
 	}
-	delete(m.objects, name)
+	m.removeLocked(name)
 	m.retired[name] = true
+	return nil
+}
+
+func (m *Memory) removeLocked(name string) {
+	delete(m.objects, name)
 	at, _ := slices.BinarySearch(m.names, name)
 	m.names = slices.Delete(m.names, at, at+1)
 	for folder := range folders(name) {
 		m.folders[folder]--
 	}
-	return nil
 }
 
 // DeleteAll implements [Deleter].
@@ -300,6 +304,19 @@ func (m *Memory) Damage(name string, change func(body []byte) []byte) error {
 	}
 	obj.body = change(bytes.Clone(obj.body))
 	m.objects[name] = obj
+	return nil
+}
+
+// Lose removes an object behind everybody's back, as somebody does by hand, or a rule of the
+// store. Its name is not retired, as it is after Delete: whoever has the same bytes may bring
+// them back.
+func (m *Memory) Lose(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.objects[name]; !ok {
+		return m.fail("lose", name, ErrNotFound, nil)
+	}
+	m.removeLocked(name)
 	return nil
 }
 

@@ -84,6 +84,25 @@ func TestMemoryDamage(t *testing.T) {
 	}
 }
 
+// What was lost may come back, and what was deleted may not.
+func TestMemoryLose(t *testing.T) {
+	m := NewMemory("m")
+	mustCreate(t, m, "a/b", "body")
+	if err := m.Lose("a/b"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Stat(t.Context(), "a/b"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Stat: %v", err)
+	}
+	mustCreate(t, m, "a/b", "body")
+	if v := m.Violations(); len(v) > 0 {
+		t.Errorf("violations: %q", v)
+	}
+	if err := m.Lose("none"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Lose of nothing: %v", err)
+	}
+}
+
 // Memory and the faults in front of it keep to the bubble's time.
 func TestMemoryInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
