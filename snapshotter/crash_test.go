@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
@@ -100,6 +104,47 @@ func TestCrashMatrix(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A store that breaks its word leaves the beginning of each object that a backup writes. A torn
+// table is nobody's. A torn manifest is seen and cannot be read, which whoever asks is told; the
+// next backup is made all the same, and is the newest.
+func TestTornWrites(t *testing.T) {
+	cuts := cutsOf([]string{"a first table", "a second one", "a third one"})
+	const writes = 4
+	for nth := 1; nth <= writes; nth++ {
+		synctest.Test(t, func(t *testing.T) {
+			memory := objstore.NewMemory("backups")
+			bucket := failing(objstore.Torn)(memory, nth, nil)
+			if m, err := snapshotter.Full(t.Context(), bucket, cuts, config); err == nil {
+				t.Errorf("write %d: the backup succeeded: %s", nth, m.ID)
+			}
+			torn := names(t, memory, format.ManifestPrefix(region))
+			if want := nth / writes; len(torn) != want {
+				t.Fatalf("write %d: manifests: %q", nth, torn)
+			}
+			time.Sleep(time.Second)
+			m, err := snapshotter.Full(t.Context(), bucket, cuts, config)
+			if err != nil {
+				t.Fatalf("write %d: retry: %v", nth, err)
+			}
+			if newest, err := catalog.Newest(t.Context(), memory, region); err != nil || newest.ID != m.ID {
+				t.Errorf("write %d: the newest is %+v, %v", nth, newest, err)
+			}
+			for _, name := range torn {
+				id, _ := format.ParseManifestName(region, name)
+				if _, err := catalog.Load(t.Context(), memory, region, id); events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), name) {
+					t.Errorf("%v, want that %s is damaged", err, name)
+				}
+				if err := memory.Lose(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if ids := audit(t, memory, cuts); len(ids) != 1 || ids[0] != m.ID {
+				t.Errorf("write %d: %q", nth, ids)
+			}
+		})
 	}
 }
 

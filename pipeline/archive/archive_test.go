@@ -140,7 +140,7 @@ func (w *world) someFaults() (rules []objstore.Rule) {
 // Each write of the archive fails once, in each way, with the process killed right
 // afterwards or not.
 func TestEveryWrite(t *testing.T) {
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late} {
+	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Torn} {
 		for nth := 1; nth <= 4; nth++ {
 			for _, killed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/killed=%t", effect, nth, killed), func(t *testing.T) {

@@ -73,3 +73,30 @@ func TestHoldFails(t *testing.T) {
 		t.Errorf("a backup that there is not: %v", err)
 	}
 }
+
+// Of a pin that was torn nothing is left. If it cannot be taken away it holds, since nobody knows
+// until when, for as long as nobody deletes it.
+func TestTornPin(t *testing.T) {
+	memory := checked(t)
+	m := manifest(us, 1)
+	publish(t, memory, m)
+	tears := objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: objstore.Torn}
+	for _, stays := range []bool{false, true} {
+		b := objstore.Faulty(memory, tears)
+		if stays {
+			b.SetRules(tears, objstore.Rule{Ops: []string{objstore.OpDelete}, Effect: objstore.FailBefore})
+		}
+		if _, err := catalog.Pin(t.Context(), b, m, "a"); !errors.Is(err, objstore.ErrUnavailable) {
+			t.Errorf("it stays: %t: %v", stays, err)
+		}
+		pins, err := catalog.Pins(t.Context(), memory, us)
+		if err != nil || (len(pins) == 1) != stays {
+			t.Fatalf("it stays: %t: %+v, %v", stays, pins, err)
+		}
+		for _, p := range pins {
+			if p.Backup != m.ID || !p.Holds(time.Now().Add(100*catalog.PinFor)) {
+				t.Errorf("%+v", p)
+			}
+		}
+	}
+}
