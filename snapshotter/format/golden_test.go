@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the golden manifest of the present format if it is missing; one that exists stays as it is")
+var update = flag.Bool("update", false, "write the golden files of the present formats that are missing; one that exists stays as it is")
 
 func goldenName(version int) string {
 	return filepath.Join("testdata", fmt.Sprintf("manifest-%d.golden", version))

@@ -2,6 +2,9 @@ package format
 
 import (
 	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -32,17 +35,48 @@ func samplePin() *Pin {
 	return &Pin{Format: 1, Region: "us", Backup: middle, Owner: "o", Created: time.UnixMilli(5).UTC(), Deadline: time.UnixMilli(6).UTC()}
 }
 
-// What is written is read as it was; any bit changed and any end lost is damage.
-func TestRetentionObjects(t *testing.T) {
-	for name, c := range map[string]struct {
-		encode func() ([]byte, error)
-		decode func(b []byte) (any, error)
-		want   any
-	}{
+// retentionObject is a sample of what is written, and how that is done and read.
+type retentionObject struct {
+	encode func() ([]byte, error)
+	decode func(b []byte) (any, error)
+	want   any
+}
+
+func retentionObjects() map[string]retentionObject {
+	return map[string]retentionObject{
 		"floor": {sampleFloor().Encode, func(b []byte) (any, error) { return DecodeFloor(b) }, sampleFloor()},
 		"plan":  {samplePlan().Encode, func(b []byte) (any, error) { return DecodePlan(b) }, samplePlan()},
 		"pin":   {samplePin().Encode, func(b []byte) (any, error) { return DecodePin(b) }, samplePin()},
-	} {
+	}
+}
+
+// The golden files of this format are what is still written, byte by byte, and are read.
+func TestRetentionGolden(t *testing.T) {
+	for name, c := range retentionObjects() {
+		file := filepath.Join("testdata", fmt.Sprintf("%s-%d.golden", name, retentionVersion))
+		text, err := c.encode()
+		if err == nil && *update {
+			err = addGolden(file, text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("%v; add it with -update", err)
+		}
+		if !bytes.Equal(golden, text) {
+			t.Errorf("the sample of a %s is written as\n%s\nthe golden one is\n%s", name, text, golden)
+		}
+		if got, err := c.decode(golden); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("the golden %s is read as\n%+v, %v\nwant\n%+v", name, got, err, c.want)
+		}
+	}
+}
+
+// What is written is read as it was; any bit changed and any end lost is damage.
+func TestRetentionObjects(t *testing.T) {
+	for name, c := range retentionObjects() {
 		text, err := c.encode()
 		if err != nil {
 			t.Fatal(err)
