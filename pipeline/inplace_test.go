@@ -256,7 +256,16 @@ func TestInPlaceIsNotPruned(t *testing.T) {
 			t.Errorf("in place of what is there: %v", err)
 		}
 		r.setTopic("session", "retention.ms", "-1")
-		time.Sleep(catalog.PinFor + time.Hour) // nobody holds it any more
+		time.Sleep(catalog.PinFor + time.Hour)
+		pins, err := catalog.Pins(r.w.Context(), r.bucket, us)
+		if err != nil || len(pins) == 0 {
+			t.Fatalf("%+v, %v", pins, err)
+		}
+		for _, p := range pins { // they are over
+			if err := r.bucket.Delete(r.w.Context(), p.Object); err != nil {
+				t.Fatal(err)
+			}
+		}
 		r.start()
 		r.has("key-07", large(7))
 		r.cfg.Backup.Keep.Full, r.cfg.Backup.KeepLast = 0, 1

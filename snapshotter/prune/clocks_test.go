@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
@@ -157,4 +158,103 @@ func TestBucketTellsWholeSeconds(t *testing.T) {
 			t.Errorf("segments that are left: %d", n)
 		}
 	})
+}
+
+// By the clock of a pruner that alone is ahead no pin ends and no lock: what they keep stays
+// until there is a backup by which it is seen that they have.
+func TestOnlyThePrunerLeaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := objstore.NewMemory("b")
+		ids := daily(t, memory, 5)
+		if _, err := catalog.Pin(t.Context(), memory, full(ids[0]), "restore"); err != nil {
+			t.Fatal(err)
+		}
+		lock(t, memory, format.ManifestName(region, ids[1]), until(7*day))
+		bucket := leaps(memory, 30*day)
+		report := run(t, bucket, prune.Policy{Last: 1})
+		if got := audit(t, memory); !slices.Equal(got, []string{ids[0], ids[1], ids[4]}) {
+			t.Errorf("left: %q; %+v", got, report)
+		}
+		if pins := names(t, memory, format.PinPrefix(region)); len(pins) != 1 {
+			t.Errorf("pins: %q", pins)
+		}
+		newest := made(t, memory)
+		run(t, memory, prune.Policy{Last: 1})
+		if got := audit(t, memory); !slices.Equal(got, []string{newest}) {
+			t.Errorf("once they have ended: %q", got)
+		}
+	})
+}
+
+// misdated is a bucket whose clock was behind when it got the objects of a backup.
+type misdated struct {
+	*objstore.Memory
+	id string
+	by time.Duration
+}
+
+func (m *misdated) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range m.Memory.List(ctx, prefix) {
+			if m.id != "" && strings.Contains(info.Name, m.id) {
+				info.Modified = info.Modified.Add(-m.by)
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// A clock that was behind for a while has dated a backup before what is in it. No segment is
+// given up for it that a point in time needs.
+func TestBackupDatedInThePast(t *testing.T) {
+	for name, c := range map[string]struct {
+		back    time.Duration // the clock was behind by
+		pruned  time.Duration // since the last daily backup
+		buckets bool          // clock was behind too
+	}{
+		"by more than a day":                   {30 * time.Hour, 12 * time.Hour, false},
+		"by more than a day, the bucket's too": {30 * time.Hour, 12 * time.Hour, true},
+		"by some hours":                        {6 * time.Hour, 27 * time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bucket := &misdated{Memory: objstore.NewMemory("b"), by: c.back}
+				a := newArchive(t, bucket.Memory)
+				segments := map[time.Time]int64{} // that there were when a backup was made
+				backup := func() {
+					segments[time.Now()] = int64(len(numbers(t, bucket, 0)))
+					a.backup()
+				}
+				hours := func(n time.Duration) {
+					for range n / time.Hour {
+						time.Sleep(time.Hour)
+						a.append(0, 1)
+					}
+				}
+				for range 3 {
+					backup()
+					hours(day)
+				}
+				backup()
+				hours(8 * time.Hour)
+				if id := a.dated(time.Now().Add(-c.back)); c.buckets {
+					bucket.id = id
+				}
+				hours(c.pruned - 8*time.Hour)
+				backup()
+				report := run(t, bucket, prune.Policy{Full: 30 * day, Last: 1, Segment: day})
+				want := int64(0) // what came behind the last backup that is a day old
+				for at, n := range segments {
+					if time.Since(at) >= day {
+						want = max(want, n+1)
+					}
+				}
+				if n := numbers(t, bucket, 0); n[0] != want {
+					t.Errorf("the archive begins with segment %d, want %d: %+v", n[0], want, report.Segments)
+				}
+			})
+		})
+	}
 }

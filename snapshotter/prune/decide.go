@@ -82,9 +82,9 @@ func (d *decision) deletes() (ids []string) {
 	return ids
 }
 
-// judge decides about an inventory. What is held stays, by its id. What is above limit stays; no
+// judge decides about what there is. What is held stays, by its id. What is above limit stays; no
 // limit: what is too young to raise a floor past it.
-func judge(inv *inventory.Inventory, policy Policy, held map[string]*Held, now time.Time, limit string) (*decision, error) {
+func judge(inv *stock, policy Policy, held map[string]*Held, limit string) (*decision, error) {
 	for _, b := range inv.Backups {
 		if b.Manifest == nil {
 			return nil, events.Errorf(events.KindRefused, "nothing is deleted while a manifest cannot be read, since nobody knows what it refers to: %s: %s; "+
@@ -98,24 +98,20 @@ func judge(inv *inventory.Inventory, policy Policy, held map[string]*Held, now t
 		d.leftovers = leftovers(inv, func(string) string { return "no backup can be restored" })
 		return d, nil
 	}
-	reference, err := earliestClock(inv, newest, now)
-	if err != nil {
-		return nil, err
-	}
 	tooYoung := func(id string) bool {
 		if limit != "" {
 			return id > limit
 		}
 		began, err := format.IDTime(id)
-		return err != nil || id >= newest.ID || reference.Sub(began) < Grace
+		return err != nil || id >= newest.ID || inv.now.Sub(began) < Grace
 	}
 	d.backups = verdicts(inv, func(b inventory.Backup, n newer) string {
-		return reasonToKeep(policy, b, n, reference, pinned(inv, b.ID, now), tooYoung(b.ID), held[b.ID])
+		return reasonToKeep(policy, b, n, inv.now, pinned(inv, b.ID), tooYoung(b.ID), held[b.ID])
 	})
 	d.leftovers = leftovers(inv, func(id string) string {
 		switch {
-		case pinned(inv, id, now) != "":
-			return pinned(inv, id, now)
+		case pinned(inv, id) != "":
+			return pinned(inv, id)
 		case tooYoung(id):
 			return "a backup may still be at work with this id"
 		case held[id] != nil:
@@ -172,8 +168,8 @@ func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Tim
 }
 
 // pinned says who keeps a backup, empty: nobody.
-func pinned(inv *inventory.Inventory, id string, now time.Time) string {
-	p := inv.Pinned(id, now)
+func pinned(inv *stock, id string) string {
+	p := inv.Pinned(id, inv.now)
 	if p == nil {
 		return ""
 	}
@@ -182,7 +178,7 @@ func pinned(inv *inventory.Inventory, id string, now time.Time) string {
 
 // verdicts asks for reasons, from the newest backup to the oldest: what builds on a
 // backup is newer than it.
-func verdicts(inv *inventory.Inventory, reason func(b inventory.Backup, n newer) string) []Verdict {
+func verdicts(inv *stock, reason func(b inventory.Backup, n newer) string) []Verdict {
 	list := []Verdict{}
 	var n newer
 	needed := map[string]string{} // by whom
@@ -212,7 +208,7 @@ func verdicts(inv *inventory.Inventory, reason func(b inventory.Backup, n newer)
 	return list
 }
 
-func leftovers(inv *inventory.Inventory, reason func(id string) string) []Leftover {
+func leftovers(inv *stock, reason func(id string) string) []Leftover {
 	list := []Leftover{}
 	for _, id := range slices.Sorted(maps.Keys(inv.Unreferenced)) {
 		l := Leftover{Backup: id, Objects: len(inv.Unreferenced[id]), Why: reason(id)}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/snapshotter/format"
-	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
@@ -25,13 +24,19 @@ func (h Held) why() string { return fmt.Sprintf("Object Lock holds it %s: %s", h
 // backup that was given up without its tables, or without its manifest, nobody can restore
 // what is locked of it.
 type locks struct {
-	store objstore.Holder
-	now   time.Time
+	store lockStore
+	now   time.Time // of the newest stock
 	known map[string]objstore.Hold
 }
 
-func newLocks(store objstore.Holder, now time.Time) *locks {
-	return &locks{store: store, now: now, known: map[string]objstore.Hold{}}
+// lockStore is what is to be known of a bucket before anything is deleted in it.
+type lockStore interface {
+	objstore.Reader
+	objstore.Holder
+}
+
+func newLocks(store lockStore) *locks {
+	return &locks{store: store, known: map[string]objstore.Hold{}}
 }
 
 // ask finds out what holds some objects.
@@ -85,9 +90,9 @@ func (l *locks) backups(ctx context.Context, objects map[string][]string) (map[s
 	return held, nil
 }
 
-// judge decides about an inventory, and keeps what is held: a backup whole, and all that it builds on.
-func (l *locks) judge(ctx context.Context, inv *inventory.Inventory, policy Policy, limit string) (*decision, error) {
-	d, err := judge(inv, policy, nil, l.now, limit)
+// judge decides about what there is, and keeps what is held: a backup whole, and all that it builds on.
+func (l *locks) judge(ctx context.Context, inv *stock, policy Policy, limit string) (*decision, error) {
+	d, err := judge(inv, policy, nil, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -107,12 +112,12 @@ func (l *locks) judge(ctx context.Context, inv *inventory.Inventory, policy Poli
 	if err != nil || len(held) == 0 {
 		return d, err
 	}
-	return judge(inv, policy, held, l.now, limit)
+	return judge(inv, policy, held, limit)
 }
 
 // late are the manifests of backups that were given up and may go. Of what was locked since, all
 // stays in the bucket, with what it builds on: the report says so.
-func (l *locks) late(ctx context.Context, inv *inventory.Inventory, ids []string, report *Report) (names []string, err error) {
+func (l *locks) late(ctx context.Context, inv *stock, ids []string, report *Report) (names []string, err error) {
 	objects := map[string][]string{}
 	for _, id := range ids {
 		objects[id] = inv.Objects(id)

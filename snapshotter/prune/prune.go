@@ -46,8 +46,8 @@ func Plan(ctx context.Context, bucket interface {
 	objstore.Holder
 }, cfg Config,
 ) (*Report, error) {
-	locks := newLocks(bucket, time.Now())
-	inv, err := inventory.Read(ctx, bucket, cfg.Region)
+	locks := newLocks(bucket)
+	inv, err := locks.take(ctx, cfg.Region)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func Plan(ctx context.Context, bucket interface {
 	return report, nil
 }
 
-func (cfg Config) report(inv *inventory.Inventory) *Report {
+func (cfg Config) report(inv *stock) *Report {
 	return &Report{
 		Region: cfg.Region, Segments: []Segments{}, Late: append([]string{}, inv.Late...), Deleted: []string{}, Left: []inventory.Problem{}, Held: []Held{},
 		held: map[string]bool{},
@@ -100,7 +100,7 @@ func (r *Report) hold(h *Held) {
 // Run deletes what the policy does not keep. What an earlier prune has left half done
 // is done first. With an error comes what has been done so far; the next Run goes on.
 func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, error) {
-	p := &pruner{bucket: bucket, cfg: cfg, locks: newLocks(bucket, time.Now()), deleted: map[string]bool{}}
+	p := &pruner{bucket: bucket, cfg: cfg, locks: newLocks(bucket), deleted: map[string]bool{}}
 	floor, err := catalog.NewestFloor(ctx, bucket, cfg.Region)
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func Run(ctx context.Context, bucket objstore.Bucket, cfg Config) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	inv, err := inventory.Read(ctx, bucket, cfg.Region)
+	inv, err := p.locks.take(ctx, cfg.Region)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func (p *pruner) raise(ctx context.Context, old *format.Floor, below string) (*f
 func (p *pruner) plan(ctx context.Context, floor *format.Floor) (*format.Plan, error) {
 	// Only now: what was published before the floor was stored is seen, and what is
 	// not seen comes too late.
-	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	inv, err := p.locks.take(ctx, p.cfg.Region)
 	if err != nil {
 		return nil, err
 	}
@@ -225,17 +225,16 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 	p.report.Plan, p.report.Floor = plan.Number, plan.Below
 	// Only now: a restore that has pinned its backup since the plan was stored finds
 	// out from the plan, and one that pinned it before is seen here.
-	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	inv, err := p.locks.take(ctx, p.cfg.Region)
 	if err != nil {
 		return err
 	}
 	if len(inv.Late) > 0 && inv.Newest() == nil {
 		return events.Errorf(events.KindRefused, "plan %d is not carried out: no backup that can be restored would be left", plan.Number)
 	}
-	now := time.Now()
 	var ids []string
 	for _, id := range inv.Late {
-		if inv.GivenUp(plan, id) && pinned(inv, id, now) == "" {
+		if inv.GivenUp(plan, id) && pinned(inv, id) == "" {
 			ids = append(ids, id)
 		}
 	}
@@ -246,12 +245,12 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 	if err := p.delete(ctx, names); err != nil {
 		return err
 	}
-	if err := p.deleteTables(ctx, plan, now); err != nil {
+	if err := p.deleteTables(ctx, plan); err != nil {
 		return err
 	}
 	names = nil
 	for _, pin := range inv.Pins {
-		if !pin.Holds(now) {
+		if !pin.Holds(inv.now) {
 			names = append(names, pin.Object)
 		}
 	}
@@ -260,8 +259,8 @@ func (p *pruner) execute(ctx context.Context, plan *format.Plan) error {
 
 // deleteTables deletes the tables at or below a plan's floor to which no manifest
 // refers that is left.
-func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan, now time.Time) error {
-	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan) error {
+	inv, err := p.locks.take(ctx, p.cfg.Region)
 	if err != nil {
 		return err
 	}
@@ -275,7 +274,7 @@ func (p *pruner) deleteTables(ctx context.Context, plan *format.Plan, now time.T
 	}
 	var names []string
 	for id, objects := range inv.Unreferenced {
-		if id > plan.Below || pinned(inv, id, now) != "" {
+		if id > plan.Below || pinned(inv, id) != "" {
 			continue
 		}
 		for _, info := range objects {

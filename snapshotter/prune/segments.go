@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
-	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -31,24 +31,20 @@ type Segments struct {
 // judgeSegments decides about the archive. It goes by nothing but what backups and
 // segments say: from the oldest backup that a restore to a point in time may have to start from,
 // or that is pinned, everything is kept.
-func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *inventory.Inventory, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
-	now := locks.now
-	base, why, err := pointsFrom(inv, keep, kept, now)
-	if base == nil || err != nil {
-		return []Segments{}, err
-	}
+func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *stock, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
 	list := []Segments{}
-	for shard := range base.Shards {
-		needed := events.VectorOf(base.Shards[shard].States)
+	base, needed := pointsFrom(inv, keep, kept)
+	if base == nil {
+		return list, nil
+	}
+	for shard, from := range needed {
+		why := fmt.Sprintf("points in time of the last %s are restored from backup %s", days(keep), base.ID)
 		for _, b := range inv.Backups {
-			if inv.Pinned(b.ID, now) == nil || b.Manifest == nil || shard >= len(b.Manifest.Shards) {
-				continue
-			}
-			if lowered := lower(needed, events.VectorOf(b.Manifest.Shards[shard].States)); lowered {
-				why = pinned(inv, b.ID, now)
+			if b.Manifest != nil && inv.Pinned(b.ID, inv.now) != nil && lower(from, vectorOf(b.Manifest, shard)) {
+				why = pinned(inv, b.ID)
 			}
 		}
-		s, err := cutArchive(ctx, bucket, locks, inv.Region, int32(shard), needed)
+		s, err := cutArchive(ctx, bucket, locks, inv.Region, int32(shard), from)
 		if err != nil {
 			return nil, err
 		}
@@ -62,31 +58,47 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 	return list, nil
 }
 
-// pointsFrom is the backup from which the oldest point in time is restored that is to be
-// possible, and why it is that one; nil: nothing can be restored.
-func pointsFrom(inv *inventory.Inventory, keep time.Duration, kept func(id string) bool, now time.Time) (*format.Manifest, string, error) {
-	newest := inv.Newest()
-	if newest == nil {
-		return nil, "", nil
-	}
-	oldest, err := earliestClock(inv, newest, now)
-	if err != nil {
-		return nil, "", err
-	}
-	oldest = oldest.Add(-keep)
-	var base *format.Manifest
+// pointsFrom is where the segments of each shard have to begin so that the points in time of a
+// while can be restored, and the full backup that the oldest of them is restored from; nil: there
+// is none.
+//
+// A clock that is behind dates a backup before what is in it. So a backup counts as old if the
+// bucket has had it for as long too, and if no later one holds less; and nothing is given up that
+// follows on a later one.
+func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
+	oldest := inv.now.Add(-keep)
 	for _, b := range slices.Backward(inv.Backups) {
-		if !b.Restorable() || b.Kind() != format.Full || !kept(b.ID) {
+		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, inv.now) {
 			continue
 		}
-		if base = b.Manifest; !base.Created.After(oldest) {
+		if needed == nil {
+			needed = make([]events.Vector, len(b.Manifest.Shards))
+			for shard := range needed {
+				needed[shard] = vectorOf(b.Manifest, shard)
+			}
+		}
+		more := false
+		for shard := range needed {
+			held := vectorOf(b.Manifest, shard)
+			lower(needed[shard], held)
+			more = more || lower(held, needed[shard])
+		}
+		if more || b.Kind() != format.Full {
+			continue
+		}
+		if base = b.Manifest; !base.Created.After(oldest) && !b.Stored.After(oldest) {
 			break
 		}
 	}
-	if base == nil {
-		return nil, "", nil
+	return base, needed
+}
+
+// vectorOf is where a backup has a shard.
+func vectorOf(m *format.Manifest, shard int) events.Vector {
+	if shard >= len(m.Shards) {
+		return events.Vector{}
 	}
-	return base, fmt.Sprintf("points in time of the last %s are restored from backup %s", days(keep), base.ID), nil
+	return events.VectorOf(m.Shards[shard].States)
 }
 
 // lower lowers a vector to another, and reports whether that was needed.
@@ -157,7 +169,7 @@ func cutArchive(ctx context.Context, bucket objstore.Reader, locks *locks, r eve
 func (p *pruner) deleteSegments(ctx context.Context) error {
 	// Only now: what was to be deleted of the backups is, and a restore that has pinned its
 	// backup is seen.
-	inv, err := inventory.Read(ctx, p.bucket, p.cfg.Region)
+	inv, err := p.locks.take(ctx, p.cfg.Region)
 	if err != nil {
 		return err
 	}
