@@ -13,7 +13,8 @@ import (
 // locks go by that.
 type stock struct {
 	*inventory.Inventory
-	now time.Time // earliestClock
+	now    time.Time // earliestClock
+	proved string    // id of the newest backup that a restore drill has proved; empty: none is known
 }
 
 // take takes stock. What the store holds ends by the time of the newest stock from then on.

@@ -106,7 +106,11 @@ func judge(inv *stock, policy Policy, held map[string]*Held, limit string) (*dec
 		return err != nil || id >= newest.ID || inv.now.Sub(began) < Grace
 	}
 	d.backups = verdicts(inv, func(b inventory.Backup, n newer) string {
-		return reasonToKeep(policy, b, n, inv.now, pinned(inv, b.ID), tooYoung(b.ID), held[b.ID])
+		why := reasonToKeep(policy, b, n, inv.now, pinned(inv, b.ID), tooYoung(b.ID), held[b.ID])
+		if why == "" && b.ID == inv.proved {
+			why = "the newest that a restore drill has proved"
+		}
+		return why
 	})
 	d.leftovers = leftovers(inv, func(id string) string {
 		switch {

@@ -91,9 +91,11 @@ func (l *locks) backups(ctx context.Context, objects map[string][]string) (map[s
 }
 
 // judge decides about what there is, and keeps what is held: a backup whole, and all that it builds on.
-func (l *locks) judge(ctx context.Context, inv *stock, policy Policy, limit string) (*decision, error) {
-	d, err := judge(inv, policy, nil, limit)
-	if err != nil {
+func (l *locks) judge(ctx context.Context, inv *stock, policy Policy, limit string) (d *decision, err error) {
+	if inv.proved, err = newestProved(ctx, l.store, inv.Inventory); err != nil {
+		return nil, err
+	}
+	if d, err = judge(inv, policy, nil, limit); err != nil {
 		return nil, err
 	}
 	objects := map[string][]string{}

@@ -105,6 +105,77 @@ func TestNeverTheLastThatCanBeRestored(t *testing.T) {
 	})
 }
 
+// drilled puts the report of a drill into a bucket, of one backup that was proved and one that was not.
+func drilled(t *testing.T, bucket objstore.Bucket, proved, failed string) (object string) {
+	t.Helper()
+	at := time.Now().UTC().Truncate(time.Millisecond)
+	d := &format.Drill{Format: format.DrillVersion, Region: region, ID: format.NewID(at, [4]byte{}), Created: at, Software: "test", Owner: "test"}
+	if proved != "" {
+		d.Trials = append(d.Trials, format.Trial{Aim: "newest", Backup: proved, StateTime: at, States: []events.LogState{}})
+	}
+	if failed != "" {
+		d.Trials = append(d.Trials, format.Trial{Aim: "backup " + failed, Backup: failed, States: []events.LogState{}, Error: "it is damaged"})
+	}
+	if err := catalog.PublishDrill(t.Context(), bucket, d); err != nil {
+		t.Fatal(err)
+	}
+	return format.DrillName(region, d.ID)
+}
+
+// Sizes do not tell what has changed in a table. So the newest backup that a drill has proved
+// stays, with what it builds on, until a newer one is proved.
+func TestNeverTheLastThatWasProved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket, s := objstore.NewMemory("b"), newSource(10)
+		s.made(t, bucket, false)
+		time.Sleep(day)
+		old := s.each(t, bucket, time.Minute, 4)
+		time.Sleep(time.Minute)
+		drilled(t, bucket, old[1].ID, "")
+		time.Sleep(time.Minute)
+		drilled(t, bucket, old[3].ID, old[2].ID)
+		time.Sleep(3 * day)
+		newer := s.each(t, bucket, time.Minute, 2)
+		for _, m := range newer {
+			for tab := range m.Tables() {
+				if err := bucket.Damage(tab.Name, func(b []byte) []byte { b[0] ^= 1; return b }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(time.Hour)
+		drilled(t, bucket, "", newer[1].ID)
+		time.Sleep(time.Hour)
+		if err := bucket.Damage(drilled(t, bucket, newer[0].ID, ""), func(b []byte) []byte { return b[1:] }); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := prune.Plan(t.Context(), bucket, prune.Config{Region: region})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := run(t, bucket, prune.Policy{})
+		if err := s.restored(t.Context(), bucket, old[3].ID); err != nil {
+			t.Errorf("what was proved: %v; %+v", err, report.Backups)
+		}
+		if v := plan.Backups[4]; v.Backup != old[3].ID || !strings.Contains(v.Why, "drill") {
+			t.Errorf("%+v", v)
+		}
+		for _, m := range exist(t, bucket) {
+			if m.ID < newer[0].ID && !slices.Contains(old[3].Path(), m.ID) {
+				t.Errorf("nothing needs %s", m.ID)
+			}
+		}
+		time.Sleep(2 * day)
+		good := s.made(t, bucket, false).ID
+		time.Sleep(time.Minute)
+		drilled(t, bucket, good, "")
+		run(t, bucket, prune.Policy{})
+		if left := s.audit(t, bucket); !slices.Equal(left, []string{good}) {
+			t.Errorf("left: %q", left)
+		}
+	})
+}
+
 // What nobody can read may refer to anything.
 func TestUnreadableManifest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
