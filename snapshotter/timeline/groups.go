@@ -15,11 +15,16 @@ func (t *Timeline) Groups(ctx context.Context, vector events.Vector, wanted func
 		return "", err
 	}
 	i, err := t.newestBackup(ctx, func(m *format.Manifest) bool { _, is := ahead(m, vector, shards, wanted); return !is })
-	for tried := 0; err == nil && i >= 0 && tried < basesTried; i, tried = i-1, tried+1 {
-		var m *format.Manifest
-		if m, err = t.manifest(ctx, t.ids[i]); err == nil && m.Groups != nil {
+	if err != nil {
+		return "", err
+	}
+	for m, err := range t.backwards(ctx, i) {
+		if err != nil {
+			return "", err
+		}
+		if m.Groups != nil {
 			return m.ID, nil
 		}
 	}
-	return "", err
+	return "", nil
 }

@@ -174,14 +174,15 @@ func (t *Timeline) way(ctx context.Context, req Request, p point, shards []int32
 		return nil, nil, err
 	}
 	var first error // the newest backup's tells most
-	for tried := 0; i >= 0 && tried < basesTried; i, tried = i-1, tried+1 {
-		if m, err = t.manifest(ctx, t.ids[i]); err != nil {
+	for m, err := range t.backwards(ctx, i) {
+		if err != nil {
 			return nil, nil, err
 		}
 		if _, is := ahead(m, p.vector, shards, wanted); is {
 			continue
 		}
-		if spans, err = t.spans(ctx, m, p.vector, shards, wanted); err == nil {
+		spans, err := t.spans(ctx, m, p.vector, shards, wanted)
+		if err == nil {
 			return m, spans, nil
 		}
 		if first == nil {

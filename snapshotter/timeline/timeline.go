@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -84,11 +85,61 @@ func (t *Timeline) manifest(ctx context.Context, id string) (*format.Manifest, e
 // newestBackup finds the newest backup for which holds is true, as it has to be of all
 // before it; -1 if there is none.
 func (t *Timeline) newestBackup(ctx context.Context, holds func(*format.Manifest) bool) (int, error) {
+	for {
+		listed := len(t.ids)
+		i, err := t.searchBackup(ctx, holds)
+		if len(t.ids) == listed {
+			return i, err
+		}
+	}
+}
+
+// listed reads the manifest of a backup that was listed. Nil: there is no such backup, and it is
+// left out from now on. It was pruned since, and perhaps others with it; or it builds on one that
+// was given up, which no listing tells.
+func (t *Timeline) listed(ctx context.Context, id string) (*format.Manifest, error) {
+	m, err := t.manifest(ctx, id)
+	if events.KindOf(err) != events.KindNotFound {
+		return m, err
+	}
+	exist, err := catalog.IDs(ctx, t.bucket, t.region)
+	if err != nil {
+		return nil, err
+	}
+	t.ids = slices.DeleteFunc(slices.Clone(t.ids), func(other string) bool {
+		_, exists := slices.BinarySearch(exist, other)
+		return other == id || !exists
+	})
+	return nil, nil
+}
+
+// backwards yields the backups that exist, from one of those that were listed towards the oldest,
+// basesTried at most.
+func (t *Timeline) backwards(ctx context.Context, from int) iter.Seq2[*format.Manifest, error] {
+	return func(yield func(*format.Manifest, error) bool) {
+		tried := 0
+		for _, id := range slices.Backward(t.ids[:from+1]) {
+			if tried == basesTried {
+				return
+			}
+			m, err := t.listed(ctx, id)
+			if m == nil && err == nil {
+				continue
+			}
+			if tried++; !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// searchBackup is newestBackup as long as no backup is left out.
+func (t *Timeline) searchBackup(ctx context.Context, holds func(*format.Manifest) bool) (int, error) {
 	low, high := -1, len(t.ids) // it is at or behind low and before high
 	for step := 1; high-low > 1; step *= 2 {
 		i := max(low+1, high-step)
-		m, err := t.manifest(ctx, t.ids[i])
-		if err != nil {
+		m, err := t.listed(ctx, t.ids[i])
+		if m == nil {
 			return 0, err
 		}
 		if holds(m) {
@@ -99,8 +150,8 @@ func (t *Timeline) newestBackup(ctx context.Context, holds func(*format.Manifest
 	}
 	for high-low > 1 {
 		middle := low + (high-low)/2
-		m, err := t.manifest(ctx, t.ids[middle])
-		if err != nil {
+		m, err := t.listed(ctx, t.ids[middle])
+		if m == nil {
 			return 0, err
 		}
 		if holds(m) {
@@ -188,9 +239,9 @@ func (p *point) lack(text string, args ...any) { p.lacks = append(p.lacks, fmt.S
 func (t *Timeline) newest(ctx context.Context, shards []int32, wanted func(events.Log) bool) (point, error) {
 	p := point{vector: events.Vector{}}
 	var last *format.Manifest
-	if n := len(t.ids); n > 0 {
+	for last == nil && len(t.ids) > 0 {
 		var err error
-		if last, err = t.manifest(ctx, t.ids[n-1]); err != nil {
+		if last, err = t.listed(ctx, t.ids[len(t.ids)-1]); err != nil {
 			return p, err
 		}
 	}
@@ -262,19 +313,22 @@ func (t *Timeline) atTime(ctx context.Context, at time.Time, shards []int32, wan
 // between the end of the archive and the point: it has no more. A region at rest archives
 // nothing, and is backed up nevertheless.
 func (t *Timeline) quietUntil(ctx context.Context, next int, shards []int32, wanted func(events.Log) bool, p *point) (bool, error) {
-	if next >= len(t.ids) {
-		return false, nil
+	for _, id := range t.ids[next:] {
+		m, err := t.listed(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		if m == nil {
+			continue
+		}
+		if _, more := ahead(m, p.vector, shards, wanted); more {
+			return false, nil
+		}
+		p.lacks = nil
+		p.lack("nothing is archived of the time before; backup %s, begun at %s, has nothing that was not there", m.ID, m.Created.Format(time.RFC3339))
+		return true, nil
 	}
-	m, err := t.manifest(ctx, t.ids[next])
-	if err != nil {
-		return false, err
-	}
-	if _, more := ahead(m, p.vector, shards, wanted); more {
-		return false, nil
-	}
-	p.lacks = nil
-	p.lack("nothing is archived of the time before; backup %s, begun at %s, has nothing that was not there", m.ID, m.Created.Format(time.RFC3339))
-	return true, nil
+	return false, nil
 }
 
 // shardAt adds to a point what there was of a shard at a time, before which a backup was

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -440,6 +441,55 @@ func TestPlansDespiteDrills(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, plan, err)
 		}
 	}
+}
+
+// A delta whose parent was given up is listed and does not exist; nor does what was pruned after
+// it was listed. Plans pass over both.
+func TestPlansPassOverWhatDoesNotExist(t *testing.T) {
+	w := newWorld(t)
+	l := logsOf(0)[0]
+	for i := range 6 {
+		w.write(l, after(10*i), 0)
+		w.archive(0, after(10*i+1), 100)
+		w.backup(after(10*i + 2))
+	}
+	made := w.backups
+	delta := *made[5]
+	delta.ID, delta.Created, delta.Kind, delta.Parents = format.NewID(after(60), [4]byte{}), after(60), format.Delta, []string{made[1].ID}
+	if err := catalog.Publish(t.Context(), w.bucket, &delta); err != nil {
+		t.Fatal(err)
+	}
+	given := format.Plan{
+		Format: 1, Region: region, Number: 1, Below: made[1].ID, Created: after(61), Software: "test", Owner: "test",
+		Keep: []string{made[0].ID}, Delete: []string{made[1].ID},
+	}
+	text, err := given.Encode()
+	if err == nil {
+		err = w.bucket.Create(t.Context(), format.PlanName(region, 1), text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := func(tl *timeline.Timeline, target timeline.Target, next int64, base *format.Manifest) {
+		t.Helper()
+		p, err := tl.Plan(t.Context(), timeline.Request{Target: target})
+		if err != nil || p.Vector[l] != next || p.Base != base.ID {
+			t.Errorf("%s: %+v, %v; want offset %d from backup %s", target, p, err, next, base.ID)
+		}
+	}
+	plan(read(t, w.bucket), timeline.Target{}, 6, made[5])
+	plan(read(t, w.bucket), timeline.Target{Time: after(45)}, 5, made[4])
+	tl := read(t, w.bucket)
+	for _, m := range made[3:5] {
+		if err := w.bucket.Delete(t.Context(), format.ManifestName(region, m.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan(tl, timeline.Target{Time: after(45)}, 5, made[2])
+	_, err = read(t, w.bucket).Plan(t.Context(), timeline.Request{Target: timeline.Target{Time: after(55)}})
+	wantKind(t, err, events.KindNotFound) // nothing tells of the time since the archive's end
+	later := w.backup(after(70))
+	plan(read(t, w.bucket), timeline.Target{Time: after(55)}, 6, later)
 }
 
 // What a prune has left behind that was broken off is no part of the archive: it begins behind
