@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -27,6 +29,8 @@ type Config struct {
 	To     objstore.Bucket
 	Owner  string // who copies, for people who look at pins
 
+	Cache *catalog.Cache // of the manifests that the copy has; nil: none
+
 	// Copied, if not nil, is told the bytes of every object that has been copied. It
 	// may be called from several goroutines.
 	Copied func(bytes int64)
@@ -38,7 +42,8 @@ type Report struct {
 	Segments int      `json:"segments"` // likewise
 	Objects  int64    `json:"objects"`
 	Bytes    int64    `json:"bytes"`
-	There    int      `json:"there"` // backups that the copy had already
+	There    int      `json:"there"`  // backups that the copy had already
+	Mended   int64    `json:"mended"` // objects that the copy had lost, and has again
 
 	// Archived is when the archive was looked at of which the copy has all that was there
 	// then; zero: it does not have all of it.
@@ -60,10 +65,11 @@ type run struct {
 	Config
 	report *Report
 
-	objects, bytes, segments atomic.Int64
+	objects, bytes, segments, mended atomic.Int64
 }
 
-// Run copies what the other bucket lacks: backups, oldest first, then segments. What is damaged
+// Run copies what the other bucket lacks: backups, oldest first, then segments; and what it has
+// lost of those that it had, unless that was pruned there. What is damaged
 // keeps nothing from being copied but what builds on it, and of an archive what comes behind it;
 // it is an error all the same. The report tells what has been copied also if there is one.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
@@ -77,7 +83,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		}
 		err = errors.Join(err, failed)
 	}
-	r.report.Objects, r.report.Bytes, r.report.Segments = r.objects.Load(), r.bytes.Load(), int(r.segments.Load())
+	r.report.Objects, r.report.Bytes, r.report.Segments, r.report.Mended = r.objects.Load(), r.bytes.Load(), int(r.segments.Load()), r.mended.Load()
 	if err != nil {
 		return r.report, fmt.Errorf("copy backups of %s to %s: %w", cfg.Region, cfg.To, err)
 	}
@@ -89,7 +95,7 @@ func (r *run) backups(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there, err := catalog.Manifests(ctx, r.To, r.Region)
+	there, err := inventory.ReadCached(ctx, r.To, r.Region, r.Cache)
 	if err != nil {
 		return err
 	}
@@ -97,21 +103,32 @@ func (r *run) backups(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	has := map[string]bool{}
-	for _, id := range there {
+	has, lacking := map[string]bool{}, map[string]inventory.Backup{}
+	for _, id := range there.Late {
 		has[id] = true
+	}
+	for _, b := range there.Backups {
+		if has[b.ID] = true; !b.Restorable() {
+			lacking[b.ID] = b
+		}
 	}
 	var failed []error
 	for _, id := range ids {
+		b, lacks := lacking[id]
 		switch {
+		case lacks:
+			r.report.There++
+			err = r.mend(ctx, b)
 		case has[id]:
 			r.report.There++
 			continue
 		case floor != nil && id <= floor.Below:
 			r.report.Skipped = append(r.report.Skipped, id)
 			continue
+		default:
+			has[id], err = r.backup(ctx, id, has)
 		}
-		if has[id], err = r.backup(ctx, id, has); err != nil {
+		if err != nil {
 			failed = append(failed, fmt.Errorf("backup %s: %w", id, err))
 		}
 		if err != nil && !isOfOne(err) {
@@ -148,16 +165,7 @@ func (r *run) backup(ctx context.Context, id string, has map[string]bool) (copie
 			return false, nil
 		}
 	}
-	src := restore.Source{Bucket: r.From, Owner: r.Owner}
-	_, err = src.Pinned(ctx, m, func() error {
-		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(parallelObjects)
-		for t := range m.Tables() {
-			g.Go(func() error { return r.table(ctx, t) })
-		}
-		return g.Wait()
-	})
-	if err != nil {
+	if err := r.tables(ctx, m, slices.Collect(m.Tables())); err != nil {
 		return false, err
 	}
 	switch err := catalog.Publish(ctx, r.To, m); {
@@ -171,6 +179,53 @@ func (r *run) backup(ctx context.Context, id string, has map[string]bool) (copie
 	return true, nil
 }
 
+// mend copies the tables again that the copy has lost of a backup. An object that is there and is
+// not what it should be stays, and is named: nothing is ever overwritten.
+func (r *run) mend(ctx context.Context, b inventory.Backup) error {
+	var lost []format.Table
+	if b.Manifest != nil {
+		for t := range b.Manifest.Tables() {
+			if slices.ContainsFunc(b.Problems, func(p inventory.Problem) bool { return p.Object == t.Name }) {
+				lost = append(lost, t)
+			}
+		}
+		if len(lost) == 0 {
+			return nil // it lacks what it builds on
+		}
+	}
+	m, err := catalog.Load(ctx, r.From, r.Region, b.ID)
+	switch kind := events.KindOf(err); {
+	case kind == events.KindNotFound || kind == events.KindRefused:
+		return nil // it was pruned meanwhile, or only a newer version can read it, here and there
+	case err != nil:
+		return err
+	case b.Manifest == nil:
+		return events.Errorf(events.KindInconsistent, "object %s in the copy: %s; %s", b.Problems[0].Object, b.Problems[0].Error, deleteThere)
+	}
+	if err := r.tables(ctx, m, lost); err != nil {
+		return err
+	}
+	r.mended.Add(int64(len(lost)))
+	return nil
+}
+
+// deleteThere is what helps against an object of a copy that is damaged.
+const deleteThere = "delete that object there by hand, and it is copied again"
+
+// tables copies tables of a backup, while a pin keeps it from being deleted.
+func (r *run) tables(ctx context.Context, m *format.Manifest, tables []format.Table) error {
+	src := restore.Source{Bucket: r.From, Owner: r.Owner}
+	_, err := src.Pinned(ctx, m, func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(parallelObjects)
+		for _, t := range tables {
+			g.Go(func() error { return r.table(ctx, t) })
+		}
+		return g.Wait()
+	})
+	return err
+}
+
 // table copies one table, verified against the manifest, unless it is there.
 func (r *run) table(ctx context.Context, t format.Table) error {
 	size, sum := t.Stored()
@@ -179,7 +234,7 @@ func (r *run) table(ctx context.Context, t format.Table) error {
 	case err == nil && info.Size == size:
 		return nil // its hash is in its name
 	case err == nil:
-		return events.Errorf(events.KindInconsistent, "object %s has %d bytes in the copy, the manifest says %d", t.Name, info.Size, size)
+		return events.Errorf(events.KindInconsistent, "object %s has %d bytes in the copy, the manifest says %d; %s", t.Name, info.Size, size, deleteThere)
 	case !errors.Is(err, objstore.ErrNotFound):
 		return err
 	}
@@ -242,35 +297,72 @@ func (r *run) archives(ctx context.Context) error {
 }
 
 // archive copies the segments of a shard behind those that are there, in order, so that
-// the copy never has a segment without those before it. What is void is left out.
+// the copy never has a segment without those before it; and those that it has lost among them. What
+// is void is left out, and what lies before all that are there: that was pruned.
 func (r *run) archive(ctx context.Context, shard int32) error {
 	all, newest, err := segment.List(ctx, r.From, r.Region, shard)
 	if err != nil {
 		return err
 	}
-	there, err := segment.Numbers(ctx, r.To, r.Region, shard)
-	if err != nil {
-		return err
-	}
-	last := int64(0)
-	if len(there) > 0 {
-		last = there[len(there)-1]
-	}
-	for _, at := range all {
-		if at.Number <= last || newest != nil && newest.IsVoid(at.Number) {
-			continue
-		}
-		err := r.object(ctx, format.SegmentName(r.Region, shard, at.Number), func(body []byte) error {
-			_, err := segment.Verify(body, r.Region, shard, at.Number)
-			return err
-		})
-		if errors.Is(err, objstore.ErrNotFound) {
-			continue // it was pruned meanwhile, and those before it
-		}
+	there, first, last := map[int64]int64{}, int64(0), int64(0)
+	for at, err := range segment.Behind(ctx, r.To, r.Region, shard, 0) {
 		if err != nil {
 			return err
 		}
-		r.segments.Add(1)
+		there[at.Number], first, last = at.Size, cmp.Or(first, at.Number), at.Number
+	}
+	var failed []error
+	for _, at := range all {
+		if at.Number < first || newest != nil && newest.IsVoid(at.Number) {
+			continue
+		}
+		switch size, is := there[at.Number]; {
+		case !is:
+			err = r.segment(ctx, shard, at.Number, at.Number < last)
+		case size != at.Size:
+			err = r.sound(ctx, shard, at.Number)
+		default:
+			continue
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+		if err != nil && (at.Number > last || !isOfOne(err)) {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// segment copies one segment, unless it was pruned meanwhile, and those before it with it.
+func (r *run) segment(ctx context.Context, shard int32, number int64, lost bool) error {
+	err := r.object(ctx, format.SegmentName(r.Region, shard, number), func(body []byte) error {
+		_, err := segment.Verify(body, r.Region, shard, number)
+		return err
+	})
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	r.segments.Add(1)
+	if lost {
+		r.mended.Add(1)
+	}
+	return nil
+}
+
+// sound is nil if a segment that is there, in another size than where it is copied from, is what
+// it should be: then the other is damaged.
+func (r *run) sound(ctx context.Context, shard int32, number int64) error {
+	name := format.SegmentName(r.Region, shard, number)
+	body, err := objstore.ReadAll(ctx, r.To, name, maxObjectBytes)
+	if err != nil {
+		return err
+	}
+	if _, err := segment.Verify(body, r.Region, shard, number); err != nil {
+		return fmt.Errorf("in the copy: %w; %s", err, deleteThere)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -207,7 +208,7 @@ func TestCopyAndPrune(t *testing.T) {
 // the copy lacks anything, and the next run completes it.
 func TestCrashMatrix(t *testing.T) {
 	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Deny, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit} {
-		for nth := 1; nth <= 12; nth++ {
+		for nth := 1; nth <= 24; nth++ {
 			for _, side := range []string{"from", "to"} {
 				synctest.Test(t, func(t *testing.T) {
 					from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
@@ -244,6 +245,117 @@ func TestCrashMatrix(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// What somebody has deleted of a copy comes back as long as it is where it was copied from, but
+// not what was pruned; what cannot come back is named.
+func TestLostComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+		cfg := copies.Config{Region: region, From: from, To: to, Owner: "test", Cache: &catalog.Cache{}}
+		run := func() (*copies.Report, error) { return copies.Run(t.Context(), cfg) }
+		var ids []string
+		for _, contents := range []string{"one", "two", "three"} {
+			ids = append(ids, backup(t, from, contents))
+		}
+		for range 5 {
+			archive(t, from, 0)
+			archive(t, from, 1)
+		}
+		if _, err := run(); err != nil {
+			t.Fatal(err)
+		}
+		tables := func(id string) (names []string) {
+			for info := range from.List(t.Context(), format.TablePrefix(region)+id) {
+				names = append(names, info.Name)
+			}
+			return names
+		}
+		lose := func(bucket *objstore.Memory, names ...string) {
+			t.Helper()
+			for _, name := range names {
+				if err := bucket.Lose(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		lose(to, tables(ids[0])[1])
+		lose(to, tables(ids[1])...)
+		lose(to, format.ManifestName(region, ids[2]), format.SegmentName(region, 0, 3))
+		r, err := run()
+		if err != nil || r.Mended != 4 || !slices.Equal(r.Backups, ids[2:]) || r.There != 2 || r.Objects != 4 || r.Segments != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		equal(t, from, to)
+		// As a prune does, or a rule by age: nobody can tell.
+		lose(to, format.SegmentName(region, 1, 1), format.SegmentName(region, 1, 2))
+		if r, err := run(); err != nil || r.Objects > 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		lost := []string{tables(ids[1])[0], format.SegmentName(region, 0, 2)}
+		lose(to, lost...)
+		lose(from, lost[0])
+		if err := from.Damage(lost[1], func(b []byte) []byte { return b[1:] }); err != nil {
+			t.Fatal(err)
+		}
+		archive(t, from, 0)
+		backup(t, from, "four")
+		r, err = run()
+		if err == nil || slices.ContainsFunc(lost, func(name string) bool { return !strings.Contains(err.Error(), name) }) || len(r.Backups) != 1 || r.Segments != 1 || !r.Archived.IsZero() {
+			t.Errorf("%+v, %v, want all of %q", r, err, lost)
+		}
+	})
+}
+
+// A store that breaks its word leaves the beginning of an object of the copy. It is named, and
+// keeps nothing else from being copied; once somebody has deleted it the copy is whole.
+func TestTornInTheCopy(t *testing.T) {
+	const writes = 8
+	for nth := 1; nth <= writes; nth++ {
+		synctest.Test(t, func(t *testing.T) {
+			from, to := objstore.NewMemory("from"), objstore.NewMemory("to")
+			backup(t, from, "one")
+			backup(t, from, "two")
+			archive(t, from, 0)
+			archive(t, from, 1)
+			tears := objstore.Faulty(to, objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: objstore.Torn})
+			cfg := copies.Config{Region: region, From: from, To: tears, Owner: "test"}
+			if r, err := copies.Run(t.Context(), cfg); err == nil {
+				t.Errorf("write %d: %+v", nth, r)
+			}
+			var torn []string
+			want := objects(t, from)
+			for name, body := range objects(t, to) {
+				if body != want[name] {
+					torn = append(torn, name)
+				}
+			}
+			if len(torn) != 1 {
+				t.Fatalf("write %d: torn: %q", nth, torn)
+			}
+			for range 2 {
+				if _, err := copies.Run(t.Context(), cfg); events.KindOf(err) != events.KindInconsistent || !strings.Contains(err.Error(), torn[0]) || !strings.Contains(err.Error(), "delete") {
+					t.Errorf("write %d: %v, want that %s is damaged", nth, err, torn[0])
+				}
+			}
+			for name := range objects(t, to) {
+				delete(want, name)
+			}
+			if id, is := format.ParseTableName(region, torn[0]); is { // of its backup there may be anything but the manifest
+				maps.DeleteFunc(want, func(name, _ string) bool { return strings.Contains(name, id) })
+			}
+			if len(want) > 0 {
+				t.Errorf("write %d: not copied, besides %s: %q", nth, torn[0], slices.Collect(maps.Keys(want)))
+			}
+			if err := to.Lose(torn[0]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := copies.Run(t.Context(), cfg); err != nil {
+				t.Errorf("write %d: %v", nth, err)
+			}
+			equal(t, from, to)
+		})
 	}
 }
 
