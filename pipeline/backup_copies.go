@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/copies"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // Copy brings copies of the backups up to date. That one could not be is in the result
@@ -41,28 +43,45 @@ func (b Backups) Copy(ctx context.Context, p api.CopyBackupsParams, copied func(
 }
 
 func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int64)) api.CopyStatus {
-	to := b.Copies[name]
+	to, cache := b.Copies[name], b.copyCaches[name]
+	if cache == nil {
+		cache = &catalog.Cache{}
+	}
 	status := api.CopyStatus{Copy: name, Began: time.Now().UTC()}
 	var err error
 	status.Report, err = copies.Run(ctx, copies.Config{
-		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", api.Software, name, b.Config.Region), Copied: copied,
+		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", api.Software, name, b.Config.Region), Cache: cache, Copied: copied,
 	})
 	if at := status.Report.Archived; !at.IsZero() {
 		status.Archived = &at
 	}
-	if err == nil {
-		var inv *inventory.Inventory
-		if inv, err = inventory.Read(ctx, to, b.Config.Region); err == nil {
-			if newest := inv.NewestPast(time.Now()); newest != nil {
-				status.Newest = &newest.Manifest.Created
-			}
-		}
+	if ctx.Err() == nil { // what it has it has, also if not all could be copied
+		err = errors.Join(err, lookAtCopy(ctx, to, b.Config.Region, cache, &status))
 	}
 	if err != nil {
 		status.Error = err.Error()
 	}
 	status.Duration = time.Since(status.Began).Seconds()
 	return status
+}
+
+// lookAtCopy reads what a copy has.
+func lookAtCopy(ctx context.Context, to objstore.Reader, r events.Region, cache *catalog.Cache, status *api.CopyStatus) error {
+	inv, err := inventory.ReadCached(ctx, to, r, cache)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	status.Checked = &now
+	if newest := inv.NewestPast(now); newest != nil {
+		status.Newest = &newest.Manifest.Created
+	}
+	for _, backup := range inv.Backups {
+		if !backup.Restorable() {
+			status.Damaged++
+		}
+	}
+	return nil
 }
 
 // Thaw asks for all objects of a backup to be readable for some days.
@@ -100,9 +119,15 @@ func (r *Region) CopyBackups(ctx context.Context, p api.CopyBackupsParams) (*api
 	if err != nil {
 		return nil, err
 	}
+	b.copyCaches = r.backups.copyCaches
 	result, err := b.Copy(ctx, p, nil)
 	if err != nil {
 		return nil, err
+	}
+	for _, c := range result.Copies {
+		if n := c.Report.Mended; n > 0 {
+			r.log.Warn("objects were gone from a copy of the backups, and are there again", "copy", c.Copy, "objects", n)
+		}
 	}
 	r.backups.haveCopied(result)
 	return result, nil
@@ -137,14 +162,20 @@ func (w *backupWatch) watchCopies(ctx context.Context) {
 	}
 }
 
-// haveCopied notes how copies were made.
+// haveCopied notes how copies were made. What could not be read of one is as it was before.
 func (w *backupWatch) haveCopied(result *api.CopyResult) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, made := range result.Copies {
 		for _, before := range w.copies {
-			if before.Copy == made.Copy && made.Archived == nil {
+			if before.Copy != made.Copy {
+				continue
+			}
+			if made.Archived == nil {
 				made.Archived = before.Archived
+			}
+			if made.Checked == nil {
+				made.Checked, made.Newest, made.Damaged = before.Checked, before.Newest, before.Damaged
 			}
 		}
 		w.copies = slices.DeleteFunc(slices.Clone(w.copies), func(c api.CopyStatus) bool { return c.Copy == made.Copy })

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,72 @@ func TestCopies(t *testing.T) {
 		report, err := pipeline.Restore(r.w.Context(), pipeline.RestoreJob{Config: r.cfg, Bucket: west, FS: r.disk, Log: r.parts().Log, Dir: "elsewhere"})
 		if err != nil || report.Backup != first.ID {
 			t.Errorf("restore from the copy: %+v, %v", report, err)
+		}
+	})
+}
+
+// What a copy has is told also if not all could be copied, or if the copy cannot be read for a while;
+// and so is what it lacks, unless that can be copied again.
+func TestCopiesTellWhatTheyHave(t *testing.T) {
+	one(t, func(r *region) {
+		memory, west := r.bucket.(*objstore.Memory), objstore.NewMemory("west")
+		faulty := objstore.Faulty(west)
+		r.copies = map[string]objstore.Bucket{"west": faulty}
+		r.cfg.Backup.Schedule.Copy = 5 * time.Minute
+		filled(r)
+		made := map[string]string{} // a table of each backup
+		var ids []string
+		var last time.Time
+		for range 3 {
+			b := r.backup()
+			for tab := range r.newest().Tables() {
+				made[b.ID] = tab.Name
+			}
+			ids, last = append(ids, b.ID), b.Created
+			time.Sleep(time.Second)
+		}
+		if err := memory.Damage(made[ids[1]], func(b []byte) []byte { b[len(b)/2] ^= 1; return b }); err != nil {
+			t.Fatal(err)
+		}
+		copied := func(when string, damaged int) api.CopyStatus {
+			t.Helper()
+			time.Sleep(6 * time.Minute)
+			all := r.status().Backup.Copies
+			if len(all) != 1 || all[0].Newest == nil || !all[0].Newest.Equal(last) || all[0].Damaged != damaged || all[0].Checked == nil {
+				t.Fatalf("%s: %+v", when, all)
+			}
+			if age := r.gauge("evenkeel_backup_copy_age_seconds", "west"); !(age > 0 && age < 3600) {
+				t.Errorf("%s: the age is %v", when, age)
+			}
+			if n := r.gauge("evenkeel_backup_copy_damaged", "west"); n != float64(damaged) {
+				t.Errorf("%s: %v damaged", when, n)
+			}
+			return all[0]
+		}
+		if c := copied("one is damaged", 0); !strings.Contains(c.Error, made[ids[1]]) {
+			t.Errorf("%+v", c)
+		}
+		faulty.SetRules(objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore})
+		if c := copied("it cannot be read", 0); !strings.Contains(c.Error, "injected") || time.Since(*c.Checked) < 5*time.Minute {
+			t.Errorf("%+v", c)
+		}
+		faulty.SetRules()
+		lost := made[ids[0]]
+		if err := west.Lose(lost); err != nil {
+			t.Fatal(err)
+		}
+		copied("something is gone", 0)
+		if _, err := west.Stat(r.w.Context(), lost); err != nil || !strings.Contains(r.log.String(), "gone from a copy") {
+			t.Errorf("it has not come back, or nothing is said: %v", err)
+		}
+		if err := errors.Join(west.Lose(lost), memory.Lose(lost)); err != nil {
+			t.Fatal(err)
+		}
+		if c := copied("something is gone for good", 1); !strings.Contains(c.Error, lost) {
+			t.Errorf("%+v", c)
+		}
+		if said := strings.Join(r.status().Problems, "\n"); !strings.Contains(said, "damaged in copy west") {
+			t.Errorf("problems: %s", said)
 		}
 	})
 }

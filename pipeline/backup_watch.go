@@ -37,7 +37,10 @@ type backupWatch struct {
 	prunes   pruneWatch
 	groups   error // why the last backup is without offsets of consumer groups; nil: it is not
 
-	cache catalog.Cache
+	behind time.Time // since when the node's clock is seen to be behind; zero: it is not
+
+	cache      catalog.Cache
+	copyCaches map[string]*catalog.Cache // by copy
 }
 
 const (
@@ -56,7 +59,10 @@ func newBackupWatch(r *Region) (*backupWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &backupWatch{region: r, sealer: sealer}
+	w := &backupWatch{region: r, sealer: sealer, copyCaches: map[string]*catalog.Cache{}}
+	for name := range r.parts.Copies {
+		w.copyCaches[name] = &catalog.Cache{}
+	}
 	if opener, err := r.cfg.Backup.Opener(); err == nil && len(opener.Keys()) > 0 {
 		w.unfit = opener.Fits(sealer.Keys())
 	}
@@ -261,6 +267,9 @@ func (w *backupWatch) problems() (problems []string) {
 		if c.Error != "" {
 			problems = append(problems, fmt.Sprintf("copy %s of the backups is not up to date: %s", c.Copy, c.Error))
 		}
+		if c.Damaged > 0 {
+			problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged in copy %s; see: evenkeel backup verify --all --level manifests --config FILE --copy %s", c.Damaged, c.Copy, c.Copy))
+		}
 	}
 	problems = append(problems, w.deltas.problems(time.Now())...)
 	problems = append(problems, w.prunes.problems()...)
@@ -297,7 +306,8 @@ func ageOf(at time.Time) float64 {
 type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
-	copied, archived, stopped, full, pruned        *prometheus.Desc
+	copied, archived, hollow                       *prometheus.Desc // of copies
+	stopped, full, pruned                          *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -313,6 +323,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
+		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies.", "copy"),
 		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
@@ -330,6 +341,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.failed
 	ch <- g.copied
 	ch <- g.archived
+	ch <- g.hollow
 	ch <- g.stopped
 	ch <- g.full
 	ch <- g.pruned
@@ -368,6 +380,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 			archived = ageOf(*c.Archived)
 		}
 		gauge(g.archived, archived, c.Copy)
+		gauge(g.hollow, float64(c.Damaged), c.Copy)
 	}
 	stopped := 0.0
 	if g.watch.deltasStopped() {

@@ -38,8 +38,9 @@ type Backups struct {
 	FS     vfs.FS                     // of the data directory; nil: the real one
 	Log    *slog.Logger
 
-	cache     *catalog.Cache // of manifests, for Status; nil: none
-	kafkaOpts []kgo.Opt      // of the region's own Kafka; nil: as configured
+	cache      *catalog.Cache            // of manifests, for Status; nil: none
+	copyCaches map[string]*catalog.Cache // of those of the copies, for Copy; nil: none
+	kafkaOpts  []kgo.Opt                 // of the region's own Kafka; nil: as configured
 }
 
 // newSource is where a region's backups are restored from; given may be nil.

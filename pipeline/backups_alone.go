@@ -8,7 +8,6 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
-	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
@@ -24,14 +23,12 @@ func (b Backups) StatusAlone(ctx context.Context) (*api.BackupStatus, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Copies)) {
 		seen := api.CopyStatus{Copy: name, Began: s.Checked}
-		inv, err := inventory.Read(ctx, b.Copies[name], b.Config.Region)
+		err := lookAtCopy(ctx, b.Copies[name], b.Config.Region, nil, &seen)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		if err != nil {
 			seen.Error = err.Error()
-		} else if newest := inv.NewestPast(time.Now()); newest != nil {
-			seen.Newest = &newest.Manifest.Created
 		}
 		s.Copies = append(s.Copies, seen)
 	}

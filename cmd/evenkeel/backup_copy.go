@@ -76,6 +76,9 @@ func copiesTable(w io.Writer, made []api.CopyStatus) error {
 		if c.Error != "" {
 			fmt.Fprintf(w, "\n! %s: %s\n", c.Copy, c.Error)
 		}
+		if c.Damaged > 0 {
+			fmt.Fprintf(w, "\n! %s: objects of %d backups are missing or damaged; see: evenkeel backup verify --all --level manifests --config FILE --copy %s\n", c.Copy, c.Damaged, c.Copy)
+		}
 	}
 	return nil
 }

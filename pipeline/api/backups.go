@@ -94,9 +94,11 @@ type CopyStatus struct {
 	Copy     string         `json:"copy"`
 	Began    time.Time      `json:"began"`
 	Duration float64        `json:"duration_seconds"`
-	Report   *copies.Report `json:"report"`           // what was copied; null: nothing was, the copy was only looked at
-	Error    string         `json:"error,omitzero"`   // why not all was
-	Newest   *time.Time     `json:"newest,omitempty"` // of when the newest backup is that can be restored from the copy; nil: none
+	Report   *copies.Report `json:"report"`            // what was copied; null: nothing was, the copy was only looked at
+	Error    string         `json:"error,omitzero"`    // why not all was
+	Newest   *time.Time     `json:"newest,omitempty"`  // of when the newest backup is that can be restored from the copy; nil: none
+	Damaged  int            `json:"damaged"`           // backups of which the copy lacks objects, or has them in another size
+	Checked  *time.Time     `json:"checked,omitempty"` // when the copy was read for Newest and Damaged; nil: it could not be
 
 	// Archived is up to when the copy has all that was archived, as far as the node knows; nil:
 	// it does not.
