@@ -1,8 +1,10 @@
 package pipeline_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
+	"iter"
 	"math"
 	"strings"
 	"testing"
@@ -136,6 +138,69 @@ func TestOnlyTheFuture(t *testing.T) {
 		time.Sleep(time.Second)
 		if n := len(r.ids()); n != 2 {
 			t.Errorf("%d backups", n)
+		}
+	})
+}
+
+// bothAhead is a bucket whose clock was ahead with that of whoever has made backups that are dated in
+// the future: to a node whose own clock is behind it looks like that.
+type bothAhead struct{ *objstore.Memory }
+
+func (b bothAhead) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range b.Memory.List(ctx, prefix) {
+			id, _ := format.ParseManifestName(us, info.Name)
+			if at, unknown := format.IDTime(id); unknown == nil && at.After(info.Modified) {
+				info.Modified = at
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// A node whose clock is behind that of who made the backups, and the bucket's, makes none by schedule,
+// which would be dated before what is in them, and says why; but not for ever, and not once it
+// is seen to be right.
+func TestClockIsBehind(t *testing.T) {
+	one(t, func(r *region) {
+		withDeltas(r)
+		r.cfg.Backup.Schedule.Full = 2 * time.Hour
+		memory := r.bucket.(*objstore.Memory)
+		r.bucket = bothAhead{memory}
+		filled(r)
+		time.Sleep(time.Minute)
+		future := r.fromTheFuture(40 * 24 * time.Hour)
+		made := func(during time.Duration) int {
+			before := len(r.ids())
+			for range during / (10 * time.Minute) {
+				r.written("key-00", time.Now().String())
+				time.Sleep(10 * time.Minute)
+			}
+			return len(r.ids()) - before
+		}
+		said := func() string { return strings.Join(r.status().Problems, "\n") }
+		time.Sleep(6 * time.Minute)
+		if n := made(100 * time.Minute); n > 0 {
+			t.Errorf("%d backups although the clock is behind", n)
+		}
+		if s := said(); !strings.Contains(s, "clock is 95") || strings.Contains(s, "dated in the future") {
+			t.Errorf("problems: %s", s)
+		}
+		time.Sleep(30 * time.Minute)
+		if n := made(time.Hour); n < 50 {
+			t.Errorf("%d backups in an hour, long after", n)
+		}
+		if err := memory.Lose(future[0]); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Minute)
+		if s := said(); strings.Contains(s, "clock is") {
+			t.Errorf("problems: %s", s)
+		}
+		if n := made(time.Hour); n < 50 {
+			t.Errorf("%d backups in an hour, with the clock right", n)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -199,11 +200,31 @@ func (w *backupWatch) due(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	full := w.region.cfg.Backup.Schedule.Full
-	if full == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil {
+	if full == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil || w.waitsForClock(now) {
 		return false
 	}
 	slot := lastSlot(w.region.cfg.Region, full, now)
 	return w.seen.NewestFull.Before(slot) || newestBackup(w.configured(w.seen.Points)).Before(slot)
+}
+
+// waitsForClock says that no scheduled backup is made because the node's clock is behind, by those
+// of who made a backup and of the bucket: it would be dated before what is in it. That ends
+// after an interval of full backups, however wrong the clock still is: it may be the others that
+// were ahead together, and a backup that is dated wrong is better than none. The caller holds the
+// watch's mu.
+func (w *backupWatch) waitsForClock(now time.Time) bool {
+	if !catalog.Ahead(w.seen.Clock, now) {
+		w.behind = time.Time{}
+		return false
+	}
+	if w.behind.IsZero() {
+		w.behind = now
+	}
+	return now.Sub(w.behind) < w.clockPatience()
+}
+
+func (w *backupWatch) clockPatience() time.Duration {
+	return cmp.Or(w.region.cfg.Backup.Schedule.Full, 24*time.Hour)
 }
 
 // configured are the points of streams that are configured: nothing is backed up of others,
@@ -280,7 +301,11 @@ func (w *backupWatch) problems() (problems []string) {
 		for _, why := range w.seen.DrillsUnread {
 			problems = append(problems, fmt.Sprintf("a report of a restore drill cannot be read, and is passed over: %s", why))
 		}
-		if n := len(w.seen.Ahead); n > 0 {
+		now := time.Now()
+		if catalog.Ahead(w.seen.Clock, now) {
+			problems = append(problems, fmt.Sprintf("this node's clock is %s behind: the bucket has a backup that was made at %s, by the clock of who made it and by the bucket's; until the clock is right no scheduled backups are made, for %s at most",
+				w.seen.Clock.Sub(now).Round(time.Second), w.seen.Clock.Format(time.RFC3339), w.clockPatience()))
+		} else if n := len(w.seen.Ahead); n > 0 {
 			problems = append(problems, fmt.Sprintf("%d objects in the bucket are dated in the future, e.g. %s: a clock was wrong, or this machine's is; they count for nothing where ages and times for backups are reckoned, and restores take such a backup for the newest", n, w.seen.Ahead[0]))
 		}
 	}

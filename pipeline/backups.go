@@ -192,7 +192,7 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 	now := time.Now().UTC()
 	s := &api.BackupStatus{
 		Keys: []string{}, Damaged: []string{}, Ahead: []string{}, Archive: []api.ArchivePoint{}, Checked: now, Backups: len(inv.Backups),
-		Points: inv.Points(b.Config.StreamNames(), now),
+		Clock: inv.Agreed().UTC(), Points: inv.Points(b.Config.StreamNames(), now),
 	}
 	for _, id := range inv.Ahead(now) {
 		s.Ahead = append(s.Ahead, format.ManifestName(b.Config.Region, id))

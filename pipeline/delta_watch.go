@@ -27,7 +27,7 @@ func (w *backupWatch) deltaDue(now time.Time) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	every := w.region.cfg.Backup.Schedule.Delta
-	if every == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil || w.seen.NewestFull.IsZero() {
+	if every == 0 || w.underWay > 0 || w.failed != nil || w.seen == nil || w.seen.NewestFull.IsZero() || w.waitsForClock(now) {
 		return time.Time{}
 	}
 	if slot := lastSlot(w.region.cfg.Region, every, now); slot.After(w.deltas.slot) || catalog.Ahead(w.deltas.slot, now) {

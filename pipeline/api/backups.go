@@ -201,6 +201,7 @@ type BackupStatus struct {
 	Error      string            `json:"error,omitzero"` // why it could not be read, last
 	Backups    int               `json:"backups"`        // that exist
 	Damaged    []string          `json:"damaged"`        // ids of those of which objects are missing or have another size
+	Clock      time.Time         `json:"clock,omitzero"` // the latest time that has come by the clock of who made a backup and by the bucket's; zero: there is none
 	Ahead      []string          `json:"ahead"`          // objects whose time is still to come: backups, drills and plans that a wrong clock has dated, unless it is the node's
 	Points     []inventory.Point `json:"points"`         // by stream
 	Every      float64           `json:"every_seconds"`  // the schedule; 0: only on demand

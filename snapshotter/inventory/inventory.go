@@ -286,6 +286,25 @@ func (inv *Inventory) Ahead(now time.Time) (ids []string) {
 	return ids
 }
 
+// Agreed is the latest time that has come by two clocks that know nothing of each other: that of
+// who made a backup, and the bucket's when it got it. Whose clock says that it is still to come has
+// one that is behind. Zero: there is no backup.
+func (inv *Inventory) Agreed() (at time.Time) {
+	for _, b := range inv.Backups {
+		if b.Manifest == nil {
+			continue
+		}
+		both := b.Manifest.Created
+		if b.Stored.Before(both) {
+			both = b.Stored
+		}
+		if both.After(at) {
+			at = both
+		}
+	}
+	return at
+}
+
 // Newest is the newest backup that can be restored as far as sizes tell, nil if
 // there is none.
 func (inv *Inventory) Newest() *Backup {
