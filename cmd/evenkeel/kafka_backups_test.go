@@ -150,7 +150,7 @@ func TestKafkaBackups(t *testing.T) {
 				deltas++
 			}
 		}
-		if deltas < 1 {
+		if deltas < 2 {
 			return fmt.Errorf("%d", deltas)
 		}
 		return nil
