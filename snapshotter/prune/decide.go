@@ -12,7 +12,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 )
 
-// Policy says what is kept. The zero Policy keeps nothing but what never goes. Ages are
+// Policy says what is kept, of all streams alike. The zero Policy keeps nothing but what never goes. Ages are
 // counted back from the newest backup, or from a clock that is behind it (earliestClock).
 type Policy struct {
 	Full   time.Duration // keep full backups that are younger
