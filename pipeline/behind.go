@@ -93,7 +93,7 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 		return nil
 	}
 	if offset < end {
-		if _, err := w.mirrors.covering(ctx, l, end-1, end); err != nil {
+		if _, _, err := w.mirrors.covering(ctx, l, offset, end); err != nil {
 			return err
 		}
 	}

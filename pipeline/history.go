@@ -158,7 +158,12 @@ func (r *Region) historyLog(ctx context.Context, log events.Log, topic string, o
 		at[i] = found.Offset
 	}
 	start, end := at[0], max(at[0], at[3])
-	end = min(max(start, at[2]), end)
+	// Records of which the link has not said yet where they are in the log are still to come, as those
+	// that it has not mirrored yet.
+	if end, err = r.worker.mirrors.known(ctx, log, min(max(start, at[2]), end)); err != nil {
+		return l, err
+	}
+	end = max(start, end)
 	from := min(max(start, at[1]), end)
 	l.Log = log
 	if l.Start, err = r.worker.mirrors.inLog(ctx, log, start); err != nil {
@@ -331,10 +336,8 @@ func (h *logReader) take(ctx context.Context, ftp kgo.FetchTopicPartition) error
 	if !ok {
 		return nil
 	}
-	if err := h.region.worker.mirrors.toLog(ctx, l.Log, ftp.Records, ftp.HighWatermark); err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	for _, record := range ftp.Records {
+	records, err := h.region.worker.mirrors.knownToLog(ctx, l.Log, ftp.Records, ftp.HighWatermark)
+	for _, record := range records {
 		if record.Offset < l.Next {
 			continue
 		}
@@ -348,8 +351,11 @@ func (h *logReader) take(ctx context.Context, ftp kgo.FetchTopicPartition) error
 		}
 		l.Next = record.Offset + 1
 	}
-	if l.Next >= l.End {
+	switch {
+	case l.Next >= l.End:
 		delete(h.open, tp)
+	case err != nil:
+		return fmt.Errorf("history: %w", err)
 	}
 	return nil
 }

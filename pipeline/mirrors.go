@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -104,16 +105,42 @@ const (
 var errNotSaid = errors.New("the link has not said yet which offsets its last records have in the log")
 
 // toLog gives records that were read from the topic of a log, or from its mirror,
-// the offsets that they have in the log. The mirror ends at end, or behind it. If these are not
+// the offsets that they have in the log: all of them, or none. The mirror ends at end, or behind it. If these are not
 // known soon the error, of kind not ready, is errNotSaid.
 func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
 	if !m.isMirror(l) || len(records) == 0 {
 		return nil
 	}
-	last := records[len(records)-1].Offset
-	runs, err := m.covering(ctx, l, last, end)
-	if err != nil || runs.Identity() {
+	runs, _, err := m.covering(ctx, l, records[len(records)-1].Offset, end)
+	if err != nil {
 		return err
+	}
+	return m.giveOffsets(l, runs, records)
+}
+
+// knownToLog is toLog for as many of the records as possible, from the first one on, which it
+// returns. If that is not all of them there is errNotSaid beside.
+func (m *mirrors) knownToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) ([]*kgo.Record, error) {
+	if !m.isMirror(l) || len(records) == 0 {
+		return records, nil
+	}
+	runs, bound, err := m.covering(ctx, l, records[len(records)-1].Offset, end)
+	if err != nil && !errors.Is(err, errNotSaid) {
+		return nil, err
+	}
+	if err != nil {
+		records = records[:slices.IndexFunc(records, func(r *kgo.Record) bool { return r.Offset >= bound })]
+	}
+	if wrong := m.giveOffsets(l, runs, records); wrong != nil {
+		return nil, wrong
+	}
+	return records, err
+}
+
+// giveOffsets gives records of a mirror the offsets that they have in the log.
+func (m *mirrors) giveOffsets(l events.Log, runs *mapping.Map, records []*kgo.Record) error {
+	if runs.Identity() {
+		return nil
 	}
 	for _, r := range records {
 		offset, ok := runs.Source(r.Offset)
@@ -126,31 +153,43 @@ func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record
 	return nil
 }
 
+// known is the end of what is known, of the topic of a log or its mirror: of the records before an
+// offset, those before known have their offsets in the log.
+func (m *mirrors) known(ctx context.Context, l events.Log, end int64) (known int64, err error) {
+	if !m.isMirror(l) || end == 0 {
+		return end, nil
+	}
+	_, bound, err := m.covering(ctx, l, end-1, end)
+	if err != nil && !errors.Is(err, errNotSaid) {
+		return 0, err
+	}
+	return min(end, bound), nil
+}
+
 // covering is the mapping of a log once it holds good for an offset of the mirror, if that is
-// soon.
-func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (*mapping.Map, error) {
+// soon, and before which offset it does. If it is not, these are there beside errNotSaid.
+func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (runs *mapping.Map, bound int64, err error) {
 	m.mu.Lock()
-	mappings, known := m.open[l.Origin], last < m.covered[l]
+	mappings, covered := m.open[l.Origin], m.covered[l]
 	m.mu.Unlock()
-	if known {
-		return mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), nil
+	if last < covered {
+		return mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), covered, nil
 	}
 	for begun := time.Now(); ; {
-		runs, bound, err := m.refreshed(ctx, l)
-		if err != nil {
-			return nil, err
+		if runs, bound, err = m.refreshed(ctx, l); err != nil {
+			return nil, 0, err
 		}
 		if last < bound {
 			m.mu.Lock()
 			m.covered[l] = min(max(end, last+1), bound)
 			m.mu.Unlock()
-			return runs, nil
+			return runs, bound, nil
 		}
 		if time.Since(begun) >= notSaidPatience {
-			return nil, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, m.cfg.TopicOf(l), m.cfg.Region, bound, errNotSaid)
+			return runs, bound, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, m.cfg.TopicOf(l), m.cfg.Region, bound, errNotSaid)
 		}
 		if pause.For(ctx, planPause); ended(ctx) {
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 	}
 }
@@ -166,7 +205,8 @@ func (m *mirrors) refreshed(ctx context.Context, l events.Log) (runs *mapping.Ma
 		return nil, 0, err
 	}
 	topic := m.cfg.Streams[l.Stream].Topic
-	return mappings.Map(topic, l.Partition), mappings.Bound(topic, l.Partition), nil
+	bound = mappings.Bound(topic, l.Partition) // first: somebody else may read on in between
+	return mappings.Map(topic, l.Partition), bound, nil
 }
 
 // starts turns beginnings of topics into those of logs: a mirror's into the offset of its

@@ -163,31 +163,46 @@ func TestRestoreShardsUntilAMappedMirror(t *testing.T) {
 	})
 }
 
+// notSaid has the link topic of a region be as if the link had not said yet where in its log the
+// record at a position of its mirror is. say ends that.
+func (r *region) notSaid(at events.Position) (say func()) {
+	r.w.Helper()
+	book, err := linkbook.Open(r.w.Context(), []kgo.Opt{kgo.SeedBrokers(r.address()), kgo.Dialer(r.w.net.DialContext)}, linkbook.Config{
+		Topic: replicator.LinkTopic, Link: fmt.Sprintf("%s→%s", at.Origin, r.cfg.Region), Instance: fmt.Sprintf("test-%d", at.Offset),
+	})
+	if err != nil {
+		r.w.Fatal(err)
+	}
+	r.w.Cleanup(book.Close)
+	p := linkbook.Partition{Topic: string(at.Stream), Partition: at.Partition}
+	_, version := book.Runs(p)
+	plan := &linkbook.Plan{Dest: at.Offset, Count: 1, CRC: 1, Last: 1, Runs: []mapping.Run{{Source: at.Offset, Dest: at.Offset}}}
+	if _, err := book.Step(r.w.Context(), p, version, nil, plan); err != nil {
+		r.w.Fatal(err)
+	}
+	return func() {
+		r.w.Helper()
+		plans := slices.DeleteFunc(book.Plans(p), func(other linkbook.Plan) bool { return other.Dest != at.Offset })
+		if err := book.Drop(r.w.Context(), plans); err != nil {
+			r.w.Fatal(err)
+		}
+	}
+}
+
 // A link that has ended between the appending of a batch and saying where in the log it
-// is holds up that log, and no other: it says so, and goes on when it is known.
+// is holds up what comes from there on in that log, and no other: it says so, and goes on when it is
+// known. What was there before is folded, though it is read with the rest, and told.
 func TestMirrorOfWhichTheLinkHasNotSaid(t *testing.T) {
 	threeOf(t, order, func(a, b, c *region) {
 		settle([]*region{a, b, c})
 		b.stop()
 		early := b.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
 		b.start()
-		at := a.put("k", "v")
+		known, next, at := a.put("k", "known"), a.put("k", "next"), a.put("k", "v")
 		b.has("k", "v")
 		b.stop()
 		a.down() // and the link gets no further
-		book, err := linkbook.Open(b.w.Context(), []kgo.Opt{kgo.SeedBrokers(b.address()), kgo.Dialer(b.w.net.DialContext)}, linkbook.Config{
-			Topic: replicator.LinkTopic, Link: fmt.Sprintf("%s→%s", at.Origin, b.cfg.Region), Instance: "test",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer book.Close()
-		p := linkbook.Partition{Topic: "session", Partition: at.Partition}
-		_, version := book.Runs(p)
-		plan := &linkbook.Plan{Dest: at.Offset, Count: 1, CRC: 1, Last: 1, Runs: []mapping.Run{{Source: at.Offset, Dest: at.Offset}}}
-		if _, err := book.Step(b.w.Context(), p, version, nil, plan); err != nil {
-			t.Fatal(err)
-		}
+		sayNext, say := b.notSaid(next), b.notSaid(at)
 		b.disk = early
 		if err := b.tryStart(); err != nil {
 			t.Fatal(err)
@@ -198,12 +213,23 @@ func TestMirrorOfWhichTheLinkHasNotSaid(t *testing.T) {
 			c.put(key, "v")
 			b.within(5*time.Second, "the folding of another log", func() { b.has(key, "v") })
 		}
-		if _, err := b.Get(b.w.Context(), api.GetParams{Stream: "session", Key: []byte("k")}); events.KindOf(err) != events.KindNotFound {
+		if e, err := b.getAtLeast("k", events.Vector{known.Log: known.Offset + 1}, 1); err != nil || string(e.Value) != "known" {
+			t.Errorf("%+v, %v", e, err)
+		}
+		if _, err := b.getAtLeast("k", events.Vector{next.Log: next.Offset + 1}, 1); events.KindOf(err) != events.KindNotReady {
 			t.Errorf("%v", err)
 		}
-		if err := book.Drop(b.w.Context(), book.Plans(p)); err != nil {
-			t.Fatal(err)
+		if found, _, _ := b.history("k", nil); len(found) != 1 || found[0].Position != known {
+			t.Errorf("history: %+v, want what is at %s", found, known)
 		}
+		counted := b.counted()
+		b.within(10*time.Second, "a rebuild", func() { b.rebuild(api.RebuildModelParams{Name: "event-counts"}) })
+		if got := b.counted(); got != counted || counted == 0 {
+			t.Errorf("%d events are counted when logs are read again, %d before", got, counted)
+		}
+		sayNext()
+		b.within(5*time.Second, "the folding of what it says first", func() { b.has("k", "next") })
+		say()
 		b.has("k", "v")
 		a.up()
 		a.put("k", "w")

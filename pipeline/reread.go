@@ -152,15 +152,14 @@ func (r *rereader) fromKafka(ctx context.Context, l events.Log, from, to, _ int6
 		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
 			return events.Errorf(events.KindNotReady, "read topic %s, partition %d of %s again: %w", topic, l.Partition, r.cfg.Region, err)
 		}
-		records := fetches.Records()
-		if len(records) == 0 {
-			continue
+		records, err := r.mirrors.knownToLog(ctx, l, fetches.Records(), 0)
+		if len(records) > 0 {
+			if from = records[len(records)-1].Offset + 1; !give(projections.Piece{Records: records, Next: from}) {
+				return errEnough
+			}
 		}
-		if err := r.mirrors.toLog(ctx, l, records, 0); err != nil {
+		if err != nil && from < to {
 			return err
-		}
-		if from = records[len(records)-1].Offset + 1; !give(projections.Piece{Records: records, Next: from}) {
-			return errEnough
 		}
 	}
 	return nil

@@ -187,10 +187,12 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 			return
 		}
 		ftp.Records = w.counting(rt.log(ftp.Partition), ftp.Records)
-		if len(ftp.Records) == 0 || !w.translate(ctx, rt.log(ftp.Partition), ftp) {
+		if len(ftp.Records) == 0 {
 			return
 		}
-		runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: ftp.Records, Sparse: !w.isCompacted(ftp.Topic)})
+		if records := w.translate(ctx, rt.log(ftp.Partition), ftp); len(records) > 0 {
+			runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: records, Sparse: !w.isCompacted(ftp.Topic)})
+		}
 	})
 	return runs
 }
@@ -229,29 +231,30 @@ func (w *worker) isCompacted(topic string) bool {
 	return w.compacted == nil || w.compacted[topic]
 }
 
-// translate gives records the offsets of their log. It waits until these can be asked
-// for; if they never will be known the log is blocked, and as long as a link has not said them it
-// is not read: other logs go on. It is false if there is nothing to fold.
-func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopicPartition) bool {
+// translate gives records the offsets of their log, and returns those to fold. It waits until
+// the offsets can be asked for; if they never will be known the log is blocked. Records of which a link
+// has not said theirs are left out, and as long as that is so the log is not read: other
+// logs go on.
+func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopicPartition) []*kgo.Record {
 	for waited := false; ; waited = true {
 		shard := w.shards.get(l.Partition)
 		if shard == nil || shard.isClosing() || ended(ctx) {
-			return false
+			return nil
 		}
-		err := w.mirrors.toLog(ctx, l, ftp.Records, ftp.HighWatermark)
+		records, err := w.mirrors.knownToLog(ctx, l, ftp.Records, ftp.HighWatermark)
 		isRefused, isUnsaid := events.KindOf(err) == events.KindRefused, errors.Is(err, errNotSaid)
 		if waited && (err == nil || isRefused || isUnsaid) {
 			w.setWaiting(l.Partition, nil)
 		}
 		switch {
 		case err == nil:
-			return true
+			return records
 		case isRefused:
 			shard.Block(l, err)
-			return false
+			return nil
 		case isUnsaid:
 			w.setBehind(l, err)
-			return false
+			return records
 		}
 		w.setWaiting(l.Partition, err)
 		pause.For(ctx, errorPause)
