@@ -27,21 +27,44 @@ func (w *worker) isBehind(l events.Log, err error) bool {
 	return w.mirrors.isMirror(l) && errors.Is(err, kerr.OffsetOutOfRange) && !errors.As(err, &loss)
 }
 
-// setBehind notes a mirror that does not have what comes next, or of which nobody knows what
-// that is; why is nil when it has.
+// setBehind ends the reading of a mirror that does not have what comes next, or of which nobody
+// knows what that is, until lookBehind finds that it has. It is called between two polls. Of a shard that
+// is being closed nothing is paused: it may be behind remove, and would stay so.
 func (w *worker) setBehind(l events.Log, why error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if why == nil {
-		delete(w.behind, l)
+	if shard := w.shards.get(l.Partition); shard == nil || shard.isClosing() {
 		return
 	}
+	// Or the client would ask again at once, for ever.
+	w.client.PauseFetchPartitions(map[string][]int32{w.cfg.TopicOf(l): {l.Partition}})
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.behind[l] == nil {
-		// Or the client would ask again at once, for ever.
-		w.client.PauseFetchPartitions(map[string][]int32{w.cfg.TopicOf(l): {l.Partition}})
 		w.log.Warn("a mirror is waited for", "log", l.String(), "error", why)
 	}
 	w.behind[l] = why
+}
+
+// stillBehind notes why a mirror is still waited for, unless its shard was closed meanwhile.
+func (w *worker) stillBehind(l events.Log, why error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.behind[l] != nil {
+		w.behind[l] = why
+	}
+}
+
+// endBehind does with a log what ends the waiting for its mirror, unless its shard was closed
+// meanwhile.
+func (w *worker) endBehind(l events.Log, shard *openShard, do func()) {
+	w.orders.Do(func() {
+		if w.shards.get(l.Partition) != shard || shard.isClosing() {
+			return
+		}
+		do()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.behind, l)
+	})
 }
 
 // behindLogs are the logs whose mirrors are waited for, in order.
@@ -60,7 +83,7 @@ func (w *worker) watchBehind(ctx context.Context) {
 		}
 		for _, l := range w.behindLogs() {
 			if err := w.lookBehind(ctx, l); err != nil && !ended(ctx) {
-				w.setBehind(l, err)
+				w.stillBehind(l, err)
 			}
 		}
 	}
@@ -70,8 +93,13 @@ func (w *worker) watchBehind(ctx context.Context) {
 // log is not read.
 func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 	shard := w.shards.get(l.Partition)
-	if shard == nil || shard.isClosing() {
-		w.setBehind(l, nil)
+	switch {
+	case shard == nil || shard.isClosing():
+		return nil // and it is forgotten, see remove
+	case w.isApart(l.Partition):
+		return nil // what is read meanwhile would be dropped
+	case shard.Blocked()[l] != nil:
+		w.endBehind(l, shard, func() {}) // and it stays paused
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
@@ -88,8 +116,9 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 	case offset > end:
 		return fmt.Errorf("%s: its mirror %s in %s ends at offset %d, before %d, where the state is; it is waited for until the link has brought it so far again", l, topic, w.cfg.Region, end, offset)
 	case offset < start:
-		shard.Block(l, fmt.Errorf("%s: topic %s of %s begins at offset %d, and does not have %d any more; restore this region from a backup that covers what is missing", l, topic, w.cfg.Region, start, offset))
-		w.setBehind(l, nil)
+		w.endBehind(l, shard, func() {
+			shard.Block(l, fmt.Errorf("%s: topic %s of %s begins at offset %d, and does not have %d any more; restore this region from a backup that covers what is missing", l, topic, w.cfg.Region, start, offset))
+		})
 		return nil
 	}
 	if offset < end {
@@ -97,13 +126,9 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 			return err
 		}
 	}
-	w.orders.Do(func() {
-		if w.shards.get(l.Partition) != shard || shard.isClosing() {
-			return
-		}
+	w.endBehind(l, shard, func() {
 		w.readFrom(map[string]map[int32]kgo.Offset{topic: {l.Partition: kgo.NewOffset().At(offset)}})
 	})
-	w.setBehind(l, nil)
 	return nil
 }
 

@@ -236,3 +236,42 @@ func TestMirrorOfWhichTheLinkHasNotSaid(t *testing.T) {
 		b.has("k", "w")
 	})
 }
+
+// A shard that is closed and opened again while a mirror is waited for waits again, and loses
+// nothing when the link says where the records are and goes on at once, whenever the node looks.
+func TestReopenedWhileAMirrorIsWaitedFor(t *testing.T) {
+	for _, after := range []time.Duration{2 * time.Second, 2500 * time.Millisecond, 3 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			two(t, func(a, b *region) {
+				a.start()
+				b.start()
+				b.backup()
+				b.stop()
+				early := b.disk.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+				b.start()
+				at := a.put("k", "v")
+				b.has("k", "v")
+				b.stop()
+				a.down()
+				say := b.notSaid(at)
+				b.disk = early
+				if err := b.tryStart(); err != nil {
+					t.Fatal(err)
+				}
+				b.troubled("the link has not said yet", at.Log.String())
+				lineage := b.restoreShards(timeline.Request{Shards: []int32{at.Partition}})[at.Partition]
+				b.await("opened again", func() error {
+					if row := b.status().Shards[at.Partition]; row.Lineage != lineage || row.State != "open" {
+						return fmt.Errorf("%+v", row)
+					}
+					return nil
+				})
+				time.Sleep(after) // it has read so far, and looks now and then
+				say()
+				b.produce(&kgo.Record{Topic: b.cfg.TopicOf(at.Log), Partition: at.Partition, Key: []byte("next"), Value: []byte("v")})
+				b.has("next", "v")
+				b.has("k", "v")
+			})
+		})
+	}
+}

@@ -135,6 +135,7 @@ func (w *worker) remove(p int32) {
 		delete(w.apart, p)
 		delete(w.waiting, p)
 		maps.DeleteFunc(w.paused, func(l events.Log, _ bool) bool { return l.Partition == p })
+		maps.DeleteFunc(w.behind, func(l events.Log, _ error) bool { return l.Partition == p })
 	})
 }
 
