@@ -109,8 +109,11 @@ func fromOwners[T any](
 		answers[i], err = theirs(ctx, c, others[i].shards)
 		return err
 	})
-	if err != nil || len(own) == 0 {
-		return answers, err
+	if err != nil {
+		return nil, err
+	}
+	if len(own) == 0 {
+		return answers, nil
 	}
 	answer, err := mine(own)
 	if err != nil {

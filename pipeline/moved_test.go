@@ -44,18 +44,26 @@ const movedKey = "k"
 // the key, written one after the other, that of the second one v0 to v4.
 func moving(t *testing.T, test func(m *movedShard)) {
 	t.Helper()
+	movingBy(t, "multivalue", func(m *movedShard) {
+		m.fold(m.from, 0, 10)
+		m.fold(m.to, 0, 5)
+		test(m)
+	})
+}
+
+// movingBy is moving for a merge rule, with shards that have nothing.
+func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config.Default()
 		cfg.Region, cfg.Partitions = "us-east-1", 1
-		cfg.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "multivalue"}}
+		cfg.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: rule}}
 		cfg.Limits.MinFreeBytes = 0
 		cfg.Regions = map[events.Region]config.Region{"us-east-1": {Incarnation: 1}, "eu-central-1": {Incarnation: 1}, "us-west-1": {Incarnation: 1}}
 		m := &movedShard{T: t, log: events.Log{Origin: events.FirstOrigin("eu-central-1"), Stream: "session"}}
 		m.from, m.to, m.asks = m.node(&cfg, "from"), m.node(&cfg, "to"), m.node(&cfg, "asks")
 		m.open(m.from)
 		m.open(m.to)
-		m.fold(m.from, 0, 10)
-		m.fold(m.to, 0, 5)
 		m.owner = func(string) *Region { return m.to }
 		var network kfake.VirtualNetwork
 		listener, err := network.Listen("tcp", "127.0.0.1:8001")
@@ -84,7 +92,7 @@ func (m *movedShard) node(cfg *config.Config, name string) *Region {
 }
 
 func (m *movedShard) open(r *Region) {
-	rule, err := projections.LookupRule("multivalue")
+	rule, err := projections.LookupRule(r.cfg.Streams["session"].Merge)
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -108,7 +116,12 @@ func (m *movedShard) fold(r *Region, from, n int) {
 			records = append(records, &kgo.Record{Offset: int64(2*i + j), Key: []byte(key), Value: fmt.Appendf(nil, "v%d", i), Timestamp: time.Now()})
 		}
 	}
-	if _, err := r.shards.get(0).Apply([]projections.Run{{Log: m.log, Records: records}}); err != nil {
+	m.apply(r, m.log, records...)
+}
+
+func (m *movedShard) apply(r *Region, log events.Log, records ...*kgo.Record) {
+	m.Helper()
+	if _, err := r.shards.get(0).Apply([]projections.Run{{Log: log, Records: records}}); err != nil {
 		m.Fatal(err)
 	}
 }

@@ -26,7 +26,13 @@ func (s *stamper) resetFirst(ctx context.Context, e *events.Event) (*kgo.Record,
 		return nil, nil
 	}
 	log := events.Log{Origin: s.region.origin, Stream: s.stream, Partition: s.region.partitionOf([]byte(e.Key))}
-	below, err := rule.Revives(e, log, func() ([]merge.Slice, error) { return s.region.slicesIn(ctx, log, e.Key) })
+	below, err := rule.Revives(e, log, func() ([]merge.Slice, error) {
+		// First: the event's context must know of no reset that is not in the slices.
+		if _, err := s.context(ctx, log.Partition); err != nil {
+			return nil, err
+		}
+		return s.region.slicesIn(ctx, log, e.Key, s.cuts[log.Partition])
+	})
 	if err != nil || below == 0 {
 		return nil, err
 	}
@@ -40,10 +46,10 @@ func (s *stamper) resetFirst(ctx context.Context, e *events.Event) (*kgo.Record,
 	return record, nil
 }
 
-// slicesIn reads the slices that a key has in the shard of a log.
-func (r *Region) slicesIn(ctx context.Context, log events.Log, key string) (list []merge.Slice, err error) {
+// slicesIn reads the slices that a key has in the shard of a log, once that has folded a cut.
+func (r *Region) slicesIn(ctx context.Context, log events.Log, key string, atLeast events.Vector) (list []merge.Slice, err error) {
 	err = whileMoving(ctx, func() error {
-		pages, err := r.gather(ctx, api.SlicesParams{Stream: log.Stream, Shards: []int32{log.Partition}, Key: api.Bytes(key)})
+		pages, err := r.gather(ctx, api.SlicesParams{Stream: log.Stream, Shards: []int32{log.Partition}, Key: api.Bytes(key), AtLeast: atLeast})
 		list = nil
 		for _, page := range pages {
 			for _, e := range page.Entities {

@@ -21,6 +21,7 @@ type stamper struct {
 	rule   merge.Rule
 	given  *events.Vector           // what the caller had read; nil if it did not say
 	deps   map[int32]events.Context // by partition
+	cuts   map[int32]events.Vector  // at which the shards of these partitions stood
 }
 
 func (r *Region) newStamper(stream events.Stream, given *events.Vector) (*stamper, error) {
@@ -32,7 +33,7 @@ func (r *Region) newStamper(stream events.Stream, given *events.Vector) (*stampe
 	if err != nil {
 		return nil, err
 	}
-	return &stamper{region: r, stream: stream, topic: s.Topic, rule: rule, given: given, deps: map[int32]events.Context{}}, nil
+	return &stamper{region: r, stream: stream, topic: s.Topic, rule: rule, given: given, deps: map[int32]events.Context{}, cuts: map[int32]events.Vector{}}, nil
 }
 
 // record stamps an event and encodes it, or says what is wrong with it. A clock
@@ -131,7 +132,7 @@ func (s *stamper) context(ctx context.Context, partition int32) (events.Context,
 		deps = append(deps, events.Seen{Origin: s.region.origin, Next: own})
 	}
 	slices.SortFunc(deps, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
-	s.deps[partition] = deps
+	s.deps[partition], s.cuts[partition] = deps, applied
 	return deps, nil
 }
 
