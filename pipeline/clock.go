@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 )
 
 const clockMarker = "clock"
@@ -40,6 +41,11 @@ func openClock(fs vfs.FS, dataDir string, skew time.Duration) (*nodeClock, error
 		return nil
 	}
 	return &nodeClock{events.NewDurableClock(events.HLC(bound), skew, keep), marker, dataDir}, nil
+}
+
+// clockLimit is the largest reading that nodes follow at present.
+func clockLimit(cfg *config.Config) events.HLC {
+	return events.HLCFromMillis(time.Now().UnixMilli() + cfg.Limits.MaxClockSkew.Milliseconds())
 }
 
 // now is a reading and the physical time it was taken at. It is refused as long

@@ -347,3 +347,26 @@ func TestClockSkewLimit(t *testing.T) {
 		wantKind(t, load(3*time.Second+time.Millisecond), events.KindRefused, "clock", "3s ahead", "limits.max_clock_skew")
 	})
 }
+
+// Of what is folded together, a clock that nobody follows hides no other: what is written next comes
+// after that.
+func TestWriteComesAfterWhatWasFoldedWithAClockTooFarAhead(t *testing.T) {
+	one(t, func(r *region) {
+		r.start()
+		r.stop()
+		ahead := time.Now().Add(50 * time.Second)
+		r.produce( // and what has no clock of its own has its record's timestamp
+			&kgo.Record{Topic: "session", Key: []byte("a"), Value: []byte("v"), Timestamp: ahead},
+			&kgo.Record{Topic: "session", Key: []byte("b"), Value: []byte("v"), Timestamp: time.Now().Add(10 * time.Minute)},
+		)
+		r.start()
+		r.has("b", "v")
+		res, err := r.putAfter("a", "w", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Clock <= events.HLCAt(ahead) {
+			t.Errorf("it was written at %s, what it comes after at %s", res.Clock, events.HLCAt(ahead))
+		}
+	})
+}

@@ -104,14 +104,17 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 	// What this node has followed it has followed event by event; the state also knows of
 	// those before the node had it.
 	answer := &api.Applied{Cut: events.Vector{}}
-	limit := events.HLCAt(time.Now().Add(r.cfg.Limits.MaxClockSkew))
+	limit := clockLimit(r.cfg)
+	if last := r.clock.Last(); last <= limit { // or it would hide the others: nobody follows it
+		answer.Clock = last
+	}
 	for _, shard := range shards {
 		for _, st := range shard.Logs() {
 			if st.Log.Stream == p.Stream && st.Next > 0 {
 				answer.Cut[st.Log] = st.Next
 			}
 		}
-		answer.Clock = max(answer.Clock, r.clock.Last(), shard.Clock(p.Stream, limit))
+		answer.Clock = max(answer.Clock, shard.Clock(p.Stream, limit))
 	}
 	return answer, nil
 }

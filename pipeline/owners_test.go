@@ -10,6 +10,22 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 )
 
+// An owner whose own clock is further ahead than others follow, as that of a machine which was set
+// back, still tells them the clock of what it has folded.
+func TestClockOfAnOwnerThatIsTooFarAhead(t *testing.T) {
+	moving(t, func(m *movedShard) {
+		m.to.clock = &nodeClock{DurableClock: events.NewDurableClock(events.HLCAt(time.Now().Add(2*time.Minute)), time.Minute, nil)}
+		ahead := time.Now().Add(50 * time.Second)
+		m.apply(m.to, m.log, &kgo.Record{Offset: 10, Key: []byte(movedKey), Value: []byte("v"), Timestamp: ahead})
+		if _, err := m.asks.applied(m.Context(), m.log.Stream, 0); err != nil {
+			m.Fatal(err)
+		}
+		if last := m.asks.clock.Last(); last < events.HLCAt(ahead) {
+			m.Errorf("who has asked is at %s, before %s", last, events.HLCAt(ahead))
+		}
+	})
+}
+
 // Who writes an increment with a context that covers a reset of another region writes that reset
 // first, whenever it is folded, and wherever the shard is by then.
 func TestResetFirstAcrossAMove(t *testing.T) {

@@ -234,6 +234,7 @@ func shardConfig(cfg *config.Config, fs vfs.FS, log *slog.Logger, stateDir strin
 		Models:       models,
 		Log:          log.With("shard", partition),
 		MinFreeBytes: uint64(cfg.Limits.MinFreeBytes),
+		ClockLimit:   func() events.HLC { return clockLimit(cfg) },
 
 		MemTableBytes: memTableBytes(cfg.Partitions),
 	}, nil

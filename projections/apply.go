@@ -29,7 +29,7 @@ type Applied struct {
 	Parked    int        // set aside because they are no events
 	Skipped   int        // folded before
 	Collected int        // tombstones taken out of the state
-	MaxClock  events.HLC // largest clock among the events
+	MaxClock  events.HLC // largest clock among the events, of those up to Config.ClockLimit
 }
 
 // Add sums up what two Applies did.
@@ -76,6 +76,8 @@ type applier struct {
 	readers [readersMax]reader
 	key     []byte
 
+	clockLimit events.HLC // of Applied.MaxClock
+
 	// For read models.
 	models   *derived.Turn
 	entities []entity
@@ -117,6 +119,7 @@ func (s *Shard) Apply(runs []Run) (Applied, error) {
 		return Applied{}, err
 	}
 	s.apply.reset()
+	s.apply.clockLimit = s.cfg.ClockLimit()
 	s.apply.models = s.models.Begin(s.vector)
 	defer s.apply.models.End()
 	var done Applied
@@ -251,7 +254,9 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 	} else {
 		t.meta.events++
 		done.Events++
-		done.MaxClock = max(done.MaxClock, i.event.Clock)
+		if i.event.Clock <= a.clockLimit {
+			done.MaxClock = max(done.MaxClock, i.event.Clock)
+		}
 		t.meta.clock = max(i.event.Clock, t.meta.clock.Next())
 	}
 	t.meta.chain = a.hasher.Chain(t.meta.chain, i.record)

@@ -40,6 +40,11 @@ type Config struct {
 	// *DiskFullError, so that the disk never fills up under Pebble. 0: no check.
 	MinFreeBytes uint64
 
+	// ClockLimit is asked by each Apply up to which clock those of events are told
+	// (Applied.MaxClock): one that nobody follows must not hide the others. The state does not
+	// depend on it. nil: there is no limit.
+	ClockLimit func() events.HLC
+
 	// MemTableBytes is how much the database gathers in memory before it sorts
 	// it into its tables. Twice as much is in use under load, and four times
 	// while the disk is slow; Cache is smaller by it. The more, the less is rewritten by
@@ -115,6 +120,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.ClockLimit == nil {
+		c.ClockLimit = func() events.HLC { return events.MaxHLC }
 	}
 	if c.MemTableBytes == 0 {
 		c.MemTableBytes = DefaultMemTableBytes

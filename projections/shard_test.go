@@ -280,3 +280,24 @@ func TestShardClock(t *testing.T) {
 		t.Errorf("beside a clock that is far ahead: %s, want %s", got, want)
 	}
 }
+
+// An Apply tells the largest clock of those that its caller follows, whatever others there are.
+func TestMaxClock(t *testing.T) {
+	w, cfg := world{}, config(vfs.NewMem())
+	log := logsOf(0)[0]
+	for _, ms := range []int64{7, 1e9, 9, 3, 10} {
+		w.write(log, bare("a", []byte("v"), ms))
+	}
+	limit := events.HLCFromMillis(9)
+	cfg.ClockLimit = func() events.HLC { return limit }
+	s := open(t, cfg)
+	defer closeShard(t, s)
+	if done := apply(t, s, w.from(log, 0, 4)); done.MaxClock != limit {
+		t.Errorf("%s, want %s", done.MaxClock, limit)
+	}
+	limit++
+	if done := apply(t, s, w.from(log, 4, 1)); done.MaxClock != 0 {
+		t.Errorf("%s of an event above the limit", done.MaxClock)
+	}
+	checkShard(t, s, w, w.ends())
+}
