@@ -21,6 +21,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -392,6 +393,19 @@ func TestArchiveStatus(t *testing.T) {
 		}
 		if p := alone.Archive[1]; p.Records != nil || p.Age != nil || p.Newest.IsZero() || p.Error == "" || p.Limit != 4 {
 			t.Errorf("without a node: %+v", p)
+		}
+		other := last
+		for i := 0; other.Partition == last.Partition; i++ {
+			other = r.put(fmt.Sprint("k", i), "v")
+		}
+		r.archived(other.Log, other.Offset+1)
+		unread := objstore.Rule{Name: format.ShardSegmentPrefix(us, last.Partition) + "*", Ops: []string{objstore.OpGet, objstore.OpGetRange}, Effect: objstore.FailBefore}
+		alone, err = pipeline.Backups{Config: r.cfg, Bucket: objstore.Faulty(r.bucket, unread)}.StatusAlone(r.w.Context())
+		if err != nil || len(alone.Archive) != 2 {
+			r.w.Fatalf("a segment cannot be read: %+v, %v", alone, err)
+		}
+		if p := alone.Archive[1]; p.Newest.IsZero() || !strings.Contains(p.Error, "of 1 shards") {
+			t.Errorf("a segment cannot be read: %+v", p)
 		}
 		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
 		r.put("k", "1")

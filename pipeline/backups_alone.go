@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -36,23 +37,39 @@ func (b Backups) StatusAlone(ctx context.Context) (*api.BackupStatus, error) {
 }
 
 // archiveAlone says of each stream when the newest segments with an event of it were closed, as
-// far as the newest one of each shard tells.
+// far as the newest one of each shard tells. One that cannot be read takes nothing from what the others tell.
 func (b Backups) archiveAlone(ctx context.Context) ([]api.ArchivePoint, error) {
-	const unknown = "nobody says where the logs end: ask a node (without --config); how far they are archived: evenkeel backup list"
+	unknown := "nobody says where the logs end: ask a node (without --config); how far they are archived: evenkeel backup list"
 	points := []api.ArchivePoint{}
 	limits := b.Config.SegmentLimits()
 	if limits == nil {
 		return points, nil
 	}
-	shards, err := segment.Shards(ctx, b.Bucket, b.Config.Region)
-	if err != nil {
+	closed, unread := b.newestSegments(ctx)
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	closed := map[events.Stream]time.Time{}
+	if len(unread) > 0 {
+		unknown += fmt.Sprintf("; of %d shards not even the newest segment can be read: %v", len(unread), unread[0])
+	}
+	for _, stream := range slices.Sorted(maps.Keys(limits)) {
+		points = append(points, api.ArchivePoint{Stream: stream, Limit: limits[stream].Seconds(), Newest: closed[stream], Error: unknown})
+	}
+	return points, nil
+}
+
+// newestSegments tells when the newest segments of all shards were closed, by the streams that they have
+// events of, and what could not be read.
+func (b Backups) newestSegments(ctx context.Context) (closed map[events.Stream]time.Time, unread []error) {
+	closed = map[events.Stream]time.Time{}
+	shards, err := segment.Shards(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return closed, []error{err}
+	}
 	for _, shard := range shards {
-		newest, _, err := segment.Sound(ctx, b.Bucket, b.Config.Region, shard)
+		newest, err := segment.Newest(ctx, b.Bucket, b.Config.Region, shard)
 		if err != nil {
-			return nil, err
+			unread = append(unread, err)
 		}
 		if newest == nil {
 			continue
@@ -63,8 +80,5 @@ func (b Backups) archiveAlone(ctx context.Context) ([]api.ArchivePoint, error) {
 			}
 		}
 	}
-	for _, stream := range slices.Sorted(maps.Keys(limits)) {
-		points = append(points, api.ArchivePoint{Stream: stream, Limit: limits[stream].Seconds(), Newest: closed[stream], Error: unknown})
-	}
-	return points, nil
+	return closed, unread
 }

@@ -50,12 +50,14 @@ off goes on where it was.`,
 func copiesTable(w io.Writer, made []api.CopyStatus) error {
 	var rows [][]string
 	for _, c := range made {
-		result, newest, archived := "up to date", "NONE", "unknown"
+		result, newest, archived := "up to date", "unknown", "unknown"
 		if c.Error != "" {
 			result = "FAILED"
 		}
 		if c.Newest != nil {
 			newest = c.Newest.Format(time.RFC3339)
+		} else if c.Checked != nil {
+			newest = "NONE"
 		}
 		if c.Archived != nil {
 			archived = c.Archived.Format(time.RFC3339)

@@ -96,7 +96,7 @@ type CopyStatus struct {
 	Duration float64        `json:"duration_seconds"`
 	Report   *copies.Report `json:"report"`            // what was copied; null: nothing was, the copy was only looked at
 	Error    string         `json:"error,omitzero"`    // why not all was
-	Newest   *time.Time     `json:"newest,omitempty"`  // of when the newest backup is that can be restored from the copy; nil: none
+	Newest   *time.Time     `json:"newest,omitempty"`  // of when the newest backup is that can be restored from the copy; nil: none, or not known (Checked)
 	Damaged  int            `json:"damaged"`           // backups of which the copy lacks objects, or has them in another size
 	Checked  *time.Time     `json:"checked,omitempty"` // when the copy was read for Newest and Damaged; nil: it could not be
 
