@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -56,10 +57,19 @@ func TestCopies(t *testing.T) {
 func TestCopiesTellWhatTheyHave(t *testing.T) {
 	one(t, func(r *region) {
 		memory, west := r.bucket.(*objstore.Memory), objstore.NewMemory("west")
-		faulty := objstore.Faulty(west)
+		away := objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore}
+		faulty := objstore.Faulty(west, away)
 		r.copies = map[string]objstore.Bucket{"west": faulty}
 		r.cfg.Backup.Schedule.Copy = 5 * time.Minute
 		filled(r)
+		time.Sleep(6 * time.Minute)
+		if all := r.status().Backup.Copies; len(all) != 1 || all[0].Error == "" || all[0].Checked != nil {
+			t.Fatalf("it was never read: %+v", all)
+		}
+		if n := r.gauge("evenkeel_backup_copy_damaged", "west"); !math.IsNaN(n) {
+			t.Errorf("it was never read: %v damaged", n)
+		}
+		faulty.SetRules()
 		made := map[string]string{} // a table of each backup
 		var ids []string
 		var last time.Time
@@ -92,7 +102,7 @@ func TestCopiesTellWhatTheyHave(t *testing.T) {
 		if c := copied("one is damaged", 0); !strings.Contains(c.Error, made[ids[1]]) {
 			t.Errorf("%+v", c)
 		}
-		faulty.SetRules(objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore})
+		faulty.SetRules(away)
 		if c := copied("it cannot be read", 0); !strings.Contains(c.Error, "injected") || time.Since(*c.Checked) < 5*time.Minute {
 			t.Errorf("%+v", c)
 		}

@@ -348,7 +348,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
-		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies.", "copy"),
+		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies; absent if it could not be read yet.", "copy"),
 		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
@@ -405,7 +405,9 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 			archived = ageOf(*c.Archived)
 		}
 		gauge(g.archived, archived, c.Copy)
-		gauge(g.hollow, float64(c.Damaged), c.Copy)
+		if c.Checked != nil {
+			gauge(g.hollow, float64(c.Damaged), c.Copy)
+		}
 	}
 	stopped := 0.0
 	if g.watch.deltasStopped() {
