@@ -53,7 +53,7 @@ type attestPace struct {
 
 // run attests until the context ends.
 func (a *attester) run(ctx context.Context) {
-	tick := time.NewTicker(divergence.ActiveInterval)
+	tick := time.NewTicker(divergence.LookInterval)
 	defer tick.Stop()
 	for {
 		a.attest(ctx, time.Now())

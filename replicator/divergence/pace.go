@@ -6,6 +6,13 @@ const (
 	// ActiveInterval is how often a log that is written to is attested at least.
 	ActiveInterval = time.Second
 
+	// LookInterval is how often to ask whether it is time.
+	LookInterval = 200 * time.Millisecond
+
+	// soonest is how soon a log is attested again. At the look before, which may come late, it is not time
+	// yet; at the one after it would be too late.
+	soonest = ActiveInterval - LookInterval - LookInterval/4
+
 	// IdleInterval is how often one is that is not, so that newcomers have
 	// something to compare with and silence means something.
 	IdleInterval = 20 * time.Second
@@ -33,7 +40,7 @@ func (p *Pace) Due(next, every int64, now time.Time) (offset int64, due bool) {
 		return next, true
 	case next == p.at:
 		return next, now.Sub(p.when) >= IdleInterval
-	case now.Sub(p.when) < ActiveInterval:
+	case now.Sub(p.when) < soonest:
 		return 0, false
 	}
 	if kept := next - next%every; kept > p.at {

@@ -78,3 +78,24 @@ func TestPaceKeepsUp(t *testing.T) {
 		}
 	})
 }
+
+// Looks that come early or late by what timers and schedulers do make no gap of more than a
+// second in the attestations of a log that is written to.
+func TestPaceWithLateLooks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p divergence.Pace
+		begun := time.UnixMilli(1_750_000_000_000)
+		last := begun
+		for i := range rapid.IntRange(10, 60).Draw(t, "looks") {
+			late := rapid.SampledFrom([]time.Duration{0, time.Millisecond, 2 * time.Millisecond, 40 * time.Millisecond}).Draw(t, "late")
+			now := begun.Add(time.Duration(i)*divergence.LookInterval + late)
+			if gap := now.Sub(last); gap > divergence.ActiveInterval {
+				t.Fatalf("nothing was attested for %s at look %d", gap, i)
+			}
+			if offset, due := p.Due(int64(i), 1024, now); due {
+				p.Attested(offset, now)
+				last = now
+			}
+		}
+	})
+}
