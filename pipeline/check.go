@@ -82,9 +82,10 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	r.parts.Registry.MustRegister(&checkGauges{region: r})
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
-			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.sureShard, checks: r.checks, clock: r.clock,
-			log: r.log, sweeps: map[events.Log]*sweep{},
+			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.sureShard, hold: r.sureWhile,
+			gather: r.gather, checks: r.checks, clock: r.clock, metrics: newCollectMetrics(r.parts.Registry), log: r.log, sweeps: map[events.Log]*sweep{},
 		}
+		r.parts.Registry.MustRegister(c)
 		r.running.Go(func() { c.run(ctx) })
 	}
 	r.running.Go(func() { a.run(ctx) })

@@ -3,8 +3,11 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,123 +15,377 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
 const (
-	sweepInterval = 10 * time.Second
-	sweepKeys     = events.MaxCollected // looked at in each log at a time
-	collectBytes  = 256 << 10           // of keys in one collection
-	collectWait   = 10 * time.Second    // for its acknowledgement
+	sweepKeys  = events.MaxCollected    // looked at without a look at the clock
+	sweepWork  = 200 * time.Millisecond // on one log at a time, about
+	sweepRest  = time.Second            // between two passes over all logs, at least; more the longer they take
+	sweepRests = 3                      // times as long as it worked
+
+	// Collections of one log in a pass: watches remember the keys of so many changes and no more.
+	sweepWrites = 4
+
+	// A round of all keys of a log begins so long after the one before, by tombstones.keep.
+	roundKeeps = 16 // of them in that time
+	roundLeast = 10 * time.Second
+	roundMost  = time.Hour
+
+	collectBytes = 256 << 10        // of keys in one collection
+	collectWait  = 10 * time.Second // for its acknowledgement
 )
 
 // collector finds tombstones that nobody needs any more and writes into their own
-// logs that they go. It goes round all keys, slowly.
+// logs that they go. It goes round all keys, at rest three quarters of the time.
 type collector struct {
-	cfg    *config.Config
-	origin events.Origin
-	source string
-	client *kgo.Client
-	held   holder
-	checks *checker
-	clock  *nodeClock
-	log    *slog.Logger
+	cfg     *config.Config
+	origin  events.Origin
+	source  string
+	client  *kgo.Client
+	held    holder
+	hold    func(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func())
+	gather  func(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error)
+	checks  *checker
+	clock   *nodeClock
+	metrics *collectMetrics
+	log     *slog.Logger
+
+	mu     sync.Mutex // guards the map, and what gauges read of sweeps
 	sweeps map[events.Log]*sweep
 }
 
 // sweep is how far the round of one log has come.
 type sweep struct {
-	after string // key
-	next  int64  // the log has to be folded up to here first: what was collected last
+	after string // key; empty: the next round is not begun
+	next  int64  // the log has to be folded up to here before it goes on: what was collected last
+	begun time.Time
+	seen  int // tombstones, in this round
+
+	tombstones int       // in the last round that came to its end
+	stable     int64     // every region had folded the log up to here when it was looked at last
+	moved      time.Time // when the log could be swept last, and every region had folded all or more of it
 }
 
 // run collects until the context ends.
 func (c *collector) run(ctx context.Context) {
-	for range pause.Ticks(ctx, sweepInterval) {
-		for p := range c.cfg.Partitions {
-			shard, release := c.held(p)
-			for stream := range c.cfg.Streams {
-				log := events.Log{Origin: c.origin, Stream: stream, Partition: p}
-				if shard == nil || ended(ctx) {
-					continue
-				}
-				if err := c.sweep(ctx, shard, log); err != nil {
-					c.log.Debug("tombstones were not collected and are tried again", "log", log.String(), "error", err)
-				}
-			}
-			release()
-		}
+	for !ended(ctx) {
+		begun := time.Now()
+		c.pass(ctx)
+		pause.For(ctx, max(sweepRest, sweepRests*time.Since(begun)))
 	}
 }
 
-// sweep looks at the next keys of a log's round and collects what can go.
-func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log events.Log) error {
-	s, ok := c.sweeps[log]
-	if !ok {
-		s = &sweep{}
-		c.sweeps[log] = s
+// pass goes on with the rounds of all logs whose shards this node has. What lies in the bucket yet is let
+// alone: others wait for it.
+func (c *collector) pass(ctx context.Context) {
+	for p := range c.cfg.Partitions {
+		while, shard, release := c.hold(ctx, p)
+		for stream := range c.cfg.Streams {
+			log := events.Log{Origin: c.origin, Stream: stream, Partition: p}
+			s := c.sweepOf(log, shard != nil && !shard.IsInPlace() && c.canCollect(stream))
+			if s == nil || ended(while) {
+				continue
+			}
+			if err := c.sweep(while, shard, log, s); err != nil && !ended(while) {
+				c.metrics.failures.Inc()
+				c.log.Debug("tombstones were not collected and are tried again", "log", log.String(), "error", err)
+			}
+		}
+		release()
 	}
-	settled := c.checks.settled(log, shard.Next)
-	if settled == 0 || shard.Next(log) < s.next {
+}
+
+// sureWhile is a sureShard for work that may have to wait: its context ends when the shard is to be closed.
+func (r *Region) sureWhile(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func()) {
+	if s := r.shards.get(partition); s != nil && r.claims.lapsed() == nil {
+		if while, done, ok := s.useWhile(ctx); ok {
+			return while, s.Shard, done
+		}
+	}
+	return ctx, nil, func() {}
+}
+
+// canCollect tells whether a stream's rule has tombstones that say which event they are of: if not, its keys
+// are not gone round.
+func (c *collector) canCollect(stream events.Stream) bool {
+	rule, err := projections.LookupRule(c.cfg.Streams[stream].Merge)
+	if err != nil {
+		return false
+	}
+	log := events.Log{Origin: c.origin, Stream: stream}
+	slice, err := rule.Fold(nil, nil, &events.Event{Op: events.OpDelete, Type: events.TypeDelete}, log.At(0))
+	if err != nil {
+		return false
+	}
+	view, err := rule.Join([]merge.Slice{{Log: log, Data: slice}})
+	return err == nil && view.Position.Log == log
+}
+
+// sweepOf is the sweep of a log; nil, and forgotten, if the node has nothing to collect of it.
+func (c *collector) sweepOf(log events.Log, can bool) *sweep {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !can {
+		delete(c.sweeps, log)
 		return nil
 	}
-	dead, after, err := shard.Dead(log, s.after, sweepKeys)
-	if err != nil {
-		return err
+	s, ok := c.sweeps[log]
+	if !ok {
+		s = &sweep{moved: time.Now()}
+		c.sweeps[log] = s
 	}
-	old, err := c.old(ctx, log, settled, dead)
-	if err != nil {
-		return err
+	return s
+}
+
+// sweep goes on with a log's round for a while, and collects what can go.
+func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep) error {
+	now := time.Now()
+	stable, settled := c.settled(shard, log)
+	if !settled {
+		return nil // that is no failure; how long it has been so is told, see moved
 	}
-	if len(old) > 0 {
-		offset, err := c.write(ctx, shard, log, old)
-		if err != nil {
+	isDue := s.after != "" || now.Sub(s.begun) >= c.roundEvery()
+	if isDue && shard.Next(log) >= s.next {
+		if s.after == "" {
+			s.begun, s.seen = now, 0
+		}
+		if err := c.goRound(ctx, shard, log, s, stable); err != nil {
 			return err
 		}
-		s.next = offset + 1
-		c.log.Debug("tombstones collected", "log", log.String(), "offset", offset, "tombstones", len(old))
 	}
-	s.after = after
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if next := stable.Next(log.Origin); next != s.stable || next >= shard.Next(log) {
+		s.stable, s.moved = next, now
+	}
 	return nil
 }
 
-// old are the tombstones below an offset that are old enough, by their clocks and by
-// when they were written: events that are loaded may have clocks of long ago.
-func (c *collector) old(ctx context.Context, log events.Log, below int64, dead []projections.Dead) (old []events.Tombstone, err error) {
-	before, bytes := time.Now().Add(-c.cfg.Tombstones.Keep), 0
-	for _, d := range dead {
-		if d.Offset < below && d.Clock.Time().Before(before) && bytes < collectBytes {
-			old, bytes = append(old, d.Tombstone), bytes+len(d.Key)
+// settled is what all regions have folded of the logs of a log's partition; not ok unless whatever any of
+// them had folded when it said so is folded here, too.
+func (c *collector) settled(shard *projections.Shard, log events.Log) (stable events.Context, ok bool) {
+	stable, atLeast, err := c.known(log.Stream, log.Partition)
+	return stable, err == nil && shard.Reached(atLeast) == nil
+}
+
+func (c *collector) roundEvery() time.Duration {
+	return min(max(c.cfg.Tombstones.Keep/roundKeeps, roundLeast), roundMost)
+}
+
+// goRound looks at keys, page by page, until it has worked or written for long enough, or the round is over.
+func (c *collector) goRound(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, stable events.Context) error {
+	begun := time.Now()
+	old := c.oldBefore(log, begun.Add(-c.cfg.Tombstones.Keep))
+	for written := 0; ; {
+		page, err := shard.Dead(log, s.after, sweepKeys)
+		if err != nil {
+			return err
+		}
+		ready, err := old(ctx, slices.DeleteFunc(page.Dead, func(d projections.Dead) bool { return !hasSeen(stable, d.Seen) }))
+		if err != nil {
+			return err
+		}
+		for chunk := range chunks(ready) {
+			if written++; written > sweepWrites {
+				return nil // from behind the last one
+			}
+			if err := c.collect(ctx, shard, log, s, chunk); err != nil {
+				return err
+			}
+			s.after = chunk[len(chunk)-1].Key
+		}
+		s.after, s.seen = page.Next, s.seen+page.Tombstones
+		if s.after == "" {
+			c.mu.Lock()
+			s.tombstones = s.seen
+			c.mu.Unlock()
+			return nil
+		}
+		if time.Since(begun) >= sweepWork || ended(ctx) {
+			return nil
 		}
 	}
-	if len(old) == 0 {
-		return nil, nil
+}
+
+// hasSeen reports whether a context has seen all that another has.
+func hasSeen(c, all events.Context) bool {
+	return !slices.ContainsFunc(all, func(s events.Seen) bool { return c.Next(s.Origin) < s.Next })
+}
+
+// oldBefore picks what is old enough, by the clocks of events and by when they were written: events
+// that are loaded may have clocks of long ago. Kafka is asked once at most, and if need be.
+func (c *collector) oldBefore(log events.Log, before time.Time) func(ctx context.Context, dead []projections.Dead) ([]projections.Dead, error) {
+	later := int64(-1) // offset of the first event that was written then, or after it
+	return func(ctx context.Context, dead []projections.Dead) (_ []projections.Dead, err error) {
+		dead = slices.DeleteFunc(dead, func(d projections.Dead) bool { return !d.Clock.Time().Before(before) })
+		if len(dead) > 0 && later < 0 {
+			if later, err = c.offsetAt(ctx, log, before); err != nil {
+				return nil, err
+			}
+		}
+		return slices.DeleteFunc(dead, func(d projections.Dead) bool { return d.Offset >= later }), nil
 	}
+}
+
+// offsetAt is the offset of a log's first event that was written at a time or later.
+func (c *collector) offsetAt(ctx context.Context, log events.Log, at time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, collectWait)
 	defer cancel()
 	topic := c.cfg.Streams[log.Stream].Topic
-	listed, err := kadm.NewClient(c.client).ListOffsetsAfterMilli(ctx, before.UnixMilli(), topic)
+	listed, err := kadm.NewClient(c.client).ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
 	if err == nil {
 		err = listed.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("what was written to topic %s of %s before %s: %w", topic, c.cfg.Region, before.UTC().Format(time.RFC3339), err)
+		return 0, fmt.Errorf("what was written to topic %s of %s before %s: %w", topic, c.cfg.Region, at.UTC().Format(time.RFC3339), err)
 	}
 	later, ok := listed.Lookup(topic, log.Partition)
 	if !ok {
+		return 0, fmt.Errorf("topic %s of %s has no partition %d", topic, c.cfg.Region, log.Partition)
+	}
+	return later.Offset, nil
+}
+
+// chunks cuts what is to be collected into what goes into one collection each.
+func chunks(ready []projections.Dead) iter.Seq[[]projections.Dead] {
+	return func(yield func([]projections.Dead) bool) {
+		from, bytes := 0, 0
+		for i, d := range ready {
+			if i > from && (i-from == events.MaxCollected || bytes+len(d.Key) > collectBytes) {
+				if !yield(ready[from:i]) {
+					return
+				}
+				from, bytes = i, 0
+			}
+			bytes += len(d.Key)
+		}
+		if from < len(ready) {
+			yield(ready[from:])
+		}
+	}
+}
+
+// collect writes that tombstones go, but for those that are needed elsewhere.
+func (c *collector) collect(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, dead []projections.Dead) error {
+	needed, err := c.neededElsewhere(ctx, log, dead)
+	if err != nil {
+		return err
+	}
+	var going []events.Tombstone
+	for _, d := range dead {
+		if !needed[d.Key] {
+			going = append(going, d.Tombstone)
+		}
+	}
+	if len(going) == 0 {
+		return nil
+	}
+	offset, err := c.write(ctx, shard, log, going)
+	if err != nil {
+		return err
+	}
+	s.next = offset + 1
+	c.log.Debug("tombstones collected", "log", log.String(), "offset", offset, "tombstones", len(going))
+	return nil
+}
+
+// neededElsewhere are the keys whose tombstones may hide something in other partitions: producers with
+// other partitioners put one key into several.
+func (c *collector) neededElsewhere(ctx context.Context, log events.Log, dead []projections.Dead) (map[string]bool, error) {
+	if c.cfg.Partitions == 1 {
 		return nil, nil
 	}
-	return slices.DeleteFunc(old, func(t events.Tombstone) bool { return t.Offset >= later.Offset }), nil
+	rule, err := projections.LookupRule(c.cfg.Streams[log.Stream].Merge)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, collectWait)
+	defer cancel()
+	p := api.SlicesParams{Stream: log.Stream, AtLeast: events.Vector{}}
+	stable := map[int32]events.Context{}
+	for other := range c.cfg.Partitions {
+		if other == log.Partition {
+			continue
+		}
+		least, atLeast, err := c.known(log.Stream, other)
+		if err != nil {
+			return nil, err
+		}
+		p.Shards, stable[other] = append(p.Shards, other), least
+		maps.Copy(p.AtLeast, atLeast)
+	}
+	needed := map[string]bool{}
+	for most := len(dead); len(dead) > 0; {
+		asked := dead[:min(most, len(dead))]
+		entities, done, err := c.ask(ctx, p, asked)
+		if events.KindOf(err) == events.KindInvalid && len(asked) > 1 {
+			most = (len(asked) + 1) / 2 // a node takes no question so large
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entities {
+			if needed[e.Key], err = mayHold(rule, e, stable); err != nil {
+				return nil, fmt.Errorf("stream %s, key %q: %w", e.Stream, e.Key, err)
+			}
+		}
+		dead = dead[done:]
+	}
+	return needed, nil
+}
+
+// ask asks the owners of shards for the slices of keys, and says of how many of them, from the first on, that
+// has told all.
+func (c *collector) ask(ctx context.Context, p api.SlicesParams, dead []projections.Dead) (entities []projections.Entity, done int, err error) {
+	p.Limit = len(dead)
+	for _, d := range dead {
+		p.Keys = append(p.Keys, api.Bytes(d.Key))
+	}
+	var pages []*api.SlicesPage
+	err = whileMoving(ctx, func() (err error) {
+		pages, err = c.gather(ctx, p)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	entities, last, more := joinPages(p.Stream, pages)
+	if !more {
+		return entities, len(dead), nil
+	}
+	behind := slices.IndexFunc(dead, func(d projections.Dead) bool { return d.Key > last })
+	if behind < 0 {
+		behind = len(dead)
+	}
+	return entities, behind, nil
+}
+
+// mayHold tells whether a key holds something in some region, as far as that is not known of all of them.
+func mayHold(rule merge.Rule, e projections.Entity, stable map[int32]events.Context) (bool, error) {
+	for _, s := range e.Slices {
+		if rule.Live(s.Data) {
+			return true, nil
+		}
+		last, err := rule.Join([]merge.Slice{s})
+		if err != nil || stable[s.Log.Partition].Next(s.Log.Origin) <= last.Position.Offset {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // write writes a collection into the log itself. Whether or not an answer comes, it
 // does no harm to write another: what is gone already is left alone.
-func (c *collector) write(ctx context.Context, shard *projections.Shard, log events.Log, old []events.Tombstone) (offset int64, err error) {
+func (c *collector) write(ctx context.Context, shard *projections.Shard, log events.Log, going []events.Tombstone) (offset int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, collectWait)
 	defer cancel()
-	e, err := events.NewCollection(old)
+	e, err := events.NewCollection(going)
 	if err != nil {
 		return 0, err
 	}
@@ -148,10 +405,15 @@ func (c *collector) write(ctx context.Context, shard *projections.Shard, log eve
 	return record.Offset, nil
 }
 
-// settled is up to where a log's events are known everywhere; see
-// divergence.Judge.Settled.
-func (c *checker) settled(log events.Log, next func(events.Log) int64) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.judge.Settled(log, next)
+// known is, of a stream's partition, what all regions have folded as they attest, and the cut that has all
+// that any of them has: what is read of a state that has reached it is no older than what they said.
+func (c *collector) known(stream events.Stream, partition int32) (stable events.Context, atLeast events.Vector, err error) {
+	c.checks.mu.Lock()
+	defer c.checks.mu.Unlock()
+	least, most, err := c.checks.judge.Known(stream, partition)
+	atLeast = events.Vector{}
+	for _, s := range most {
+		atLeast[events.Log{Origin: s.Origin, Stream: stream, Partition: partition}] = s.Next
+	}
+	return least, atLeast, err
 }

@@ -1,14 +1,19 @@
 package pipeline_test
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // delete writes a delete that is acknowledged.
@@ -95,4 +100,186 @@ func TestTombstonesAreKept(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		r.collected(0)
 	})
+}
+
+// slicesLeft are the keys of which a region has slices.
+func (r *region) slicesLeft(stream events.Stream) (left []string) {
+	r.w.Helper()
+	page, err := r.Slices(r.w.Context(), api.SlicesParams{Stream: stream, Shards: []int32{0, 1, 2}, Limit: 100})
+	if err != nil {
+		r.w.Fatalf("%s: %v", r.cfg.Region, err)
+	}
+	for _, e := range page.Entities {
+		for _, s := range e.Slices {
+			left = append(left, fmt.Sprintf("%s in %s", e.Key, s.Log))
+		}
+	}
+	return left
+}
+
+// A key that another partitioner has put into another partition, and that was deleted through the API: the
+// delete is kept as long as it hides it, and goes once nothing is there.
+func TestTombstonesHideOtherPartitions(t *testing.T) {
+	simulate(t, func(w *world) {
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = time.Minute
+			r.start()
+		}
+		a, b := w.regions[0], w.regions[1]
+		other := (a.put("k", "first").Partition + 1) % partitions
+		b.has("k", "first")
+		b.produce(&kgo.Record{Topic: "session", Partition: other, Key: []byte("k"), Value: []byte("elsewhere")})
+		a.has("k", "elsewhere")
+		a.delete("k")
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.await("gone", func() error { return r.gone("k") })
+			r.collected(0)
+		}
+		b.produce(&kgo.Record{Topic: "session", Partition: other, Key: []byte("k")})
+		for _, r := range w.regions {
+			r.collected(2)
+			r.await("gone", func() error { return r.gone("k") })
+			r.consistent()
+		}
+		for _, r := range w.regions {
+			if left := r.slicesLeft("session"); len(left) > 0 {
+				t.Errorf("%s has %v", r.cfg.Region, left)
+			}
+		}
+	}, us, west, eu)
+}
+
+// A delete of what another region has written stays with the value, whatever rule the stream has: nobody but that
+// region can take it away. Once it has, all of it goes, and comes back by no write that comes after it.
+func TestTombstonesStayWithWhatTheyHide(t *testing.T) {
+	simulate(t, func(w *world) {
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = time.Minute
+			r.cfg.Streams["config"] = config.Stream{Topic: "config", Merge: "fieldmap"}
+			r.start()
+		}
+		a, b, c := w.regions[0], w.regions[1], w.regions[2]
+		write := func(r *region, stream events.Stream, typ string, value []byte) {
+			p := api.PutParams{Stream: stream, Key: []byte("k"), Value: value, Type: typ}
+			if _, err := r.Put(w.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		deleteIn := func(r *region) {
+			for _, stream := range []events.Stream{"session", "config"} {
+				write(r, stream, "", nil)
+			}
+		}
+		count := func(r *region) { write(r, "config", events.TypePatch, []byte(`{"increment":{"n":1}}`)) }
+		for _, stream := range []events.Stream{"session", "config"} {
+			write(b, stream, "", []byte(`{"f":1}`))
+		}
+		count(b)
+		a.eventsFolded(3)
+		deleteIn(a)
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.collected(0)
+			r.await("gone", func() error { return r.gone("k") })
+			r.consistent()
+		}
+		deleteIn(b)
+		for _, r := range w.regions {
+			r.collected(4)
+			r.consistent()
+			if left := append(r.slicesLeft("session"), r.slicesLeft("config")...); len(left) > 0 {
+				t.Errorf("%s has %v", r.cfg.Region, left)
+			}
+		}
+		count(b)
+		count(c)
+		for _, r := range w.regions {
+			r.await("counted", func() error {
+				e, err := r.Get(w.Context(), api.GetParams{Stream: "config", Key: []byte("k")})
+				if err == nil && string(e.Value) != `{"n":2}` {
+					return fmt.Errorf("it is %s", e.Value)
+				}
+				return err
+			})
+			r.await("gone", func() error { return r.gone("k") })
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// Thousands of deletes are forgotten in one go, also such of long keys.
+func TestManyTombstonesAreCollected(t *testing.T) {
+	one(t, func(r *region) {
+		r.cfg.Tombstones.Keep = time.Minute
+		r.start()
+		const n = 4_000
+		var records []*kgo.Record
+		for i := range n {
+			key := fmt.Appendf(nil, "%05d-%0600d", i, 0)
+			records = append(records, &kgo.Record{Topic: "session", Partition: 1, Key: key})
+		}
+		r.produce(records...)
+		r.eventsFolded(n)
+		r.within(75*time.Second, "collecting", func() { r.collected(n) })
+	})
+}
+
+// That nothing is collected is told, and which region is waited for; so is what fails.
+func TestCollectingTellsOfItself(t *testing.T) {
+	simulate(t, func(w *world) {
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = time.Minute
+			r.start()
+		}
+		a, c := w.regions[0], w.regions[2]
+		a.put("k", "v")
+		for _, r := range w.regions {
+			r.has("k", "v")
+			r.consistent()
+		}
+		time.Sleep(2 * divergence.IdleInterval) // attested, too
+		c.stop()
+		a.delete("k")
+		time.Sleep(30 * time.Minute)
+		series := gather(t, a.registry)
+		for name, want := range map[string]float64{
+			"evenkeel_collect_tombstones{}": 1, "evenkeel_collect_failures_total{}": 0,
+			`evenkeel_collect_behind_records{origin="us-east-1"}`: 0, `evenkeel_collect_behind_records{origin="us-west-1"}`: 0,
+			`evenkeel_collect_behind_records{origin="eu-central-1"}`: 1,
+		} {
+			if got, ok := series[name]; !ok || got != want {
+				t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
+			}
+		}
+		if stalled := series["evenkeel_collect_stalled_seconds{}"]; stalled < 29*60 || stalled > 31*60 {
+			t.Errorf("stalled for %v seconds", stalled)
+		}
+		var refusing atomic.Bool
+		refusing.Store(true)
+		a.kafka.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			a.kafka.KeepControl()
+			topics := req.(*kmsg.ListOffsetsRequest).Topics
+			byTime := len(topics) > 0 && len(topics[0].Partitions) > 0 && topics[0].Partitions[0].Timestamp > 0
+			return nil, errors.New("not now"), refusing.Load() && byTime
+		})
+		c.start()
+		a.await("failing", func() error {
+			if n := gather(t, a.registry)["evenkeel_collect_failures_total{}"]; n == 0 {
+				return errors.New("nothing failed")
+			}
+			return nil
+		})
+		a.collected(0)
+		refusing.Store(false)
+		a.collected(1)
+		a.await("told", func() error {
+			series := gather(t, a.registry)
+			stalled, behind, left := series["evenkeel_collect_stalled_seconds{}"], series[`evenkeel_collect_behind_records{origin="eu-central-1"}`], series["evenkeel_collect_tombstones{}"]
+			if stalled > 30 || behind > 0 || left > 0 {
+				return fmt.Errorf("stalled for %v s, %v behind, %v left", stalled, behind, left)
+			}
+			return nil
+		})
+	}, us, west, eu)
 }

@@ -8,6 +8,12 @@ var LastSlot = lastSlot
 // PruneSlot is pruneSlot, for tests.
 var PruneSlot = pruneSlot
 
+// FoldVersion is foldVersion, for tests.
+const FoldVersion = foldVersion
+
+// HasSeen is hasSeen, for tests.
+var HasSeen = hasSeen
+
 // ForgetTouched has a region forget which keys were written below a vector.
 func (r *Region) ForgetTouched(below events.Vector) {
 	for p := range r.cfg.Partitions {

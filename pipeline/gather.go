@@ -56,6 +56,9 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 	defer release()
 	shards := make([]*projections.Shard, len(open))
 	for i, s := range open {
+		if p.Keys != nil && s.IsInPlace() {
+			return nil, events.Errorf(events.KindNotReady, "shard %d of %s lies in the bucket yet: what is asked in the background has time", p.Shards[i], r.cfg.Region)
+		}
 		if err := s.Reached(p.AtLeast); err != nil {
 			return nil, events.Errorf(events.KindNotReady, "shard %d of %s has moved, and has less than was told of it before: %w", p.Shards[i], r.cfg.Region, err)
 		}
@@ -69,8 +72,11 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 		}
 		return page, err
 	}
-	size := 0
-	for e, err := range projections.Entities(shards, p.Stream, string(p.Prefix), string(p.After)) {
+	size, entities := 0, projections.Entities(shards, p.Stream, string(p.Prefix), string(p.After))
+	if p.Keys != nil {
+		entities = projections.EntitiesOf(shards, p.Stream, textsOf(p.Keys))
+	}
+	for e, err := range entities {
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return nil, fmt.Errorf("scan stream %s of %s: %w", p.Stream, r.cfg.Region, err)
 		}
@@ -85,6 +91,14 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 		}
 	}
 	return page, nil
+}
+
+func textsOf(keys []api.Bytes) []string {
+	texts := make([]string, len(keys))
+	for i, key := range keys {
+		texts[i] = string(key)
+	}
+	return texts
 }
 
 func toEntity(e projections.Entity) api.Entity {

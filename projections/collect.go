@@ -2,6 +2,7 @@ package projections
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/escape"
@@ -46,20 +47,30 @@ func (s *Shard) collect(i *item, done *Applied) error {
 	return nil
 }
 
-// Dead is a tombstone that could be collected: no region's slice of its key holds
-// anything.
+// Dead is a tombstone that could be collected: no region's slice of its key in this partition
+// holds anything.
 type Dead struct {
 	events.Tombstone
-	Clock events.HLC // of its event, as folded
+	Clock events.HLC // of the key's newest event, as folded
+
+	// Seen is the least context that has seen the last event of each slice of the key. Whoever has not
+	// seen that may hold what the tombstone hides.
+	Seen events.Context
 }
 
-// Dead finds tombstones of a log, among the keys of its stream behind the key
-// after. It looks at so many keys at most, and tells where to go on; an empty key:
-// it has come to the end.
-func (s *Shard) Dead(log events.Log, after string, most int) (dead []Dead, next string, err error) {
+// DeadPage is what Dead has found among some keys.
+type DeadPage struct {
+	Dead       []Dead
+	Tombstones int    // of the log, whether or not they could go
+	Next       string // where to go on; empty: it has come to the end
+}
+
+// Dead finds tombstones of a log that could go, among the keys of its stream behind the key after. It looks
+// at so many keys at most.
+func (s *Shard) Dead(log events.Log, after string, most int) (page DeadPage, err error) {
 	rule, ok := s.cfg.Rules[log.Stream]
 	if !ok {
-		return nil, "", events.Errorf(events.KindNotFound, "stream %s is not configured", log.Stream)
+		return page, events.Errorf(events.KindNotFound, "stream %s is not configured", log.Stream)
 	}
 	prefix := appendEntityPrefix(nil, log.Stream, "")
 	lower := prefix
@@ -70,39 +81,46 @@ func (s *Shard) Dead(log events.Log, after string, most int) (dead []Dead, next 
 	defer closeCursors(cursors)
 	for range most {
 		if err != nil {
-			return nil, "", err
+			return DeadPage{}, err
 		}
 		var e Entity
 		if e, err = nextEntity(cursors); err != nil || e.Slices == nil {
-			return dead, "", err
+			page.Next = ""
+			return page, err
 		}
-		next = e.Key
-		d, ok, err := deadSlice(rule, log, e.Key, e.Slices)
-		if err != nil {
-			return nil, "", fmt.Errorf("stream %s, key %q: %w", log.Stream, e.Key, err)
-		}
-		if ok {
-			dead = append(dead, d)
+		page.Next = e.Key
+		if err := page.look(rule, log, e); err != nil {
+			return DeadPage{}, fmt.Errorf("stream %s, key %q: %w", log.Stream, e.Key, err)
 		}
 	}
-	return dead, next, nil
+	return page, nil
 }
 
-// deadSlice is the log's tombstone among the slices of a key of which none is live. A
-// rule that does not tell which event a tombstone is of keeps it.
-func deadSlice(rule merge.Rule, log events.Log, key string, parts []merge.Slice) (d Dead, ok bool, err error) {
-	for _, part := range parts {
-		if rule.Live(part.Data) {
-			return Dead{}, false, nil
-		}
-		if part.Log != log {
-			continue
-		}
-		last, err := rule.Join([]merge.Slice{part})
-		if err != nil {
-			return Dead{}, false, err
-		}
-		d, ok = Dead{Tombstone: events.Tombstone{Key: key, Offset: last.Position.Offset}, Clock: last.Clock}, last.Position.Log == log
+// look takes in what a key has of the log that could go. A rule that does not tell which event a
+// tombstone is of keeps it.
+func (p *DeadPage) look(rule merge.Rule, log events.Log, e Entity) error {
+	isLive := func(s merge.Slice) bool { return rule.Live(s.Data) }
+	own := slices.IndexFunc(e.Slices, func(s merge.Slice) bool { return s.Log == log })
+	if own < 0 || isLive(e.Slices[own]) {
+		return nil
 	}
-	return d, ok, nil
+	p.Tombstones++
+	if slices.ContainsFunc(e.Slices, isLive) {
+		return nil
+	}
+	var d Dead
+	for i, part := range e.Slices {
+		last, err := rule.Join([]merge.Slice{part})
+		if err != nil || last.Position.Log != part.Log {
+			return err
+		}
+		d.Clock = max(d.Clock, last.Clock)
+		d.Seen = append(d.Seen, events.Seen{Origin: part.Log.Origin, Next: last.Position.Offset + 1})
+		if i == own {
+			d.Tombstone = events.Tombstone{Key: e.Key, Offset: last.Position.Offset}
+		}
+	}
+	slices.SortFunc(d.Seen, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
+	p.Dead = append(p.Dead, d)
+	return nil
 }

@@ -1,7 +1,7 @@
 package projections_test
 
 import (
-	"slices"
+	"reflect"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -54,8 +54,8 @@ func TestCollectionIsAFunctionOfTheLog(t *testing.T) {
 }
 
 // What can be collected: tombstones of keys of which nobody holds anything, page by
-// page, with the place of their last event. Collected, they are not there any more,
-// and an event behind it folds as if they had never been.
+// page, with the place of their last event and the least that one has to have seen. Collected, they
+// are not there any more, and an event behind it folds as if they had never been.
 func TestDead(t *testing.T) {
 	w := world{}
 	us, eu := logsOf(0)[0], logsOf(0)[6]
@@ -71,23 +71,12 @@ func TestDead(t *testing.T) {
 	s := openNew(t)
 	apply(t, s, w.everything()...)
 
-	var dead []projections.Dead
-	after, pages := "", 0
-	for {
-		page, next, err := s.Dead(us, after, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dead, pages = append(dead, page...), pages+1
-		if after = next; after == "" {
-			break
-		}
-	}
+	usSeen, euSeen := events.Seen{Origin: us.Origin, Next: 6}, events.Seen{Origin: eu.Origin, Next: 2}
 	want := []projections.Dead{
-		{Tombstone: events.Tombstone{Key: "a", Offset: 5}, Clock: events.HLCFromMillis(200)},
-		{Tombstone: events.Tombstone{Key: "d", Offset: 8}, Clock: events.HLCFromMillis(200)},
+		{Tombstone: events.Tombstone{Key: "a", Offset: 5}, Clock: events.HLCFromMillis(200), Seen: events.Context{usSeen}},
+		{Tombstone: events.Tombstone{Key: "d", Offset: 8}, Clock: events.HLCFromMillis(200), Seen: events.Context{euSeen, {Origin: us.Origin, Next: 9}}},
 	}
-	if !slices.Equal(dead, want) || pages != 3 {
+	if dead, pages := allDead(t, s, us); !reflect.DeepEqual(dead, want) || pages != 3 {
 		t.Fatalf("%+v in %d pages, want %+v", dead, pages, want)
 	}
 
@@ -100,11 +89,26 @@ func TestDead(t *testing.T) {
 	if e := getOne(t, []*projections.Shard{s}, us.Stream, "a"); e.Clock != events.HLCFromMillis(1) {
 		t.Errorf("%+v", e)
 	}
-	if dead, _, err := s.Dead(us, "", 100); err != nil || len(dead) != 1 || dead[0].Key != "d" {
-		t.Errorf("%+v, %v", dead, err)
+	if page, err := s.Dead(us, "", 100); err != nil || len(page.Dead) != 1 || page.Dead[0].Key != "d" || page.Tombstones != 2 || page.Next != "" {
+		t.Errorf("%+v, %v", page, err)
 	}
-	if _, _, err := s.Dead(events.Log{Origin: us.Origin, Stream: "nonsense"}, "", 1); events.KindOf(err) != events.KindNotFound {
+	if _, err := s.Dead(events.Log{Origin: us.Origin, Stream: "nonsense"}, "", 1); events.KindOf(err) != events.KindNotFound {
 		t.Error(err)
+	}
+}
+
+// allDead goes through all pages of two keys.
+func allDead(t tb, s *projections.Shard, log events.Log) (dead []projections.Dead, pages int) {
+	t.Helper()
+	for after := ""; ; {
+		page, err := s.Dead(log, after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead, pages = append(dead, page.Dead...), pages+1
+		if after = page.Next; after == "" {
+			return dead, pages
+		}
 	}
 }
 
@@ -120,7 +124,7 @@ func TestTombstonesWithoutPlaceStay(t *testing.T) {
 	if done := apply(t, s, w.everything()...); done.Events != 2 || done.Collected != 0 {
 		t.Errorf("%+v", done)
 	}
-	if dead, _, err := s.Dead(us, "", 10); err != nil || len(dead) != 0 {
-		t.Errorf("%+v, %v", dead, err)
+	if page, err := s.Dead(us, "", 10); err != nil || len(page.Dead) != 0 || page.Tombstones != 1 {
+		t.Errorf("%+v, %v", page, err)
 	}
 }

@@ -101,6 +101,32 @@ func Entities(shards []*Shard, stream events.Stream, prefix, after string) iter.
 	return entities(shards, stream, appendEntityPrefix(nil, stream, prefix), after)
 }
 
+// EntitiesOf reads, in order, the slices of those of some keys that are there. The keys
+// ascend. Each shard is read as it was when the walk began.
+func EntitiesOf(shards []*Shard, stream events.Stream, keys []string) iter.Seq2[Entity, error] {
+	return func(yield func(Entity, error) bool) {
+		prefix := appendEntityPrefix(nil, stream, "")
+		cursors, err := openCursors(shards, prefix, escape.Past(prefix))
+		defer closeCursors(cursors)
+		for _, key := range keys {
+			if err != nil {
+				break
+			}
+			entity := appendEntityKey(nil, stream, key)
+			for _, c := range cursors {
+				c.it.SeekGE(entity)
+			}
+			e := Entity{Stream: stream, Key: key}
+			if err = e.take(cursors, entity); err == nil && len(e.Slices) > 0 && !yield(e, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(Entity{}, err)
+		}
+	}
+}
+
 // entities walks all entities below a database key's prefix.
 func entities(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) iter.Seq2[Entity, error] {
 	return func(yield func(Entity, error) bool) {
@@ -175,18 +201,24 @@ func nextEntity(cursors []cursor) (e Entity, err error) {
 	if smallest == nil {
 		return e, nil
 	}
+	err = e.take(cursors, smallest)
+	return e, err
+}
+
+// take takes the slices of the entity off the cursors that stand at it.
+func (e *Entity) take(cursors []cursor, entity []byte) error {
 	for _, c := range cursors {
-		for ; c.it.Valid() && bytes.HasPrefix(c.it.Key(), smallest); c.it.Next() {
-			origin, err := events.ParseOrigin(string(c.it.Key()[len(smallest):]))
+		for ; c.it.Valid() && bytes.HasPrefix(c.it.Key(), entity); c.it.Next() {
+			origin, err := events.ParseOrigin(string(c.it.Key()[len(entity):]))
 			if err != nil {
-				return e, fmt.Errorf("key %q: %w", c.it.Key(), err)
+				return fmt.Errorf("key %q: %w", c.it.Key(), err)
 			}
 			log := events.Log{Origin: origin, Stream: e.Stream, Partition: c.shard.cfg.Partition}
 			e.Slices = append(e.Slices, merge.Slice{Log: log, Data: bytes.Clone(c.it.Value())})
 		}
 		if err := c.it.Error(); err != nil {
-			return e, err
+			return err
 		}
 	}
-	return e, nil
+	return nil
 }

@@ -225,3 +225,39 @@ func TestScanOfAStreamWithoutRule(t *testing.T) {
 	behindItsBack(t, fs, func(db *pebble.DB) error { return db.Set(sliceKey("secrets", "a", "us"), smallSlice(0), pebble.Sync) })
 	wantKind(t, verified(), events.KindRefused)
 }
+
+// Asked for by name, keys have the same slices as by themselves; those that are not there are left out.
+func TestEntitiesOf(t *testing.T) {
+	w := smallWorld(0)
+	for log, records := range smallWorld(1) {
+		w[log] = records
+	}
+	shards := openAll(t, w, 2)
+	asked := slices.Concat(keys, []string{"absent", "zz"})
+	slices.Sort(asked)
+	var want, got []projections.Entity
+	for _, key := range asked {
+		e, err := projections.EntityOf(shards, "session", key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e.Slices) > 0 {
+			want = append(want, e)
+		}
+	}
+	for e, err := range projections.EntitiesOf(shards, "session", asked) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e)
+	}
+	if len(want) != len(keys) || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for e, err := range projections.EntitiesOf(shards, "session", asked) {
+		if err != nil || e.Key != want[0].Key {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		break // and nothing is left open
+	}
+}

@@ -191,6 +191,7 @@ func TestEveryMethodRoundTrips(t *testing.T) {
 		{
 			"slices", api.SlicesParams{
 				Stream: "session", Shards: []int32{1, 3}, Key: api.Bytes("k\xff"), Prefix: api.Bytes("p"), After: api.Bytes("a\x00"), Limit: 9,
+				Keys: []api.Bytes{api.Bytes("a"), api.Bytes("k\xff")},
 			},
 			&api.SlicesPage{Entities: []api.Entity{{Key: api.Bytes("k\xff"), Slices: []api.Slice{{Log: sampleLog, Data: []byte("\x00\xff")}}}}, More: true},
 			func(ctx context.Context, c *api.Client, p any) (any, error) {

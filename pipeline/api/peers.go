@@ -22,7 +22,7 @@ type PeerNode interface {
 }
 
 // SlicesParams ask for the slices of keys, as they are, in some of the node's
-// shards: of one key, or of those that begin with Prefix and come after the key
+// shards: of one key, of some, or of those that begin with Prefix and come after the key
 // After.
 type SlicesParams struct {
 	Stream events.Stream `json:"stream"`
@@ -31,6 +31,9 @@ type SlicesParams struct {
 	Prefix Bytes         `json:"prefix,omitempty"`
 	After  Bytes         `json:"after,omitempty"`
 	Limit  int           `json:"limit,omitempty"` // of keys; needed without Key
+
+	// Keys are some keys, ascending. Nodes of before this parameter refuse it as invalid.
+	Keys []Bytes `json:"keys,omitempty"`
 
 	// AtLeast is a cut that the shards must have folded: the one who asks has been told
 	// of it by whoever had them before. What does not reach it is not ready. Nodes of

@@ -127,9 +127,11 @@ type StreamBackup struct {
 // Region is what this node has to know of a region.
 type Region struct {
 	// Incarnation counts, from 1 (the default), how often the region has lost its
-	// logs for good and begun new ones. Raise it then, everywhere, and only then:
+	// logs for good and begun new ones. Raise it then, everywhere, and when a region
+	// comes back that was taken out of the others' configuration, and only then:
 	// a new one starts new mirrors, and an old one on new logs would take their
-	// offsets for those of the lost ones.
+	// offsets for those of the lost ones. Of a region that comes back with its old logs
+	// deletes would be undone: the others did not wait for it to know of them.
 	Incarnation uint32 `yaml:"incarnation"`
 
 	// API is the URL under which clients and peers reach the region's API.
@@ -336,9 +338,9 @@ type Restore struct {
 type Tombstones struct {
 	// Keep is how old a tombstone is at least before it is collected, by the clock of
 	// the delete; 1s to 87600h, default 24h; 0: never. It is collected only if every
-	// region has folded it and no region holds anything under the key. A write whose
-	// clock is older than the delete and that comes after that is seen again, in all
-	// regions alike.
+	// region has folded it and no region holds anything under the key: a value of
+	// another region that it hides keeps it. A write whose clock is older than the delete
+	// and that comes after that is seen again, in all regions alike.
 	Keep time.Duration `yaml:"keep"`
 }
 

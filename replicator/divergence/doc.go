@@ -17,7 +17,7 @@
 //   - Attestation: the statement, and its record in the topic of that name.
 //   - Pace: when an origin attests a log, and at which offset.
 //   - Judge: compares, and says how every log stands.
-//   - Stable: up to where every region has folded a log.
+//   - Stable: up to where every region has folded a log. Judge.Known: that, and what some region has.
 //
 // The package does no I/O, reads no clock and starts no goroutine: time and
 // attestations are given to it, and it asks for marks through the interface Local.

@@ -356,19 +356,36 @@ func (j *Judge) Stable() events.Vector {
 	return Stable(j.cfg.Origins, newest)
 }
 
-// Settled is up to where a log's events are known to every region, if whatever
-// regions had written when they said so is folded here, else 0. Next says up to where
-// a log is. A deleted key below it of which nothing is left in any region stays
-// deleted: who writes it from now on knows of the delete.
-func (j *Judge) Settled(log events.Log, next func(events.Log) int64) int64 {
-	var newest []Attestation
-	for _, o := range j.cfg.Origins {
-		theirs := events.Log{Origin: o, Stream: log.Stream, Partition: log.Partition}
-		t, ok := j.tracks[theirs]
-		if !ok || t.heard.IsZero() || next(theirs) < t.newest.Applied.Next(o) {
-			return 0
+// Known is what the newest attestations say of a stream's partition: what every region has
+// folded of each origin's log, and what some region has, among them logs of former
+// incarnations. Whoever writes knows of the former from now on; what else there was when the regions
+// said so is in the latter. An error says which region has not said it, or speaks of
+// another fold than this one's.
+func (j *Judge) Known(stream events.Stream, partition int32) (least, most events.Context, err error) {
+	for i, o := range j.cfg.Origins {
+		log := events.Log{Origin: o, Stream: stream, Partition: partition}
+		t, ok := j.tracks[log]
+		switch {
+		case !ok || t.heard.IsZero():
+			return nil, nil, events.Errorf(events.KindNotReady, "no attestation of %s has come yet", log)
+		case t.newest.Format != j.cfg.Format(stream):
+			return nil, nil, events.Errorf(events.KindNotReady, "%s runs another version, as it attests with %s", o.Region, log)
+		case i == 0:
+			least = t.newest.Applied
 		}
-		newest = append(newest, t.newest)
+		least, most = meet(least, t.newest.Applied), most.Join(t.newest.Applied)
 	}
-	return Stable(j.cfg.Origins, newest)[log]
+	return least, most, nil
+}
+
+// Applied is up to where each region has folded a log, as the newest attestations of its own log of
+// that stream and partition say. A region that has attested nothing is not in it.
+func (j *Judge) Applied(log events.Log) map[events.Origin]int64 {
+	applied := map[events.Origin]int64{}
+	for _, o := range j.cfg.Origins {
+		if t, ok := j.tracks[events.Log{Origin: o, Stream: log.Stream, Partition: log.Partition}]; ok && !t.heard.IsZero() {
+			applied[o] = t.newest.Applied.Next(log.Origin)
+		}
+	}
+	return applied
 }

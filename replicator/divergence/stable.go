@@ -46,3 +46,13 @@ func leastNext(origins []events.Origin, by map[events.Origin]events.Context, of 
 	}
 	return least
 }
+
+// meet is the largest context that has seen nothing but what both have.
+func meet(a, b events.Context) (both events.Context) {
+	for _, s := range a {
+		if s.Next = min(s.Next, b.Next(s.Origin)); s.Next > 0 {
+			both = append(both, s)
+		}
+	}
+	return both
+}

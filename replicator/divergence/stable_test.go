@@ -3,7 +3,9 @@ package divergence_test
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -69,12 +71,15 @@ func TestStableIsFolded(t *testing.T) {
 						t.Fatalf("%s is stable up to %d, %s has folded %d", log, next, r.origin, r.folds[log].state().next)
 					}
 				}
-				own := func(l events.Log) int64 { return w.regions[0].folds[l].state().next }
-				if settled := w.regions[0].judge.Settled(log, own); settled != 0 && settled != next {
-					t.Fatalf("%s is settled up to %d, stable up to %d", log, settled, next)
+				least, most, err := w.regions[0].judge.Known(log.Stream, log.Partition)
+				if err != nil || least.Next(log.Origin) != next {
+					t.Fatalf("%s is stable up to %d, known are %s, %v", log, next, least, err)
 				}
-				if settled := w.regions[0].judge.Settled(log, func(events.Log) int64 { return 0 }); settled != 0 {
-					t.Fatalf("%s is settled up to %d where nothing is folded", log, settled)
+				for _, r := range w.regions {
+					said := w.regions[0].judge.Applied(log)[r.origin]
+					if said < next || said > most.Next(log.Origin) {
+						t.Fatalf("%s has folded %s up to %d as it says, all up to %d, some up to %s", r.origin, log, said, next, most)
+					}
 				}
 			}
 			before = stable
@@ -84,4 +89,44 @@ func TestStableIsFolded(t *testing.T) {
 			t.Fatal("all is folded everywhere and nothing is stable")
 		}
 	})
+}
+
+// Nothing is known while a region is silent, or folds otherwise; logs of former incarnations count
+// like others, and what some region alone has is told.
+func TestKnown(t *testing.T) {
+	us, west, eu := testOrigins[0], testOrigins[1], testOrigins[2]
+	now := time.UnixMilli(1_750_000_000_000)
+	judge := divergence.NewJudge(divergence.Config{
+		Origin: us, Origins: testOrigins, Logs: allLogs(), Format: func(events.Stream) uint32 { return testFormat },
+	}, newScene(t), now)
+	say := func(o events.Origin, deps string, format uint32) {
+		t.Helper()
+		c, err := events.ParseContext(deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := divergence.Attestation{Log: events.Log{Origin: o, Stream: "session"}, Applied: c, Format: format}
+		if err := judge.Attested(o, a, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(least, most, why string) {
+		t.Helper()
+		a, b, err := judge.Known("session", 0)
+		if a.String() != least || b.String() != most || (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
+			t.Errorf("%s to %s, %v; want %s to %s, %s", a, b, err, least, most, why)
+		}
+	}
+	want("", "", "no attestation of us-east-1/session/0")
+	say(us, "eu-central-1@7,eu-central-1_2@4,us-east-1@9", testFormat)
+	say(west, "eu-central-1@9,eu-central-1_2@5,us-east-1@7,us-west-1@3", testFormat)
+	want("", "", "no attestation of eu-central-1_2/session/0")
+	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat+1)
+	want("", "", "eu-central-1 runs another version")
+	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat)
+	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
+	applied := judge.Applied(events.Log{Origin: west, Stream: "session"})
+	if want := map[events.Origin]int64{us: 0, west: 3, eu: 0}; !maps.Equal(applied, want) {
+		t.Errorf("%v, want %v", applied, want)
+	}
 }
