@@ -19,7 +19,8 @@ import (
 
 // foldVersion numbers what folds make of events, of all rules together. Raise it
 // when the same record leads to other bytes than before: while regions run
-// different versions their states differ and are not compared.
+// different versions their states differ and are not compared. It is of the program, not
+// of the state that it finds; divergence/DESIGN.md says what follows.
 const foldVersion = 2
 
 // formatVersion is the version of everything that a comparison of two regions'
