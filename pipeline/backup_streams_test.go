@@ -14,6 +14,8 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -101,6 +103,42 @@ func takeOut(r *region, data, archive bool) {
 		_, err := r.Get(ctx, api.GetParams{Stream: "config", Key: []byte("key-03")})
 		return err
 	})
+}
+
+// Whether a stream was taken out is told by the newest backup that tells it: one that cannot be read, or that a wrong clock
+// has dated in the future, keeps nobody from restoring another.
+func TestStreamIsTakenOutAndABackupIsDamaged(t *testing.T) {
+	for name, future := range map[string]bool{"damaged": false, "dated in the future": true} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				filled(r)
+				if _, err := r.Put(r.w.Context(), api.PutParams{Stream: "config", Key: []byte("k"), Value: []byte("value")}); err != nil {
+					t.Fatal(err)
+				}
+				r.eventsFolded(43)
+				r.backup()
+				time.Sleep(time.Second)
+				if future {
+					r.fromTheFuture(24 * time.Hour)
+				}
+				r.stop()
+				delete(r.cfg.Streams, "config")
+				r.start()
+				good := r.backup()
+				time.Sleep(time.Second)
+				if !future {
+					bad := r.backup()
+					if err := r.bucket.(*objstore.Memory).Damage(format.ManifestName(us, bad.ID), func(text []byte) []byte { text[len(text)/3] ^= 1; return text }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				restored, err := r.Restore(r.w.Context(), api.RestoreParams{Name: "good", Backup: good.ID})
+				if err != nil || !strings.Contains(strings.Join(restored.Lacks, "\n"), "stream config is not configured any more") {
+					t.Errorf("%+v, %v", restored, err)
+				}
+			})
+		})
+	}
 }
 
 // A configuration that lacks a stream is told from one out of which it was taken: by the newest backup.

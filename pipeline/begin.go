@@ -111,37 +111,9 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 		}
 		return beginning{}, err
 	}
-	ends, err := b.logEnds(ctx, partition)
-	if err != nil {
-		return beginning{}, err
-	}
-	sealed := "" // the newest backup that this node has no key of
-	for tried := 0; tried < backupsTried && len(backups) > 0; tried++ {
-		id := backups[len(backups)-1]
-		m, err := b.usable(ctx, id)
-		backups = others(backups, m)
-		if err == nil {
-			err = RefuseAhead(b.cfg, vectorOfShard(m, partition), ends)
-		}
-		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
-			inPlace := !damaged && worthInPlace(b.cfg, m.Shards[partition])
-			if err = b.restore(ctx, m, partition, inPlace); err == nil {
-				return beginning{from: "backup " + m.ID, epoch: m.Shards[partition].Epoch}, nil
-			}
-		}
-		if err == nil {
-			break // older ones are no better
-		}
-		switch kind := events.KindOf(err); {
-		case errors.Is(err, seal.ErrNoKey):
-			sealed = cmp.Or(sealed, id)
-			b.log.Warn("backup cannot be opened; trying another", "shard", partition, "backup", id, "error", err)
-		case kind == events.KindNotFound: // pruned meanwhile
-		case kind == events.KindInconsistent || kind == events.KindRefused:
-			b.log.Error("backup cannot be used; trying another", "shard", partition, "backup", id, "error", err)
-		default:
-			return beginning{}, err
-		}
+	began, sealed, err := b.fromBackups(ctx, partition, own, backups, starts, damaged)
+	if began.from != "" || err != nil {
+		return began, err
 	}
 	if lacks(own.vector, starts) {
 		if from, err := b.fromArchive(ctx, partition, starts); from != "" || err != nil {
@@ -153,6 +125,47 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 		from += fmt.Sprintf(" (no identity fits backup %s; see backup.identity_file)", sealed)
 	}
 	return beginning{from: from, epoch: own.epoch}, nil
+}
+
+// fromBackups brings the directory of a shard to what a backup has, the last of some that is worth it and can be used. It
+// begins nowhere if none is; sealed is then the first that was tried and that this node has no key of.
+func (b *beginnings) fromBackups(
+	ctx context.Context, partition int32, own held, backups []string, starts events.Vector, damaged bool,
+) (began beginning, sealed string, err error) {
+	ends, err := b.logEnds(ctx, partition)
+	if err != nil {
+		return began, "", err
+	}
+	now := time.Now()
+	for tried := 0; tried < backupsTried && len(backups) > 0; tried++ {
+		id := backups[len(backups)-1]
+		m, err := b.usable(ctx, id)
+		backups = others(backups, m)
+		if err == nil {
+			err = RefuseAhead(b.cfg, vectorOfShard(m, partition), ends)
+		}
+		if err == nil && preferBackup(own, vectorOfShard(m, partition), starts) {
+			inPlace := !damaged && worthInPlace(b.cfg, m.Shards[partition])
+			if err = b.restore(ctx, m, partition, inPlace); err == nil {
+				return beginning{from: "backup " + m.ID, epoch: m.Shards[partition].Epoch}, "", nil
+			}
+		}
+		if err == nil { // older ones are no better; how old those are that a wrong clock has dated nobody knows
+			backups = slices.DeleteFunc(backups, func(id string) bool { return !isAhead(id, now) })
+			continue
+		}
+		switch kind := events.KindOf(err); {
+		case errors.Is(err, seal.ErrNoKey):
+			sealed = cmp.Or(sealed, id)
+			b.log.Warn("backup cannot be opened; trying another", "shard", partition, "backup", id, "error", err)
+		case kind == events.KindNotFound: // pruned meanwhile
+		case kind == events.KindInconsistent || kind == events.KindRefused:
+			b.log.Error("backup cannot be used; trying another", "shard", partition, "backup", id, "error", err)
+		default:
+			return began, "", err
+		}
+	}
+	return began, sealed, nil
 }
 
 // fromArchive brings the directory of a shard, whose logs do not have what follows it or
@@ -351,12 +364,22 @@ func (b *beginnings) notAhead(ctx context.Context, p int32, shard *projections.S
 	return RefuseAhead(b.cfg, events.VectorOf(shard.Logs()), ends)
 }
 
-// backups are the ids of the backups, oldest first.
+// backups are the ids of the backups, oldest first, but that those which a wrong clock has dated in the future come
+// before all others: they are tried last.
 func (b *beginnings) backups(ctx context.Context) ([]string, error) {
 	if b.bucket == nil {
 		return nil, nil
 	}
-	return catalog.IDs(ctx, b.bucket, b.cfg.Region)
+	ids, err := catalog.IDs(ctx, b.bucket, b.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	past := slices.IndexFunc(ids, func(id string) bool { return isAhead(id, now) })
+	if past < 0 {
+		return ids, nil
+	}
+	return slices.Concat(ids[past:], ids[:past]), nil
 }
 
 // others are the backups that are left to be tried after the newest of some, whose

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -110,12 +112,15 @@ func (job *RestoreJob) find(ctx context.Context) (*timeline.Timeline, *timeline.
 }
 
 // takenOut makes sure that streams which are not configured were taken out of the configuration:
-// the region's newest backup was made without them. Else it is the wrong configuration that
-// is restored with.
+// the region's newest backup that tells was made without them, or the one that is restored. Else it is the wrong
+// configuration that is restored with.
 func (job *RestoreJob) takenOut(ctx context.Context, plan *timeline.Plan) error {
-	newest, err := catalog.Newest(ctx, job.Bucket, job.Config.Region)
-	if err != nil && events.KindOf(err) != events.KindNotFound {
+	newest, err := job.newestReadable(ctx)
+	if err != nil {
 		return err
+	}
+	if newest == nil && len(plan.Chain) > 0 {
+		newest = plan.Chain.Newest()
 	}
 	for _, stream := range plan.Left {
 		if newest == nil || newest.Merge[stream] != "" {
@@ -124,6 +129,36 @@ func (job *RestoreJob) takenOut(ctx context.Context, plan *timeline.Plan) error 
 		plan.Lacks = append(plan.Lacks, fmt.Sprintf("stream %s is not configured any more: nothing of it is folded, and what the backup has of it stays as it is", stream))
 	}
 	return nil
+}
+
+// newestReadable is the newest backup of which the manifest can be read, and no wrong clock has dated it in the
+// future; nil: there is none. What is wrong with one backup is no reason to refuse another.
+func (job *RestoreJob) newestReadable(ctx context.Context) (*format.Manifest, error) {
+	ids, err := catalog.IDs(ctx, job.Bucket, job.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	for _, id := range slices.Backward(ids) {
+		if isAhead(id, now) {
+			continue
+		}
+		m, err := catalog.Load(ctx, job.Bucket, job.Config.Region, id)
+		switch events.KindOf(err) {
+		case 0:
+			return m, nil
+		case events.KindNotFound, events.KindInconsistent, events.KindRefused: // pruned meanwhile, damaged, of a newer version
+		default:
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// isAhead says whether the time in the id of a backup or a drill is still to come.
+func isAhead(id string, now time.Time) bool {
+	began, err := format.IDTime(id)
+	return err == nil && catalog.Ahead(began, now)
 }
 
 // checkFits refuses a backup that the configuration has no place for.
