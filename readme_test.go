@@ -42,7 +42,7 @@ func TestReadmeConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Regions) != 3 || c.Backup == nil {
+	if len(c.Regions) != 3 || c.Backup == nil || c.Backup.IdentityFile == "" {
 		t.Errorf("the README's configuration has %d regions, backup %v", len(c.Regions), c.Backup)
 	}
 }

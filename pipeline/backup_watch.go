@@ -25,7 +25,7 @@ import (
 type backupWatch struct {
 	region *Region
 	sealer *seal.Sealer
-	unfit  error // the identity that is configured opens nothing that is sealed here; nil: it does, or there is none
+	unfit  error // no identity is configured that opens what is sealed here; nil: one is, or it cannot be read at present
 
 	mu       sync.Mutex
 	underWay int               // backups
@@ -64,7 +64,7 @@ func newBackupWatch(r *Region) (*backupWatch, error) {
 	for name := range r.parts.Copies {
 		w.copyCaches[name] = &catalog.Cache{}
 	}
-	if opener, err := r.cfg.Backup.Opener(); err == nil && len(opener.Keys()) > 0 {
+	if opener, err := r.cfg.Backup.Opener(); err == nil {
 		w.unfit = opener.Fits(sealer.Keys())
 	}
 	return w, nil

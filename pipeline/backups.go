@@ -205,6 +205,9 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 		s.Encryption, s.Every, s.Keys = c.Encryption, c.Schedule.Full.Seconds(), append(s.Keys, sealer.Keys()...)
 		s.DeltaEvery = c.Schedule.Delta.Seconds()
 		s.DrillEvery, s.PruneEvery = c.Schedule.Drill.Seconds(), c.Schedule.Prune.Seconds()
+		if opener, err := c.Opener(); err == nil && opener.Fits(sealer.Keys()) != nil {
+			s.DrillEvery = 0 // a node could not open what it is to restore
+		}
 	}
 	if err := b.drillStatus(ctx, s); err != nil {
 		return nil, err

@@ -220,7 +220,7 @@ type BackupStatus struct {
 	Prunes     []PruneRun `json:"prunes,omitempty"`    // the node's last ones, of the bucket and of its copies; none while it does not schedule
 
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
-	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand
+	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand, also since no identity opens the backups
 
 	DrillsUnread []string `json:"drills_unread,omitempty"` // why reports of the last drills cannot be read, which are passed over
 
