@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -205,6 +209,36 @@ func TestClockIsBehind(t *testing.T) {
 	})
 }
 
+// A node that has lost its disk begins with the newest backup that is dated rightly, also if its logs have nothing before
+// that any more, and not with what a wrong clock has dated later.
+func TestBeginsBeforeTheFuture(t *testing.T) {
+	for name, expired := range map[string]bool{"whole logs": false, "expired logs": true} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				filled(r)
+				good := r.backup()
+				r.fromTheFuture(24 * time.Hour)
+				r.stop()
+				if expired {
+					before := kadm.Offsets{}
+					for p := range int32(partitions) {
+						before.AddOffset("session", p, r.end("session", p), -1)
+					}
+					r.deleteRecords(before)
+				}
+				r.disk = vfs.NewCrashableMem()
+				r.start()
+				r.has("key-01", "value-1")
+				for _, row := range r.status().Shards {
+					if !strings.Contains(row.Began, good.ID) {
+						t.Errorf("shard %d began with %s, want %s", row.Partition, row.Began, good.ID)
+					}
+				}
+			})
+		})
+	}
+}
+
 // Reports of drills that cannot be read, and those of a newer version, keep nothing from being
 // done: they are passed over, and told.
 func TestUnreadableDrills(t *testing.T) {
@@ -228,6 +262,15 @@ func TestUnreadableDrills(t *testing.T) {
 				}
 				if err := r.bucket.(*objstore.Memory).Damage(format.DrillName(us, drills[0].ID), spoil); err != nil {
 					t.Fatal(err)
+				}
+				if list := r.drills(); len(list.Drills) != 1 || len(list.Unread) != 1 || !strings.Contains(list.Unread[0], drills[0].ID) {
+					t.Errorf("drills: %+v", list)
+				}
+				if newest, err := r.ListDrills(r.w.Context(), api.ListDrillsParams{}); err != nil || newest.Drills[0].ID != drills[1].ID {
+					t.Errorf("newest drill: %+v, %v", newest, err)
+				}
+				if named, err := r.ListDrills(r.w.Context(), api.ListDrillsParams{Drill: drills[0].ID}); err == nil {
+					t.Errorf("it was read: %+v", named)
 				}
 				backups := len(r.ids())
 				time.Sleep(6 * time.Minute)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"time"
@@ -20,18 +19,12 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
-// trial is one restore that a drill makes.
-type trial struct {
-	aim    string // for people
-	target timeline.Target
-}
-
-// Drill restores all that there is, and a time that is drawn, to a scratch place below
+// Drill restores all that there is, what failed in the drill before, and a time that is drawn, to a scratch place below
 // the data directory, proves them, deletes them again, and puts a report into the
 // bucket. That a restore failed is in the report (format.Drill.Err) and no error: errors
 // mean that there is no report.
 func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
-	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
+	again, err := b.failedBefore(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -40,53 +33,36 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 		Format: format.DrillVersion, Region: b.Config.Region, ID: id, Created: now, Software: api.Software,
 		Owner: fmt.Sprintf("%s, region %s", api.Software, b.Config.Region), Trials: []format.Trial{},
 	}
-	for _, t := range b.draw(ctx, ids, now) {
-		result := b.try(ctx, t)
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("restore drill: %w", err) // which says nothing of the backups
+	newest, _ := b.try(ctx, trial{aim: aimNewest})
+	d.Trials = append(d.Trials, newest)
+	failed := 0
+	for _, t := range again {
+		if result, there := b.tryThere(ctx, t); there {
+			d.Trials = append(d.Trials, result)
+			if result.Error != "" {
+				failed++
+			}
 		}
-		d.Trials = append(d.Trials, result)
+	}
+	if failed < repeatedMost {
+		// Only now: what was drawn before could be pruned while the others are restored.
+		result, drawn, err := b.tryDrawn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if drawn {
+			d.Trials = append(d.Trials, result)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("restore drill: %w", err) // which says nothing of the backups
+	}
+	for _, t := range d.Trials {
+		if t.Error != "" {
+			b.Log.Error("restore drill failed", "aim", t.Aim, "error", t.Error)
+		}
 	}
 	return d, catalog.PublishDrill(ctx, b.Bucket, d)
-}
-
-// draw chooses what to restore: the newest, and a time between one of the backups and
-// the one after it. What was written then may not be archived any more; then it is that
-// backup.
-func (b Backups) draw(ctx context.Context, ids []string, now time.Time) []trial {
-	trials := []trial{{aim: "newest"}}
-	n, drawn := b.drawn(ctx, ids)
-	if !drawn {
-		return trials
-	}
-	from, err := format.IDTime(ids[n])
-	to := now
-	if err == nil && n+1 < len(ids) {
-		to, err = format.IDTime(ids[n+1])
-	}
-	if err == nil && to.After(from) {
-		at := from.Add(rand.N(to.Sub(from))).UTC().Truncate(time.Millisecond)
-		target := timeline.Target{Time: at}
-		if _, err := PlanRestore(ctx, b.job(target, "")); err == nil {
-			return append(trials, trial{aim: "time " + at.Format(time.RFC3339Nano), target: target})
-		}
-	}
-	return append(trials, trial{aim: "backup " + ids[n], target: timeline.Target{Backup: ids[n]}})
-}
-
-// drawsTried is how many backups are drawn for one that the configuration has a place for.
-const drawsTried = 10
-
-// drawn draws a backup, not of those that the configuration has no place for any more: that
-// they are refused tells nothing of them.
-func (b Backups) drawn(ctx context.Context, ids []string) (n int, drawn bool) {
-	for _, n := range rand.Perm(len(ids))[:min(len(ids), drawsTried)] {
-		m, err := catalog.Manifest(ctx, b.Bucket, b.Config.Region, ids[n])
-		if err != nil || checkFits(b.Config, m) == nil {
-			return n, true // what is wrong with it the drill tells
-		}
-	}
-	return 0, false
 }
 
 func (b Backups) job(target timeline.Target, dir string) RestoreJob {
@@ -96,16 +72,15 @@ func (b Backups) job(target timeline.Target, dir string) RestoreJob {
 }
 
 // try makes one restore and says how it went.
-func (b Backups) try(ctx context.Context, t trial) format.Trial {
+func (b Backups) try(ctx context.Context, t trial) (format.Trial, error) {
 	begun := time.Now()
 	result := format.Trial{Aim: t.aim, States: []events.LogState{}}
 	err := b.tryRestore(ctx, t, &result)
 	result.TookSeconds = time.Since(begun).Seconds()
 	if err != nil {
 		result.States, result.Error = []events.LogState{}, err.Error()
-		b.Log.Error("restore drill failed", "aim", t.aim, "error", err)
 	}
-	return result
+	return result, err
 }
 
 func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) (err error) {
@@ -206,27 +181,6 @@ func roomFor(fs vfs.FS, dir string, bytes int64) error {
 		return events.Errorf(events.KindRefused, "%s has %d bytes free; a restore of %d bytes beside the running node wants %d", dir, usage.AvailBytes, bytes, want)
 	}
 	return nil
-}
-
-// Drills lists the reports of drills, newest first, as many as are asked for.
-func (b Backups) Drills(ctx context.Context, p api.ListDrillsParams) (*api.DrillList, error) {
-	ids, err := catalog.Drills(ctx, b.Bucket, b.Config.Region)
-	if err != nil {
-		return nil, err
-	}
-	slices.Reverse(ids)
-	if p.Drill != "" {
-		ids = []string{p.Drill}
-	}
-	list := &api.DrillList{Drills: []format.Drill{}}
-	for _, id := range ids[:min(len(ids), max(p.Most, 1))] {
-		d, err := catalog.Drill(ctx, b.Bucket, b.Config.Region, id)
-		if err != nil {
-			return nil, err
-		}
-		list.Drills = append(list.Drills, *d)
-	}
-	return list, nil
 }
 
 // DrillRestore implements api.Node. A drill counts as a restore, of which there is one

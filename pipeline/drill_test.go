@@ -1,14 +1,19 @@
 package pipeline_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
 func (r *region) drills() *api.DrillList {
@@ -18,6 +23,17 @@ func (r *region) drills() *api.DrillList {
 		r.w.Fatal(err)
 	}
 	return list
+}
+
+// drill makes a drill, a second after what was before.
+func (r *region) drill() *format.Drill {
+	r.w.Helper()
+	time.Sleep(time.Second) // names sort by time
+	d, err := r.DrillRestore(r.w.Context())
+	if err != nil {
+		r.w.Fatal(err)
+	}
+	return d
 }
 
 // A drill restores the newest state and another one, proves them, leaves nothing on
@@ -155,6 +171,13 @@ func TestDrillWithoutIdentity(t *testing.T) {
 		if err != nil || d.Err() == nil || !strings.Contains(d.Err().Error(), "key") {
 			t.Errorf("%+v, %v", d, err)
 		}
+		status := r.status()
+		if said := strings.Join(status.Problems, "\n"); !strings.Contains(said, "cannot open its backups") || !strings.Contains(said, "identity_file") {
+			t.Errorf("problems: %s", said)
+		}
+		if status.Backup.DrillEvery != 0 {
+			t.Errorf("drills are said to come every %v s", status.Backup.DrillEvery)
+		}
 	})
 }
 
@@ -192,4 +215,226 @@ func TestDrillOfTimes(t *testing.T) {
 			t.Error("no time was drilled")
 		}
 	})
+}
+
+// A segment that is missing from the archive, or damaged, is found by the drill of a time behind it: it is no time to which
+// no restore is promised, for which a backup would do as well.
+func TestDrillFindsABrokenArchive(t *testing.T) {
+	gone := func(r *region, name string) error { return r.bucket.Delete(r.w.Context(), name) }
+	for name, c := range map[string]struct {
+		nth  int64 // behind a backup
+		harm func(r *region, name string) error
+	}{
+		"the first is gone":        {1, gone},
+		"one in the midst is gone": {2, gone},
+		"one is damaged": {2, func(r *region, name string) error {
+			return r.bucket.(*objstore.Memory).Damage(name, func(b []byte) []byte { b[100] ^= 4; return b })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				r.cfg.Backup.Schedule.Segment, r.cfg.Backup.Keep.Segment = time.Second, 24*time.Hour
+				filled(r)
+				at := r.put("later", "value")
+				r.has("later", "value")
+				r.archived(at.Log, at.Offset+1)
+				first := r.backup()
+				s, err := segment.Newest(r.w.Context(), r.bucket, us, at.Partition)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range 20 {
+					r.put("later", fmt.Sprint(i))
+					time.Sleep(time.Minute)
+				}
+				r.backup()
+				time.Sleep(time.Minute)
+				broken := format.SegmentName(us, at.Partition, s.Number+c.nth)
+				if err := c.harm(r, broken); err != nil {
+					t.Fatal(err)
+				}
+				for range 60 {
+					d := r.drill()
+					drawn := d.Trials[1]
+					if d.Trials[0].Error != "" || drawn.Aim == "backup "+first.ID {
+						t.Fatalf("%+v", d)
+					}
+					if drawn.Error == "" {
+						continue // before it, or behind the second backup
+					}
+					if !strings.HasPrefix(drawn.Aim, "time ") || !strings.Contains(drawn.Error, broken) {
+						t.Errorf("%+v, want %s named", drawn, broken)
+					}
+					if again := r.drill().Trials[1]; again.Aim != drawn.Aim || again.Error == "" {
+						t.Errorf("%+v, then %+v", drawn, again)
+					}
+					return
+				}
+				t.Error("no drill has noticed")
+			})
+		})
+	}
+}
+
+// A time whose segments were pruned, since they were older than what is kept, is no failure: the backup before it is
+// restored.
+func TestDrillOfPrunedTimes(t *testing.T) {
+	one(t, func(r *region) {
+		b := r.cfg.Backup
+		b.Schedule.Segment, b.Keep.Segment, b.Keep.Full = time.Second, 5*time.Minute, 30*24*time.Hour
+		filled(r)
+		first := r.backup()
+		for range 2 {
+			for i := range 10 {
+				r.put(fmt.Sprint("key-", i), fmt.Sprint("value-", i))
+				time.Sleep(time.Minute)
+			}
+			r.backup()
+		}
+		report, err := r.PruneBackups(r.w.Context(), api.PruneBackupsParams{Run: true})
+		if err != nil || len(report.Deleted) == 0 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		instead := 0
+		for range 40 {
+			d := r.drill()
+			if d.Err() != nil || len(d.Trials) != 2 {
+				t.Fatalf("%+v", d)
+			}
+			if d.Trials[1].Aim == "backup "+first.ID {
+				instead++
+			}
+		}
+		if instead == 0 {
+			t.Error("no time was drawn that is not archived any more")
+		}
+	})
+}
+
+// What has failed is restored again by each drill, also if it was the newest then, until it succeeds or is gone: that others
+// succeed says nothing of it.
+func TestDrillRepeatsWhatFailed(t *testing.T) {
+	one(t, func(r *region) {
+		filled(r)
+		first := r.backup()
+		r.written("later", "value")
+		time.Sleep(time.Minute)
+		second := r.backup()
+		r.damage(first.ID)
+		var d *format.Drill
+		for range 60 {
+			if d = r.drill(); d.Err() != nil {
+				break
+			}
+		}
+		for range 5 {
+			if was := d.Trials[1]; d.Trials[0].Error != "" || was.Aim != "backup "+first.ID || was.Error == "" {
+				t.Fatalf("%+v", d)
+			}
+			d = r.drill()
+		}
+		if s := r.status().Backup.Drill; !strings.Contains(s.Error, first.ID) || s.Proved == nil || !s.Proved.Equal(second.Created) {
+			t.Errorf("%+v", s)
+		}
+		r.damage(first.ID) // which heals it
+		if d = r.drill(); d.Err() != nil || d.Trials[1].Aim != "backup "+first.ID || len(d.Trials) != 3 {
+			t.Errorf("healed: %+v", d)
+		}
+		if d = r.drill(); d.Err() != nil || len(d.Trials) != 2 {
+			t.Errorf("over: %+v", d)
+		}
+
+		third := r.backup()
+		r.damage(third.ID)
+		if d = r.drill(); d.Trials[0].Error == "" {
+			t.Errorf("%+v", d)
+		}
+		r.backup()
+		for range 3 {
+			if d = r.drill(); d.Trials[0].Error != "" || d.Trials[1].Aim != "backup "+third.ID || d.Trials[1].Error == "" {
+				t.Errorf("the newest of before: %+v", d)
+			}
+		}
+		if err := r.bucket.Delete(r.w.Context(), format.ManifestName(us, third.ID)); err != nil {
+			t.Fatal(err)
+		}
+		if d = r.drill(); d.Err() != nil || len(d.Trials) != 2 {
+			t.Errorf("gone: %+v", d)
+		}
+	})
+}
+
+// pruning is a bucket out of which manifests go when an object is read.
+type pruning struct {
+	objstore.Bucket
+
+	mu   sync.Mutex
+	goes func(name string) (manifests []string) // nil: nothing goes
+}
+
+func (b *pruning) set(goes func(name string) []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.goes = goes
+}
+
+func (b *pruning) Get(ctx context.Context, name string) (io.ReadCloser, objstore.Info, error) {
+	rc, info, err := b.Bucket.Get(ctx, name)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.goes == nil || err != nil {
+		return rc, info, err
+	}
+	for _, manifest := range b.goes(name) {
+		if err := b.Delete(ctx, manifest); err != nil {
+			return nil, info, err
+		}
+	}
+	return rc, info, nil
+}
+
+// A backup that is pruned between the moment in which it is drawn and its restore is no failed drill: another one is
+// drawn.
+func TestDrillWhilePruning(t *testing.T) {
+	for name, c := range map[string]func(newest string, older []string) func(name string) []string{
+		"while the newest is restored": func(newest string, older []string) func(name string) []string {
+			return func(name string) []string {
+				if !strings.Contains(name, "/tables/"+newest) {
+					return nil
+				}
+				return older
+			}
+		},
+		"once it is drawn": func(_ string, older []string) func(name string) []string {
+			return func(name string) []string {
+				for _, manifest := range older {
+					if name == manifest {
+						return []string{manifest}
+					}
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(r *region) {
+				bucket := &pruning{Bucket: r.bucket}
+				r.bucket = bucket
+				filled(r)
+				for range 5 {
+					var older []string
+					for range 4 {
+						older = append(older, format.ManifestName(us, r.backup().ID))
+						time.Sleep(time.Second)
+					}
+					newest := r.backup().ID
+					bucket.set(c(newest, older))
+					if d := r.drill(); d.Err() != nil || len(d.Trials) != 2 {
+						t.Errorf("%+v", d)
+					}
+					bucket.set(nil)
+				}
+			})
+		})
+	}
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"time"
 
@@ -21,31 +22,56 @@ const (
 	drillRetry = time.Hour
 )
 
+// drillIDs are the ids of the drills that there are reports of, oldest first; those that a wrong clock has dated in
+// the future come apart.
+func (b Backups) drillIDs(ctx context.Context, now time.Time) (past, ahead []string, err error) {
+	ids, err := catalog.Drills(ctx, b.Bucket, b.Config.Region)
+	for _, id := range ids {
+		if isAhead(id, now) {
+			ahead = append(ahead, id)
+		} else {
+			past = append(past, id)
+		}
+	}
+	return past, ahead, err
+}
+
+// reports reads reports of drills, newest first. Of one that is unreadable it tells why, and goes on. One that was
+// deleted meanwhile is passed over.
+func (b Backups) reports(ctx context.Context, ids []string) iter.Seq2[*format.Drill, error] {
+	return func(yield func(*format.Drill, error) bool) {
+		for _, id := range slices.Backward(ids) {
+			d, err := catalog.Drill(ctx, b.Bucket, b.Config.Region, id)
+			if events.KindOf(err) != events.KindNotFound && !yield(d, err) {
+				return
+			}
+		}
+	}
+}
+
+// unreadable says whether a report is damaged, or of a newer version: that says nothing of the backups, nor of other
+// reports.
+func unreadable(err error) bool {
+	kind := events.KindOf(err)
+	return kind == events.KindInconsistent || kind == events.KindRefused
+}
+
 // drillStatus tells of the newest drills in the bucket. Reports that cannot be read and
 // those that a wrong clock has dated are passed over, and told: they say nothing of the backups.
 func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
-	ids, err := catalog.Drills(ctx, b.Bucket, b.Config.Region)
+	past, ahead, err := b.drillIDs(ctx, s.Checked)
 	if err != nil {
 		return err
 	}
-	looked := 0
-	for _, id := range slices.Backward(ids) {
-		if began, err := format.IDTime(id); err == nil && catalog.Ahead(began, s.Checked) {
-			s.Ahead = append(s.Ahead, format.DrillName(b.Config.Region, id))
-			continue
-		}
-		if looked++; looked > drillsLooked {
-			break
-		}
-		d, err := catalog.Drill(ctx, b.Bucket, b.Config.Region, id)
-		switch events.KindOf(err) {
-		case 0:
-		case events.KindInconsistent, events.KindRefused: // damaged, or of a newer version
+	for _, id := range ahead {
+		s.Ahead = append(s.Ahead, format.DrillName(b.Config.Region, id))
+	}
+	for d, err := range b.reports(ctx, past[max(0, len(past)-drillsLooked):]) {
+		switch {
+		case unreadable(err):
 			s.DrillsUnread = append(s.DrillsUnread, err.Error())
 			continue
-		case events.KindNotFound: // deleted meanwhile
-			continue
-		default:
+		case err != nil:
 			return err
 		}
 		found := newDrillStatus(d, s.Checked)
@@ -58,6 +84,37 @@ func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 		}
 	}
 	return nil
+}
+
+// Drills lists the reports of drills, newest first, as many as are asked for. Those that cannot be read are told and
+// passed over.
+func (b Backups) Drills(ctx context.Context, p api.ListDrillsParams) (*api.DrillList, error) {
+	list := &api.DrillList{Drills: []format.Drill{}, Unread: []string{}}
+	if p.Drill != "" {
+		d, err := catalog.Drill(ctx, b.Bucket, b.Config.Region, p.Drill)
+		if err != nil {
+			return nil, err
+		}
+		list.Drills = append(list.Drills, *d)
+		return list, nil
+	}
+	ids, err := catalog.Drills(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return nil, err
+	}
+	for d, err := range b.reports(ctx, ids) {
+		switch {
+		case unreadable(err):
+			list.Unread = append(list.Unread, err.Error())
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if list.Drills = append(list.Drills, *d); len(list.Drills) >= max(p.Most, 1) {
+			break
+		}
+	}
+	return list, nil
 }
 
 // newDrillStatus is what a drill says. How old a state is that a wrong clock has dated nobody
@@ -76,7 +133,7 @@ func newDrillStatus(d *format.Drill, now time.Time) *api.DrillStatus {
 // watchDrills makes the scheduled drills until the context ends.
 func (w *backupWatch) watchDrills(ctx context.Context) {
 	every := w.region.cfg.Backup.Schedule.Drill
-	if every == 0 || !w.canOpen() {
+	if every == 0 || w.unfit != nil {
 		return
 	}
 	for range pause.Ticks(ctx, min(watchEvery, every/watchPasses)) {
@@ -86,18 +143,6 @@ func (w *backupWatch) watchDrills(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// canOpen says whether the node could open what it seals.
-func (w *backupWatch) canOpen() bool {
-	if len(w.sealer.Keys()) == 0 {
-		return true
-	}
-	opener, err := w.region.cfg.Backup.Opener()
-	if err != nil {
-		return true // which the drill tells
-	}
-	return opener.Fits(w.sealer.Keys()) == nil
 }
 
 // drillDue says whether a drill is to be made: there is a backup, and the newest drill

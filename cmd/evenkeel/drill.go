@@ -28,8 +28,10 @@ func (t *tool) drillRestoreCommand() *cobra.Command {
 		Use:   "restore",
 		Short: "Restore the newest state and one of a random time to a scratch place, prove them, delete them again, and report",
 		Long: `Restore all that is in the bucket, and the state of a random time, to a scratch place below the data
-directory, prove them as every restore is proved, and delete them again. The report is kept in the bucket.
-Exit code 6 if a restore failed.`,
+directory, prove them as every restore is proved, and delete them again. A time to which no restore is promised
+(what was written then was never archived, or is older than backup.keep.segment) is the backup before it. What
+failed in the drill before is restored again, until that succeeds or it is pruned. The report is kept in the
+bucket. Exit code 6 if a restore failed.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -69,7 +71,7 @@ func (t *tool) drillListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return drillsTable(w, list.Drills) })
+			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error { return drillsTable(w, list) })
 		},
 	}
 	b.flags(c)
@@ -90,10 +92,15 @@ func (t *tool) drillShowCommand() *cobra.Command {
 			}
 			return t.out.Show(c.OutOrStdout(), list, func(w io.Writer) error {
 				if len(list.Drills) == 0 {
-					_, err := fmt.Fprintln(w, "There was no restore drill yet; make one with: evenkeel drill restore")
+					text := "There was no restore drill yet"
+					if len(list.Unread) > 0 {
+						text = "There is no report of a restore drill that can be read"
+					}
+					fmt.Fprintln(w, text+"; make one with: evenkeel drill restore")
+				} else if err := drillTable(w, &list.Drills[0]); err != nil {
 					return err
 				}
-				return drillTable(w, &list.Drills[0])
+				return unreadLines(w, list.Unread)
 			})
 		},
 	}
@@ -101,9 +108,19 @@ func (t *tool) drillShowCommand() *cobra.Command {
 	return c
 }
 
-func drillsTable(w io.Writer, drills []format.Drill) error {
+// unreadLines says why reports are not there.
+func unreadLines(w io.Writer, unread []string) error {
+	for _, why := range unread {
+		if _, err := fmt.Fprintf(w, "\n! the report of a drill cannot be read, and is passed over: %s\n", why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func drillsTable(w io.Writer, list *api.DrillList) error {
 	var rows [][]string
-	for _, d := range drills {
+	for _, d := range list.Drills {
 		result, proved := "proved", "NOTHING"
 		if d.Err() != nil {
 			result = "FAILED"
@@ -113,7 +130,10 @@ func drillsTable(w io.Writer, drills []format.Drill) error {
 		}
 		rows = append(rows, []string{d.ID, d.Created.Format(time.RFC3339), fmt.Sprint(len(d.Trials)), result, proved})
 	}
-	return term.Table(w, []string{"DRILL", "MADE", "RESTORES", "RESULT", "PROVED THE STATE OF"}, rows)
+	if err := term.Table(w, []string{"DRILL", "MADE", "RESTORES", "RESULT", "PROVED THE STATE OF"}, rows); err != nil {
+		return err
+	}
+	return unreadLines(w, list.Unread)
 }
 
 func drillTable(w io.Writer, d *format.Drill) error {

@@ -21,6 +21,7 @@ type ListDrillsParams struct {
 // DrillList lists reports of drills, newest first.
 type DrillList struct {
 	Drills []format.Drill `json:"drills"`
+	Unread []string       `json:"unread"` // why reports cannot be read, which are passed over
 }
 
 // DrillRestore has the node restore backups to a scratch place, prove them and delete

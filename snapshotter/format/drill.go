@@ -29,7 +29,7 @@ type Drill struct {
 
 // Trial is one restore of a drill.
 type Trial struct {
-	Aim         string            `json:"aim"`             // what was to be restored, for people: "newest"
+	Aim         string            `json:"aim"`             // what was to be restored: "newest", "backup ID" or "time T", by which it is restored again if it failed
 	Backup      string            `json:"backup,omitzero"` // id, of the one that it began with; empty: with none
 	StateTime   time.Time         `json:"state_time"`      // when the restored state was that of the region, UTC; zero: unknown
 	Bytes       int64             `json:"bytes"`           // fetched

@@ -130,6 +130,10 @@ type MissingError struct {
 	Log      events.Log
 	From, To int64 // the offsets from From to To-1
 	Why      string
+
+	// Lost says that they were archived once: the segments that had them are pruned, or somebody
+	// has deleted them. Else they never were, as far as the archive tells.
+	Lost bool
 }
 
 func (e *MissingError) Error() string {
@@ -138,6 +142,19 @@ func (e *MissingError) Error() string {
 
 func missing(l events.Log, from, to int64, why string, args ...any) error {
 	return events.Errorf(events.KindNotFound, "%w", &MissingError{Log: l, From: from, To: to, Why: fmt.Sprintf(why, args...)})
+}
+
+// missingBefore is a MissingError of what lies between an offset of a log and the ith segment, which has a
+// part of the log; nil: it has nothing.
+func (a *archive) missingBefore(i int, s *format.Segment, p *format.SegmentPart, l events.Log, from, to int64, why string, args ...any) error {
+	e := &MissingError{Log: l, From: from, To: to, Why: fmt.Sprintf(why, args...)}
+	before := s.After()
+	there := before == 0 || i > 0 && a.objects[i-1].Number == before
+	e.Lost = !there && (p == nil || p.Gap == nil || from < p.Gap.From)
+	if e.Lost && i > 0 { // else all up to it are gone, as prunes leave it
+		e.Why += fmt.Sprintf("; object %s is missing from the bucket", format.SegmentName(a.region, a.shard, before))
+	}
+	return events.Errorf(events.KindNotFound, "%w", e)
 }
 
 // Span are the segments of a shard that lead from one state to a vector.
@@ -276,7 +293,7 @@ func (a *archive) follow(ctx context.Context, first, last int, from map[events.L
 		before = s
 		span.Bytes += a.objects[i].Size
 		for l, st := range from {
-			if err := a.advance(s, &st, to[l], &span); err != nil {
+			if err := a.advance(i, s, &st, to[l], &span); err != nil {
 				return err
 			}
 			from[l] = st
@@ -286,8 +303,8 @@ func (a *archive) follow(ctx context.Context, first, last int, from map[events.L
 	return span, err
 }
 
-// advance moves the state of a log over a segment, as far as it is wanted.
-func (a *archive) advance(s *format.Segment, st *events.LogState, to int64, span *Span) error {
+// advance moves the state of a log over the ith segment, as far as it is wanted.
+func (a *archive) advance(i int, s *format.Segment, st *events.LogState, to int64, span *Span) error {
 	end, known := s.End(st.Log)
 	if !known || end.Next <= st.Next || st.Next >= to {
 		return nil
@@ -295,11 +312,11 @@ func (a *archive) advance(s *format.Segment, st *events.LogState, to int64, span
 	p := s.Part(st.Log)
 	switch {
 	case p == nil:
-		return missing(st.Log, st.Next, min(to, end.Next), "the archive begins behind them, with segment %d", s.Number)
+		return a.missingBefore(i, s, p, st.Log, st.Next, min(to, end.Next), "the archive begins behind them, with segment %d", s.Number)
 	case p.From > st.Next && p.Gap != nil:
-		return missing(st.Log, st.Next, min(to, p.From), "segment %d says: %s", s.Number, p.Gap.Reason)
+		return a.missingBefore(i, s, p, st.Log, st.Next, min(to, p.From), "segment %d says: %s", s.Number, p.Gap.Reason)
 	case p.From > st.Next:
-		return missing(st.Log, st.Next, min(to, p.From), "the archive begins behind them, with segment %d", s.Number)
+		return a.missingBefore(i, s, p, st.Log, st.Next, min(to, p.From), "the archive begins behind them, with segment %d", s.Number)
 	case p.From == st.Next && st.Next > 0 && p.Before != st.Chain:
 		return events.Errorf(events.KindInconsistent, "%s: the records below offset %d have the chain %s in what is built on, and %s in object %s",
 			st.Log, st.Next, st.Chain, p.Before, format.SegmentName(a.region, a.shard, s.Number))

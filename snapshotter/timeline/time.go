@@ -54,7 +54,7 @@ func (a *archive) offsetAt(ctx context.Context, opener *seal.Opener, l events.Lo
 		case err != nil:
 			return 0, err
 		case found && offset == p.Blocks[0].First && lacks < next && known < next:
-			return 0, missing(l, lacks, next, "so it is not known whether they came before %s", at.Format(time.RFC3339Nano))
+			return 0, a.missingBefore(i, s, p, l, lacks, next, "so it is not known whether they came before %s", at.Format(time.RFC3339Nano))
 		case found:
 			return offset, nil
 		}

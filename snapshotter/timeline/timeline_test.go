@@ -192,7 +192,7 @@ func TestAnyVector(t *testing.T) {
 		for l, next := range want {
 			if next > newest.Vector[l] {
 				var missing *timeline.MissingError
-				if !errors.As(err, &missing) || missing.To != want[missing.Log] || events.KindOf(err) != events.KindNotFound {
+				if !errors.As(err, &missing) || missing.To != want[missing.Log] || missing.Lost || events.KindOf(err) != events.KindNotFound {
 					t.Fatalf("%s is beyond what there is: %v", l.At(next), err)
 				}
 				return
@@ -213,8 +213,42 @@ func TestAnyVector(t *testing.T) {
 // of the target in another log.
 func (w *world) onlyInBackups(t *rapid.T, err error) {
 	var missing *timeline.MissingError
-	if events.KindOf(err) != events.KindNotFound || !errors.As(err, &missing) || w.archivedTo(missing.Log) >= missing.To {
+	if events.KindOf(err) != events.KindNotFound || !errors.As(err, &missing) || w.archivedTo(missing.Log) >= missing.To || missing.Lost {
 		t.Fatal(err)
+	}
+}
+
+// What was archived once and is not there any more is told from what never was.
+func TestLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		gone  []int64
+		names bool // the object
+	}{"in the midst": {[]int64{2}, true}, "from the beginning": {[]int64{1, 2}, false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			l := logsOf(0)[0]
+			for i := range 6 {
+				w.write(l, after(i), 0)
+				w.archive(0, after(i), 1)
+				if i == 0 {
+					w.backup(after(i))
+				}
+			}
+			for _, n := range c.gone {
+				if err := w.bucket.Delete(t.Context(), format.SegmentName(region, 0, n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, target := range []timeline.Target{{Vector: events.Vector{l: 4}}, {Time: after(4)}} {
+				_, err := read(t, w.bucket).Plan(t.Context(), timeline.Request{Target: target})
+				var missing *timeline.MissingError
+				if !errors.As(err, &missing) || !missing.Lost || missing.From != 1 || missing.To != 2 {
+					t.Errorf("%s: %v", target, err)
+				} else if strings.Contains(err.Error(), format.SegmentName(region, 0, 2)) != c.names {
+					t.Errorf("%s: it names the wrong object: %v", target, err)
+				}
+			}
+		})
 	}
 }
 

@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/snapshotter/catalog"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/seal"
+	"github.com/evenkeel/evenkeel/snapshotter/timeline"
+)
+
+// trial is one restore that a drill makes.
+type trial struct {
+	aim     string // by which the next drill knows it again
+	target  timeline.Target
+	instead string // id of the backup to restore if the target is a time to which no restore is promised; empty: none
+}
+
+// aimNewest is the aim of a trial of all that there is.
+const aimNewest = "newest"
+
+func trialOf(target timeline.Target, instead string) trial {
+	return trial{aim: target.String(), target: target, instead: instead}
+}
+
+const (
+	// drawsTried is how many backups are drawn for one that is there and can be restored
+	// here.
+	drawsTried = 10
+
+	// repeatedMost is how many restores are made again that have failed. While so many
+	// fail no further one is drawn, and so a drill takes no longer than three restores.
+	repeatedMost = 2
+)
+
+// tryDrawn restores something that is drawn.
+func (b Backups) tryDrawn(ctx context.Context) (result format.Trial, drawn bool, err error) {
+	for range drawsTried {
+		t, drawn, err := b.draw(ctx)
+		if err != nil || !drawn {
+			return result, false, err
+		}
+		if result, there := b.tryThere(ctx, t); there || ctx.Err() != nil {
+			return result, there, nil
+		}
+	}
+	return result, false, nil
+}
+
+// draw chooses what to restore: a time between one of the backups and the one after it.
+func (b Backups) draw(ctx context.Context) (t trial, drawn bool, err error) {
+	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
+	if err != nil {
+		return t, false, err
+	}
+	n, drawn := b.drawn(ctx, ids)
+	if !drawn {
+		return t, false, nil
+	}
+	from, err := format.IDTime(ids[n])
+	if err != nil {
+		return t, false, err
+	}
+	to := time.Now()
+	if n+1 < len(ids) {
+		if next, err := format.IDTime(ids[n+1]); err == nil && next.Before(to) {
+			to = next
+		}
+	}
+	if !to.After(from) {
+		return trialOf(timeline.Target{Backup: ids[n]}, ""), true, nil
+	}
+	at := from.Add(rand.N(to.Sub(from))).UTC().Truncate(time.Millisecond)
+	return trialOf(timeline.Target{Time: at}, ids[n]), true, nil
+}
+
+// drawn draws a backup, not of those that the configuration has no place for any more, and not of
+// those that no identity opens, as after a key was lost: that they are refused tells nothing of them.
+func (b Backups) drawn(ctx context.Context, ids []string) (n int, drawn bool) {
+	opener, _ := b.Config.Opener(b.Opener) // what is wrong with it the restore of the newest state tells
+	for _, n := range rand.Perm(len(ids))[:min(len(ids), drawsTried)] {
+		m, err := catalog.Manifest(ctx, b.Bucket, b.Config.Region, ids[n])
+		if err != nil || checkFits(b.Config, m) == nil && opener.Fits(m.Keys()) == nil {
+			return n, true // what is wrong with it the drill tells
+		}
+	}
+	return 0, false
+}
+
+// tryThere makes a trial of what may not be there any more when it is made. there is false if that is so, and if no
+// identity opens it: both tell nothing of the backups.
+func (b Backups) tryThere(ctx context.Context, t trial) (result format.Trial, there bool) {
+	if t, there = b.settle(ctx, t); !there {
+		return result, false
+	}
+	result, err := b.try(ctx, t)
+	switch {
+	case err == nil:
+		return result, true
+	case errors.Is(err, seal.ErrNoKey) || b.gone(ctx, t.target.Backup) || b.gone(ctx, result.Backup):
+		b.Log.Info("restore drill passes over what is gone, or what no identity opens", "aim", t.aim, "error", err)
+		return result, false
+	}
+	now, there := b.settle(ctx, t)
+	if there && now.aim != t.aim { // segments have been pruned meanwhile
+		return b.tryThere(ctx, now)
+	}
+	return result, there
+}
+
+// settle has a trial restore the backup before a time if no restore to that time is promised. there is false if
+// there is none.
+func (b Backups) settle(ctx context.Context, t trial) (settled trial, there bool) {
+	if t.target.Time.IsZero() {
+		return t, true
+	}
+	_, err := PlanRestore(ctx, b.job(t.target, ""))
+	if err == nil || !b.excused(ctx, t.target.Time, err) {
+		return t, true // what is wrong the trial tells
+	}
+	return trialOf(timeline.Target{Backup: t.instead}, ""), t.instead != ""
+}
+
+// excused says whether it is no fault of the bucket that a restore to a time cannot be planned: what was written then was
+// never archived, as in a gap that a segment tells of, or is not yet; or its segments are older than what is kept; or what was
+// there then is not for this configuration, or not for this version. A segment that is missing or damaged
+// is what a drill is to find.
+func (b Backups) excused(ctx context.Context, at time.Time, err error) bool {
+	var missing *timeline.MissingError
+	kind := events.KindOf(err)
+	switch {
+	case kind == events.KindRefused:
+		return true
+	case kind == events.KindNotFound && !(errors.As(err, &missing) && missing.Lost):
+		return true
+	case kind == events.KindNotFound || kind == events.KindInconsistent:
+		return at.Before(b.promisedFrom(ctx))
+	}
+	return false
+}
+
+// promisedFrom is from when on a restore to any time is promised (backup.keep.segment), as prunes count it: back from the newest
+// backup. Zero: that is not known.
+func (b Backups) promisedFrom(ctx context.Context) (from time.Time) {
+	ids, err := catalog.IDs(ctx, b.Bucket, b.Config.Region)
+	if err != nil || b.Config.Backup == nil {
+		return from
+	}
+	now := time.Now()
+	for _, id := range ids {
+		if began, err := format.IDTime(id); err == nil && !catalog.Ahead(began, now) {
+			from = began.Add(-b.Config.Backup.Keep.Segment)
+		}
+	}
+	return from
+}
+
+// gone says whether there is no such backup any more; empty: none is meant.
+func (b Backups) gone(ctx context.Context, id string) bool {
+	if id == "" {
+		return false
+	}
+	_, err := catalog.Load(ctx, b.Bucket, b.Config.Region, id)
+	return events.KindOf(err) == events.KindNotFound
+}
+
+// failedBefore are the restores that failed in the newest drill. They are made again until they succeed, or what they
+// restored is gone: that another one succeeds which is drawn says nothing of them.
+func (b Backups) failedBefore(ctx context.Context) (again []trial, err error) {
+	d, err := b.newestDrill(ctx)
+	if d == nil || err != nil {
+		return nil, err
+	}
+	for _, was := range slices.Concat(d.Trials[1:], d.Trials[:1]) { // the newest state is restored in any case
+		t, is := repeated(was)
+		if is && len(again) < repeatedMost && !slices.ContainsFunc(again, func(other trial) bool { return other.aim == t.aim }) {
+			again = append(again, t)
+		}
+	}
+	return again, nil
+}
+
+// newestDrill is the newest report that can be read, if it is one of the last; nil: none of them can.
+func (b Backups) newestDrill(ctx context.Context) (*format.Drill, error) {
+	past, _, err := b.drillIDs(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	for d, err := range b.reports(ctx, past[max(0, len(past)-drillsLooked):]) {
+		if !unreadable(err) {
+			return d, err
+		}
+	}
+	return nil, nil
+}
+
+// repeated is the trial that makes a restore again which has failed. The newest state is not the newest any more: it is the
+// one of then.
+func repeated(was format.Trial) (t trial, is bool) {
+	if was.Error == "" {
+		return t, false
+	}
+	if id, is := strings.CutPrefix(was.Aim, "backup "); is && format.ValidID(id) {
+		return trialOf(timeline.Target{Backup: id}, ""), true
+	}
+	if text, is := strings.CutPrefix(was.Aim, "time "); is {
+		if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+			return trialOf(timeline.Target{Time: at}, was.Backup), true
+		}
+	}
+	if was.Backup == "" { // it is not known what failed
+		return t, false
+	}
+	if began, err := format.IDTime(was.Backup); err == nil && was.StateTime.After(began) { // by segments
+		return trialOf(timeline.Target{Time: was.StateTime}, was.Backup), true
+	}
+	return trialOf(timeline.Target{Backup: was.Backup}, ""), true
+}
