@@ -29,8 +29,15 @@ type attested struct {
 	marks map[events.Log][]events.Mark
 }
 
-// readAttested reads all attestations that are in the region's Kafka.
+// readAttested reads all attestations that are in the region's Kafka. The options are those of its clients; nil: as
+// they are configured.
 func readAttested(ctx context.Context, cfg *config.Config, opts []kgo.Opt) (*attested, error) {
+	if opts == nil {
+		var err error
+		if opts, err = cfg.KafkaOpts(cfg.Region); err != nil {
+			return nil, err
+		}
+	}
 	a := &attested{peers: cfg.Peers(), marks: map[events.Log][]events.Mark{}}
 	topics := attestationTopics(cfg)
 	client, err := kgo.NewClient(append(slices.Clone(opts),
@@ -79,14 +86,7 @@ func readAttested(ctx context.Context, cfg *config.Config, opts []kgo.Opt) (*att
 
 // readAttested reads what has been attested.
 func (b Backups) readAttested(ctx context.Context) (*attested, error) {
-	opts := b.kafkaOpts
-	if opts == nil {
-		var err error
-		if opts, err = b.Config.KafkaOpts(b.Config.Region); err != nil {
-			return nil, err
-		}
-	}
-	return readAttested(ctx, b.Config, opts)
+	return readAttested(ctx, b.Config, b.kafkaOpts)
 }
 
 // PlanRestore is PlanRestore, and says besides whether the backup that it begins with has the states that other
@@ -109,13 +109,13 @@ func (b Backups) PlanRestore(ctx context.Context, p api.PlanRestoreParams) (*tim
 
 const (
 	attestedPatience = 30 * time.Second // how long attestations are read
-	planPatience     = 5 * time.Second  // for a plan, which can do without
+	planPatience     = 5 * time.Second  // for plans and restores, which can do without
 )
 
 // compare compares states with what was attested: at says what the state of a log was at an
 // offset, or that it does not know. One that others contradict is in Differs.
 func (a *attested) compare(states []events.LogState, at func(l events.Log, offset int64) (events.Mark, error)) (*api.Agreement, error) {
-	g := &api.Agreement{Agrees: []events.Region{}, Unknown: []events.Region{}, Differs: []api.Disagreement{}}
+	g := newAgreement()
 	compared := map[events.Region]int{}
 	for _, r := range a.peers {
 		compared[r] = 0
@@ -125,6 +125,7 @@ func (a *attested) compare(states []events.LogState, at func(l events.Log, offse
 		if !slices.Contains(a.peers, st.Log.Origin.Region) {
 			continue // nobody else attests it, and one's own word was given by the state that is in question
 		}
+		var equal api.Match
 		for _, theirs := range a.marks[st.Log] {
 			if theirs.Next > st.Next || theirs.Next == 0 {
 				continue
@@ -137,11 +138,18 @@ func (a *attested) compare(states []events.LogState, at func(l events.Log, offse
 				return nil, err
 			}
 			compared[st.Log.Origin.Region]++
-			if theirs != ours && !slices.Contains(a.marks[st.Log], ours) { // an origin that contradicts itself proves nothing
+			if theirs == ours {
+				equal = api.Match{Log: st.Log, Mark: theirs}
+				continue
+			}
+			if !slices.Contains(a.marks[st.Log], ours) { // an origin that contradicts itself proves nothing
 				differs[st.Log.Origin.Region] = true
 				g.Differs = append(g.Differs, api.Disagreement{Log: st.Log, Theirs: theirs, Ours: ours})
 				break // what comes behind differs, too
 			}
+		}
+		if equal.Mark.Next > 0 {
+			g.Equal = append(g.Equal, equal)
 		}
 	}
 	for _, region := range slices.Sorted(maps.Keys(compared)) {
@@ -154,6 +162,10 @@ func (a *attested) compare(states []events.LogState, at func(l events.Log, offse
 		}
 	}
 	return g, nil
+}
+
+func newAgreement() *api.Agreement {
+	return &api.Agreement{Agrees: []events.Region{}, Unknown: []events.Region{}, Differs: []api.Disagreement{}, Equal: []api.Match{}}
 }
 
 // ofStates compares states of which nothing else is known, such as those in a manifest.
@@ -172,14 +184,21 @@ func (a *attested) ofStates(states []events.LogState) *api.Agreement {
 }
 
 // ofDir compares restored shards, which remember more of what they were.
-func (a *attested) ofDir(cfg *config.Config, fs vfs.FS, log *slog.Logger, dir string, partitions []int32) (all *api.Agreement, err error) {
-	all = &api.Agreement{Agrees: []events.Region{}, Unknown: []events.Region{}, Differs: []api.Disagreement{}}
-	for _, p := range partitions {
+func (a *attested) ofDir(cfg *config.Config, fs vfs.FS, log *slog.Logger, dir string, partitions []int32) (*api.Agreement, error) {
+	return a.ofShards(partitions, func(p int32) (*projections.Shard, error) {
 		sc, err := shardConfig(cfg, fs, log, dir, p)
 		if err != nil {
 			return nil, err
 		}
-		shard, err := openState(sc)
+		return openState(sc)
+	})
+}
+
+// ofShards compares shards that are opened for it, one after the other.
+func (a *attested) ofShards(partitions []int32, open func(p int32) (*projections.Shard, error)) (*api.Agreement, error) {
+	all := newAgreement()
+	for _, p := range partitions {
+		shard, err := open(p)
 		if err != nil {
 			return nil, err
 		}

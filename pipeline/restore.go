@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -38,6 +39,12 @@ type RestoreJob struct {
 	Lineage string        // of what is made; empty: a new one
 	Anew    bool          // forget what a job that was broken off has done
 	Claimed bool          // by a node that is running: the epoch is that of its claim
+
+	// Compare what was restored with what other regions have attested, as far as the region's Kafka tells, before
+	// it is in its place. A state that differs is refused unless AcceptDiverged.
+	Compare        bool
+	AcceptDiverged bool
+	KafkaOpts      []kgo.Opt // of its clients; nil: as configured
 
 	Planned func(*timeline.Plan) // told once how it will be done; may be nil
 	Fetched func(bytes int64)    // told of every object that was fetched and verified; may be nil
@@ -209,7 +216,12 @@ func (r *Region) Restore(ctx context.Context, p api.RestoreParams) (*api.Restore
 	if err := r.parts.FS.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, fmt.Errorf("restore directory: %w", err)
 	}
+	opts, err := r.kafkaOpts(r.cfg.Region)
+	if err != nil {
+		return nil, err
+	}
 	return Restore(ctx, RestoreJob{
 		Config: r.cfg, Bucket: r.parts.Bucket, FS: r.parts.FS, Log: r.log, Request: p.Request, Dir: dir, Anew: p.Anew,
+		Compare: true, AcceptDiverged: p.AcceptDiverged, KafkaOpts: opts,
 	})
 }

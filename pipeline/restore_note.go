@@ -74,6 +74,7 @@ func (r *restoring) report() (*api.Restored, error) {
 		Region: plan.Region, Software: api.Software, Target: plan.Target, Vector: plan.Vector, Streams: plan.Streams, Merge: r.backupMerge(),
 		Lineage: r.note.Lineage.ID, Dir: r.job.Dir, Backup: plan.Base, Created: plan.Created, From: events.Vector{}, Pinned: r.pinned,
 		Resumed: r.resumed, Lacks: plan.Lacks, Began: r.note.Began, States: []events.LogState{},
+		Attested: r.attested, Unattested: r.unattested,
 	}
 	for _, shard := range plan.Shards {
 		var note shardNote

@@ -37,6 +37,9 @@ type restoring struct {
 
 	outside *outsideTables   // nil: tables are fetched
 	newest  *format.Manifest // of the region, where no times are read; else nil
+
+	attested   *api.Agreement // how it compares with what other regions have attested; nil: it does not
+	unattested string         // why not
 }
 
 func newRestoring(job RestoreJob) *restoring {
@@ -52,12 +55,20 @@ func (r *restoring) run(ctx context.Context) (*api.Restored, error) {
 	}
 	r.job.Planned(r.plan())
 	if err := r.all(ctx); err != nil {
-		if !r.job.Keep {
-			err = errors.Join(err, r.job.FS.RemoveAll(r.work))
-		}
-		return nil, err
+		return nil, r.broken(err)
+	}
+	if err := r.compare(ctx); err != nil {
+		return nil, r.broken(err)
 	}
 	return r.finish()
+}
+
+// broken is the end of a restore that cannot go on now.
+func (r *restoring) broken(err error) error {
+	if !r.job.Keep {
+		err = errors.Join(err, r.job.FS.RemoveAll(r.work))
+	}
+	return err
 }
 
 // restoreNote is what restore.json holds.

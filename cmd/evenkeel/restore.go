@@ -118,8 +118,12 @@ func (t *tool) restoreRunCommand() *cobra.Command {
 		Short: "Restore into an empty directory and prove it",
 		Long: `Restore into an empty directory and prove it: every digest is computed anew from what was restored
 and compared with the backup's; where segments are replayed, the hash chain of the records and the
-digests that the region itself had are compared wherever a segment ends. Any difference: exit code 6.
-restore-report.json in the directory says what was done and proved.
+digests that the region itself had are compared wherever a segment ends. All of that is the region's own
+word: a backup that was made while the region had diverged proves itself. So the state is compared with what
+other regions have attested of their logs, too, as far as the region's Kafka still tells, before it is in its
+place; where it does not, the report says so, and nothing is refused. Any difference: exit code 6. A state that
+differs from what was attested is had all the same with --accept-diverged. restore-report.json in the directory
+says what was done, proved and compared.
 
 With --config no node is needed: the state goes to the node's data directory (or to --dir), which must
 hold no state; start the node afterwards and it replays the rest from its logs. A restore that is broken
@@ -149,6 +153,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 	c.Flags().StringVar(&f.identity, "identity", "", "with --config: file with the identity to open the backup with, e.g. the recovery key's (default the configured one)")
 	c.Flags().BoolVar(&f.ahead, "ahead", false, "with --config: do not compare with where the logs in Kafka end: they are to come, or elsewhere")
 	c.Flags().BoolVar(&f.anew, "anew", false, "forget what a restore into this directory has done that was broken off")
+	c.Flags().BoolVar(&f.diverged, "accept-diverged", false, "also a state that is not the one that other regions have attested")
 	return c
 }
 
@@ -156,7 +161,7 @@ With --name the node at --server restores into restores/NAME in its data directo
 type restoreFlags struct {
 	target                          targetFlags
 	path, dir, name, copy, identity string
-	anew, instant, ahead            bool
+	anew, instant, ahead, diverged  bool
 }
 
 func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) {
@@ -175,7 +180,7 @@ func (t *tool) restore(c *cobra.Command, f restoreFlags) (*api.Restored, error) 
 			return nil, err
 		}
 		defer term.Waiting(c.ErrOrStderr(), "the restore")()
-		return client.Restore(c.Context(), api.RestoreParams{Request: req, Name: f.name, Anew: f.anew})
+		return client.Restore(c.Context(), api.RestoreParams{Request: req, Name: f.name, Anew: f.anew, AcceptDiverged: f.diverged})
 	}
 	if f.path == "" {
 		return nil, events.Errorf(events.KindInvalid, "say with --config which node's state to restore, or with --name to have a running node do it")
@@ -192,7 +197,10 @@ func restoreOffline(ctx context.Context, progressTo io.Writer, cfg *config.Confi
 	if err != nil {
 		return nil, err
 	}
-	job := pipeline.RestoreJob{Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: f.dir, Keep: true, Anew: f.anew}
+	job := pipeline.RestoreJob{
+		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: f.dir, Keep: true, Anew: f.anew,
+		Compare: true, AcceptDiverged: f.diverged,
+	}
 	if f.identity != "" {
 		if job.Opener, err = config.ReadIdentity(f.identity); err != nil {
 			return nil, err
@@ -234,8 +242,11 @@ func restoredTable(w io.Writer, r *api.Restored) error {
 		from = fmt.Sprintf("Backup %s of %s", r.Backup, r.Created.Format(time.RFC3339))
 	}
 	fmt.Fprintf(w, "%s of %s is restored in %s and proved.\n", from, r.Region, r.Dir)
-	fmt.Fprintf(w, "Replayed: %s records of %s segments, %s chains and %s attested digests compared.\n\n",
-		term.Count(r.Replayed.Records), term.Count(r.Replayed.Segments), term.Count(r.Replayed.Chains), term.Count(r.Replayed.Marks))
+	if r.Replayed.Segments > 0 {
+		fmt.Fprintf(w, "Replayed: %s records of %s segments; %s chains and %s digests that the region itself had are the same.\n",
+			term.Count(r.Replayed.Records), term.Count(r.Replayed.Segments), term.Count(r.Replayed.Chains), term.Count(r.Replayed.Marks))
+	}
+	fmt.Fprintf(w, "Compared with what other regions have attested, it %s\n\n", r.AttestedText())
 	if err := statesTable(w, r.States); err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type restoredInPlace struct {
 	Backup   string           `json:"backup"`
 	Created  time.Time        `json:"created"`
 	Replayed restore.Replayed `json:"replayed"`
+	Attested string           `json:"attested"` // how it compares with what other regions have attested, for people
 	Lacks    []string         `json:"lacks"`
 	Dir      string           `json:"dir"`
 	Bytes    int64            `json:"bytes"` // that are to be brought here
@@ -45,8 +46,8 @@ func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 		return err
 	}
 	return t.out.Show(c.OutOrStdout(), restored, func(w io.Writer) error {
-		fmt.Fprintf(w, "Backup %s of %s and %s records behind it, %s of %s, can be served from %s.\nStart the node: it reads the %s that are still in the bucket where they are, brings them here and proves them;\nevenkeel shards says how far that is.\n",
-			restored.Backup, restored.Created.Format(time.RFC3339), term.Count(restored.Replayed.Records), restored.Target, cfg.Region, restored.Dir, term.Bytes(restored.Bytes))
+		fmt.Fprintf(w, "Backup %s of %s and %s records behind it, %s of %s, can be served from %s.\nCompared with what other regions have attested, it %s\nStart the node: it reads the %s that are still in the bucket where they are, brings them here and proves them;\nevenkeel shards says how far that is.\n",
+			restored.Backup, restored.Created.Format(time.RFC3339), term.Count(restored.Replayed.Records), restored.Target, cfg.Region, restored.Dir, restored.Attested, term.Bytes(restored.Bytes))
 		return lacksLines(w, restored.Lacks)
 	})
 }
@@ -67,6 +68,7 @@ func inPlace(ctx context.Context, progressTo io.Writer, cfg *config.Config, f re
 	var progress *term.Progress
 	job := pipeline.RestoreJob{
 		Config: cfg, Bucket: bucket, Log: newLogger(cfg), Request: req, Dir: r.Dir, Keep: true, Anew: f.anew, Ends: logEnds(ctx, progressTo, cfg, f),
+		Compare: true, AcceptDiverged: f.diverged,
 		Planned: func(p *timeline.Plan) {
 			fmt.Fprintf(progressTo, "to the vector %s\n", p.Vector)
 			var bytes int64
@@ -86,6 +88,6 @@ func inPlace(ctx context.Context, progressTo io.Writer, cfg *config.Config, f re
 	}
 	plan := done.Plan
 	r.Target, r.Vector, r.Backup, r.Created, r.Lacks = plan.Target, plan.Vector, plan.Base, plan.Created, plan.Lacks
-	r.Replayed, r.Bytes = done.Replayed, done.Bytes
+	r.Replayed, r.Bytes, r.Attested = done.Replayed, done.Bytes, done.Attested
 	return r, nil
 }

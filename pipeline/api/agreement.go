@@ -14,6 +14,13 @@ type Agreement struct {
 	Agrees  []events.Region `json:"agrees"`
 	Unknown []events.Region `json:"unknown"`
 	Differs []Disagreement  `json:"differs"`
+	Equal   []Match         `json:"equal"` // of each log the last that was compared and is the same
+}
+
+// Match is a log whose state is the one that was attested.
+type Match struct {
+	Log  events.Log  `json:"log"`
+	Mark events.Mark `json:"mark"` // attested by the log's origin
 }
 
 // Disagreement is a log whose state is not the one that was attested.
@@ -33,6 +40,7 @@ func (d Disagreement) String() string {
 // Add takes in another part, of other logs.
 func (g *Agreement) Add(other *Agreement) {
 	g.Differs = append(g.Differs, other.Differs...)
+	g.Equal = append(g.Equal, other.Equal...)
 	differs := func(r events.Region) bool {
 		return slices.ContainsFunc(g.Differs, func(d Disagreement) bool { return d.Log.Origin.Region == r })
 	}

@@ -31,6 +31,9 @@ type RestoreParams struct {
 	Request timeline.Request `json:"request,omitzero"` // zero: the newest
 	Name    string           `json:"name"`             // letters, digits, dashes
 	Anew    bool             `json:"anew,omitempty"`   // forget what a restore that was broken off has done
+
+	// AcceptDiverged takes a state also if it is not the one that other regions have attested.
+	AcceptDiverged bool `json:"accept_diverged,omitempty"`
 }
 
 // Restored says what a restore did and proved.
@@ -55,6 +58,9 @@ type Restored struct {
 	Replayed restore.Replayed `json:"replayed"` // of segments
 	Resumed  bool             `json:"resumed"`  // an earlier run had done a part of it; what it replayed is counted only where a shard was done
 	Lacks    []string         `json:"lacks"`    // what is not there, as far as is known
+
+	Attested   *Agreement `json:"attested,omitempty"`   // how it compares with what other regions have attested; nil: it was not compared
+	Unattested string     `json:"unattested,omitempty"` // why that could not be had
 
 	Digest   events.Digest     `json:"digest"` // over all logs, recomputed from what was restored
 	States   []events.LogState `json:"states"`
@@ -86,7 +92,10 @@ func (r *Restored) Text() string {
 		line("begun with", "backup %s of %s: %d tables, %d bytes", r.Backup, r.Created.Format(time.RFC3339), r.Tables, r.Bytes)
 	}
 	line("replayed", "%d records of %d segments", r.Replayed.Records, r.Replayed.Segments)
-	line("compared", "%d chains and %d attested digests, all equal", r.Replayed.Chains, r.Replayed.Marks)
+	if r.Replayed.Segments > 0 {
+		line("compared", "%d chains and %d digests that the region itself had, all equal", r.Replayed.Chains, r.Replayed.Marks)
+	}
+	line("attested", "compared with what other regions have attested it %s", r.AttestedText())
 	line("digest", "%s, recomputed from what is at rest", r.Digest)
 	line("lineage", "%s", r.Lineage)
 	if !r.Served.IsZero() {
@@ -101,5 +110,22 @@ func (r *Restored) Text() string {
 		fmt.Fprintf(&b, "%s at offset %d: chain %s, digest %s, %d keys, %d bytes, %d events, %d parked\n",
 			st.Log, st.Next, st.Chain, st.Digest, st.Keys, st.Bytes, st.Events, st.Parked)
 	}
+	if r.Attested != nil {
+		for _, m := range r.Attested.Equal {
+			fmt.Fprintf(&b, "%s at offset %d: its origin has attested chain %s, digest %s, which are equal\n", m.Log, m.Mark.Next, m.Mark.Chain, m.Mark.Digest)
+		}
+	}
 	return b.String()
+}
+
+// AttestedText says how the state compares with what other regions have attested. A state that was backed up while
+// the region had diverged proves itself: what else is compared is the region's own word.
+func (r *Restored) AttestedText() string {
+	switch {
+	case r.Attested != nil:
+		return r.Attested.String()
+	case r.Unattested != "":
+		return "is unknown: " + r.Unattested
+	}
+	return "is unknown: nobody was asked"
 }
