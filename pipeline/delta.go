@@ -107,8 +107,9 @@ func (r *Region) createDelta(ctx context.Context, slot time.Time, damaged []stri
 		return nil, "", err
 	}
 	for {
-		if whyFull := r.whyNotOn(parent, damaged); whyFull != "" {
-			return nil, whyFull, nil
+		whyFull, err := r.whyNotOn(ctx, parent, damaged)
+		if whyFull != "" || err != nil {
+			return nil, whyFull, err
 		}
 		m, err := r.createBackup(ctx, parent)
 		switch {
@@ -140,18 +141,40 @@ func (r *Region) deltaParent(ctx context.Context) (newest, parent *format.Manife
 }
 
 // whyNotOn says why no delta is to be made on a backup; empty: nothing speaks against it.
-func (r *Region) whyNotOn(parent *format.Manifest, damaged []string) string {
+func (r *Region) whyNotOn(ctx context.Context, parent *format.Manifest, damaged []string) (string, error) {
 	if len(parent.Shards) != int(r.cfg.Partitions) || !maps.Equal(parent.Merge, r.backupConfig().Merge) {
-		return fmt.Sprintf("the configuration has other streams, merge rules or partitions than backup %s", parent.ID)
+		return fmt.Sprintf("the configuration has other streams, merge rules or partitions than backup %s", parent.ID), nil
 	}
 	path := parent.Path()
 	if most := r.cfg.Backup.MaxChain; len(path) > most {
-		return fmt.Sprintf("a delta would build on %d backups, more than backup.max_chain (%d)", len(path), most)
+		return fmt.Sprintf("a delta would build on %d backups, more than backup.max_chain (%d)", len(path), most), nil
 	}
 	for _, id := range path {
 		if slices.Contains(damaged, id) {
-			return fmt.Sprintf("backup %s is damaged, on which the next delta would build", id)
+			return fmt.Sprintf("backup %s is damaged, on which the next delta would build", id), nil
 		}
 	}
-	return ""
+	return r.sealedForOthers(ctx, parent)
+}
+
+// sealedForOthers says whether what a delta would build on is sealed for other keys than the delta would be: then no
+// key need open all of it, as after one was replaced. Of a backup without tables, in which nothing has changed, it
+// is the full one that tells.
+func (r *Region) sealedForOthers(ctx context.Context, m *format.Manifest) (string, error) {
+	if m.Kind == format.Delta && m.StoredBytes() == 0 {
+		full, err := catalog.Manifest(ctx, r.parts.Bucket, r.cfg.Region, m.Parents[0])
+		switch events.KindOf(err) {
+		case 0:
+			m = full
+		case events.KindNotFound, events.KindInconsistent, events.KindRefused: // it stays so
+			return err.Error(), nil
+		default:
+			return "", err
+		}
+	}
+	want := slices.Sorted(slices.Values(r.backups.sealer.Keys()))
+	if have := m.Keys(); m.StoredBytes() > 0 && !slices.Equal(have, want) {
+		return fmt.Sprintf("backup %s, on which the next delta would build, is sealed for the keys %q, and backup.recipients has %q", m.ID, have, want), nil
+	}
+	return "", nil
 }
