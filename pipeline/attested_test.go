@@ -84,6 +84,32 @@ func TestRestoreShardsOfAWrongState(t *testing.T) {
 	}
 }
 
+// A drill that has found a state to differ does so until it is known to be equal: what is attested is not kept for long.
+func TestDrillOfAWrongState(t *testing.T) {
+	threeOf(t, order, func(a, b, c *region) {
+		log, good := diverged(a, b, c)
+		bad := c.backup().ID
+		if d := c.drill(); !strings.Contains(d.Trials[0].Attested, api.Differs+log.String()) || d.Trials[0].Error == "" {
+			t.Fatalf("%+v", d)
+		}
+		c.restored(c.restoreShards(timeline.Request{Target: timeline.Target{Backup: good}, Shards: []int32{log.Partition}}))
+		c.put("more", "value")
+		c.has("more", "value")
+		c.backup()
+		for _, away := range []bool{false, true} {
+			if away {
+				c.down()
+			}
+			for range 2 {
+				d := c.drill()
+				if again := d.Trials[1]; d.Trials[0].Error != "" || again.Backup != bad || again.Error == "" || !strings.Contains(again.Attested, api.Differs+log.String()) {
+					t.Fatalf("away: %t: %+v", away, d)
+				}
+			}
+		}
+	})
+}
+
 // Where others have attested nothing that could be compared, that is said, and is no reason to refuse.
 func TestRestoreShardsUnattested(t *testing.T) {
 	threeOf(t, order, func(a, b, c *region) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -20,6 +21,9 @@ type trial struct {
 	aim     string // by which the next drill knows it again
 	target  timeline.Target
 	instead string // id of the backup to restore if the target is a time to which no restore is promised; empty: none
+	base    string // id of the backup to begin with; empty: the best
+
+	differed string // from what was attested, when it was compared before, for people; empty: it did not
 }
 
 // aimNewest is the aim of a trial of all that there is.
@@ -34,8 +38,8 @@ const (
 	// here.
 	drawsTried = 10
 
-	// repeatedMost is how many restores are made again that have failed. While so many
-	// fail no further one is drawn, and so a drill takes no longer than three restores.
+	// repeatedMost is how many restores are made again that have failed: so a drill takes no
+	// longer than four.
 	repeatedMost = 2
 )
 
@@ -46,8 +50,11 @@ func (b Backups) tryDrawn(ctx context.Context) (result format.Trial, drawn bool,
 		if err != nil || !drawn {
 			return result, false, err
 		}
-		if result, there := b.tryThere(ctx, t); there || ctx.Err() != nil {
-			return result, there, nil
+		if result, there := b.tryThere(ctx, t); there {
+			return result, true, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return result, false, err
 		}
 	}
 	return result, false, nil
@@ -86,15 +93,20 @@ func (b Backups) drawn(ctx context.Context, ids []string) (n int, drawn bool) {
 	opener, _ := b.Config.Opener(b.Opener) // what is wrong with it the restore of the newest state tells
 	for _, n := range rand.Perm(len(ids))[:min(len(ids), drawsTried)] {
 		m, err := catalog.Manifest(ctx, b.Bucket, b.Config.Region, ids[n])
-		if err != nil || checkFits(b.Config, m) == nil && opener.Fits(m.Keys()) == nil {
+		if !b.misfits(m, err) && (err != nil || opener.Fits(m.Keys()) == nil) {
 			return n, true // what is wrong with it the drill tells
 		}
 	}
 	return 0, false
 }
 
-// tryThere makes a trial of what may not be there any more when it is made. there is false if that is so, and if no
-// identity opens it: both tell nothing of the backups.
+// misfits says whether a backup, or why it cannot be read, is not for this configuration or this version.
+func (b Backups) misfits(m *format.Manifest, err error) bool {
+	return events.KindOf(err) == events.KindRefused || err == nil && checkFits(b.Config, m) != nil
+}
+
+// tryThere makes a trial of what may not be there any more when it is made. there is false if that is so, if it has no place
+// here, and if no identity opens it: all that tells nothing of the backups.
 func (b Backups) tryThere(ctx context.Context, t trial) (result format.Trial, there bool) {
 	if t, there = b.settle(ctx, t); !there {
 		return result, false
@@ -115,16 +127,20 @@ func (b Backups) tryThere(ctx context.Context, t trial) (result format.Trial, th
 }
 
 // settle has a trial restore the backup before a time if no restore to that time is promised. there is false if
-// there is none.
+// there is none, or it is not for this configuration.
 func (b Backups) settle(ctx context.Context, t trial) (settled trial, there bool) {
-	if t.target.Time.IsZero() {
-		return t, true
+	if id := t.target.Backup; id != "" {
+		m, err := catalog.Manifest(ctx, b.Bucket, b.Config.Region, id)
+		return t, !b.misfits(m, err)
 	}
-	_, err := PlanRestore(ctx, b.job(t.target, ""))
-	if err == nil || !b.excused(ctx, t.target.Time, err) {
+	_, err := PlanRestore(ctx, b.job(t, ""))
+	switch {
+	case err == nil || !b.excused(ctx, t.target.Time, err):
 		return t, true // what is wrong the trial tells
+	case t.instead == "":
+		return t, false
 	}
-	return trialOf(timeline.Target{Backup: t.instead}, ""), t.instead != ""
+	return b.settle(ctx, trialOf(timeline.Target{Backup: t.instead}, ""))
 }
 
 // excused says whether it is no fault of the bucket that a restore to a time cannot be planned: what was written then was
@@ -177,13 +193,35 @@ func (b Backups) failedBefore(ctx context.Context) (again []trial, err error) {
 	if d == nil || err != nil {
 		return nil, err
 	}
+	return repeats(d), nil
+}
+
+// repeats are the trials that make restores again which have failed in a drill: of those that have begun with one backup
+// the first.
+func repeats(d *format.Drill) (again []trial) {
+	bases := map[string]bool{}
 	for _, was := range slices.Concat(d.Trials[1:], d.Trials[:1]) { // the newest state is restored in any case
-		t, is := repeated(was)
-		if is && len(again) < repeatedMost && !slices.ContainsFunc(again, func(other trial) bool { return other.aim == t.aim }) {
+		if t, is := repeated(was, d.Created); is && len(again) < repeatedMost && !bases[was.Backup] {
 			again = append(again, t)
+			bases[was.Backup] = was.Backup != ""
 		}
 	}
-	return again, nil
+	return again
+}
+
+// failsAnew says whether a drill failed by anything but what is known from the one before, nil if there was none.
+func failsAnew(d, before *format.Drill) bool {
+	if d.Trials[0].Error != "" || before == nil {
+		return d.Err() != nil
+	}
+	known := map[string]bool{} // aims, and backups that were begun with
+	for _, t := range repeats(before) {
+		known[t.aim] = true
+	}
+	for _, t := range before.Trials {
+		known[t.Backup] = known[t.Backup] || t.Error != "" && t.Backup != ""
+	}
+	return slices.ContainsFunc(d.Trials, func(t format.Trial) bool { return t.Error != "" && !known[t.Aim] && !known[t.Backup] })
 }
 
 // newestDrill is the newest report that can be read, if it is one of the last; nil: none of them can.
@@ -200,25 +238,36 @@ func (b Backups) newestDrill(ctx context.Context) (*format.Drill, error) {
 	return nil, nil
 }
 
-// repeated is the trial that makes a restore again which has failed. The newest state is not the newest any more: it is the
-// one of then.
-func repeated(was format.Trial) (t trial, is bool) {
+// repeated is the trial that makes a restore again which has failed in a drill of a time. The newest state is not the
+// newest any more: it is the one of then.
+func repeated(was format.Trial, drilled time.Time) (t trial, is bool) {
 	if was.Error == "" {
 		return t, false
 	}
+	t = aimedAt(was, drilled)
+	if !t.target.Time.IsZero() {
+		t.base = was.Backup // another one may lead there by now, which may be whole
+	}
+	if strings.Contains(was.Attested, api.Differs) {
+		t.differed = was.Attested
+	}
+	return t, true
+}
+
+func aimedAt(was format.Trial, drilled time.Time) trial {
 	if id, is := strings.CutPrefix(was.Aim, "backup "); is && format.ValidID(id) {
-		return trialOf(timeline.Target{Backup: id}, ""), true
+		return trialOf(timeline.Target{Backup: id}, "")
 	}
 	if text, is := strings.CutPrefix(was.Aim, "time "); is {
 		if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
-			return trialOf(timeline.Target{Time: at}, was.Backup), true
+			return trialOf(timeline.Target{Time: at}, was.Backup)
 		}
 	}
-	if was.Backup == "" { // it is not known what failed
-		return t, false
+	if was.Backup == "" { // not even a plan could be made, by what there was then
+		return trialOf(timeline.Target{Time: drilled}, "")
 	}
 	if began, err := format.IDTime(was.Backup); err == nil && was.StateTime.After(began) { // by segments
-		return trialOf(timeline.Target{Time: was.StateTime}, was.Backup), true
+		return trialOf(timeline.Target{Time: was.StateTime}, was.Backup)
 	}
-	return trialOf(timeline.Target{Backup: was.Backup}, ""), true
+	return trialOf(timeline.Target{Backup: was.Backup}, "")
 }

@@ -344,11 +344,13 @@ func TestDrillRepeatsWhatFailed(t *testing.T) {
 			t.Errorf("over: %+v", d)
 		}
 
+		r.written("later", "third")
 		third := r.backup()
 		r.damage(third.ID)
 		if d = r.drill(); d.Trials[0].Error == "" {
 			t.Errorf("%+v", d)
 		}
+		r.written("later", "fourth")
 		r.backup()
 		for range 3 {
 			if d = r.drill(); d.Trials[0].Error != "" || d.Trials[1].Aim != "backup "+third.ID || d.Trials[1].Error == "" {
@@ -360,6 +362,111 @@ func TestDrillRepeatsWhatFailed(t *testing.T) {
 		}
 		if d = r.drill(); d.Err() != nil || len(d.Trials) != 2 {
 			t.Errorf("gone: %+v", d)
+		}
+	})
+}
+
+// A newest state of which not even a plan could be made is restored again as it was, though there is a backup behind the
+// damage by then.
+func TestDrillRepeatsWhatCouldNotBePlanned(t *testing.T) {
+	one(t, func(r *region) {
+		r.cfg.Backup.Schedule.Segment, r.cfg.Backup.Keep.Segment = time.Second, 24*time.Hour
+		filled(r)
+		r.backup()
+		at := r.put("later", "1")
+		r.archived(at.Log, at.Offset+1)
+		time.Sleep(time.Minute)
+		s, err := segment.Newest(r.w.Context(), r.bucket, us, at.Partition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := format.SegmentName(us, at.Partition, s.Number)
+		at = r.put("later", "2")
+		r.archived(at.Log, at.Offset+1)
+		if err := r.bucket.Delete(r.w.Context(), broken); err != nil {
+			t.Fatal(err)
+		}
+		first := r.drill()
+		if newest := first.Trials[0]; newest.Backup != "" || !strings.Contains(newest.Error, broken) {
+			t.Fatalf("%+v", first)
+		}
+		r.written("later", "3")
+		r.backup()
+		for range 3 {
+			d := r.drill()
+			if d.Trials[0].Error != "" || d.Err() == nil || !strings.Contains(d.Err().Error(), broken) {
+				t.Fatalf("%+v", d)
+			}
+		}
+	})
+}
+
+// What has no place in the configuration any more is not restored again: that it is refused tells nothing of it.
+func TestDrillRepeatsWhatHasAPlace(t *testing.T) {
+	one(t, func(r *region) {
+		filled(r)
+		first := r.backup()
+		r.damage(first.ID)
+		if d := r.drill(); d.Trials[0].Error == "" {
+			t.Fatalf("%+v", d)
+		}
+		r.stop()
+		delete(r.cfg.Streams, "config")
+		r.start()
+		r.backup()
+		for range 3 {
+			if d := r.drill(); d.Err() != nil || len(d.Trials) != 2 {
+				t.Fatalf("%+v", d)
+			}
+		}
+	})
+}
+
+// Known damage hides no other: one more is drawn however many have failed. And it is no reason to hurry.
+func TestDrillBesideKnownDamage(t *testing.T) {
+	const every = 5 * time.Hour
+	one(t, func(r *region) {
+		filled(r)
+		var bad []string
+		for i := range 3 {
+			bad = append(bad, r.backup().ID)
+			r.written("later", fmt.Sprint(i))
+			time.Sleep(time.Minute)
+		}
+		for _, id := range bad {
+			r.damage(id)
+		}
+		r.backup()
+		for range 60 { // until two are known
+			if d := r.drill(); len(d.Trials) == 4 {
+				break
+			}
+		}
+		if d := r.drill(); len(d.Trials) != 4 || d.Trials[1].Error == "" || d.Trials[2].Error == "" {
+			t.Fatalf("%+v", d)
+		}
+		for _, id := range bad {
+			if err := r.bucket.Delete(r.w.Context(), format.ManifestName(us, id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.written("later", "last")
+		last := r.backup()
+		r.damage(last.ID)
+		r.written("later", "whole")
+		r.drill()
+		time.Sleep(time.Second)
+		r.backup()
+		r.cfg.Backup.Schedule.Drill = every
+		r.away(time.Minute)
+		time.Sleep(every - time.Hour)
+		before := len(r.drills().Drills)
+		time.Sleep(2 * every)
+		if n := len(r.drills().Drills) - before; n < 2 || n > 5 {
+			t.Errorf("%d drills in two intervals, by known damage", n)
+		}
+		if s := r.status().Backup.Drill; s.Error == "" || s.Anew {
+			t.Errorf("%+v", s)
 		}
 	})
 }

@@ -66,6 +66,7 @@ func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 	for _, id := range ahead {
 		s.Ahead = append(s.Ahead, format.DrillName(b.Config.Region, id))
 	}
+	var newest, before *format.Drill
 	for d, err := range b.reports(ctx, past[max(0, len(past)-drillsLooked):]) {
 		switch {
 		case unreadable(err):
@@ -75,11 +76,17 @@ func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 			return err
 		}
 		found := newDrillStatus(d, s.Checked)
-		if s.Drill == nil {
-			s.Drill = found
+		switch {
+		case newest == nil:
+			newest, s.Drill = d, found
+		case before == nil:
+			before = d
+			s.Drill.Anew = failsAnew(newest, before)
 		}
-		if found.Proved != nil {
+		if s.Drill.Proved == nil {
 			s.Drill.Proved = found.Proved
+		}
+		if s.Drill.Proved != nil && (s.Drill.Error == "" || before != nil) {
 			break
 		}
 	}
@@ -117,12 +124,12 @@ func (b Backups) Drills(ctx context.Context, p api.ListDrillsParams) (*api.Drill
 	return list, nil
 }
 
-// newDrillStatus is what a drill says. How old a state is that a wrong clock has dated nobody
+// newDrillStatus is what a drill says, as if there had been none before. How old a state is that a wrong clock has dated nobody
 // knows.
 func newDrillStatus(d *format.Drill, now time.Time) *api.DrillStatus {
 	s := &api.DrillStatus{ID: d.ID, Created: d.Created}
 	if err := d.Err(); err != nil {
-		s.Error = err.Error()
+		s.Error, s.Anew = err.Error(), true
 	}
 	if at := d.Proved(); !at.IsZero() && !catalog.Ahead(at, now) {
 		s.Proved = &at
@@ -147,7 +154,7 @@ func (w *backupWatch) watchDrills(ctx context.Context) {
 
 // drillDue says whether a drill is to be made: there is a backup, and the newest drill
 // that has proved everything is older than the schedule wants; not soon after one that
-// has not.
+// has not. One that has failed by what is known alone is no reason to hurry.
 func (w *backupWatch) drillDue(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,7 +163,7 @@ func (w *backupWatch) drillDue(now time.Time) bool {
 		return false
 	}
 	newest := w.seen.Drill
-	due := newest == nil || now.Sub(newest.Created) >= every || newest.Error != "" && now.Sub(newest.Created) >= min(every, drillRetry)
+	due := newest == nil || now.Sub(newest.Created) >= every || newest.Anew && now.Sub(newest.Created) >= min(every, drillRetry)
 	if due {
 		w.drills = now
 	}

@@ -49,6 +49,9 @@ func (g *Agreement) Add(other *Agreement) {
 	g.Unknown = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(unknown))), func(r events.Region) bool { return differs(r) || slices.Contains(g.Agrees, r) })
 }
 
+// Differs is what comes before each log that differs, in the text of an Agreement.
+const Differs = "DIFFERS: "
+
 // String is one line for people.
 func (g *Agreement) String() string {
 	differ := map[events.Region]bool{}
@@ -64,7 +67,7 @@ func (g *Agreement) String() string {
 		text += ", unknown: " + strings.Join(names, ", ")
 	}
 	for _, d := range g.Differs {
-		text += "; DIFFERS: " + d.String()
+		text += "; " + Differs + d.String()
 	}
 	return text
 }

@@ -234,6 +234,7 @@ type DrillStatus struct {
 	ID      string     `json:"id"`
 	Created time.Time  `json:"created"`
 	Error   string     `json:"error,omitzero"`   // why restores of the newest drill failed
+	Anew    bool       `json:"anew,omitzero"`    // not only by what failed in the one before as well: another is made soon
 	Proved  *time.Time `json:"proved,omitempty"` // of when the newest state is that a drill has proved; nil: none of the last ones has
 }
 
