@@ -39,7 +39,7 @@ func (r *restoring) compare(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w; restore another backup, an earlier point, or this one all the same: --accept-diverged", err)
+		return fmt.Errorf("%w; restore another backup or an earlier point (with --anew), or this one all the same: --accept-diverged", err)
 	}
 	return nil
 }

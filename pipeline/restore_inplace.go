@@ -20,7 +20,9 @@ type RestoredInPlace struct {
 	Plan     *timeline.Plan
 	Replayed restore.Replayed // on top of the backup
 	Bytes    int64            // of tables that are to be brought here
-	Attested string           // how it compares with what other regions have attested, for people
+
+	Attested   *api.Agreement // how it compares with what other regions have attested; nil: it does not
+	Unattested string         // why not
 }
 
 // RestoreInPlace makes a new state directory of a backup whose tables stay in the bucket,
@@ -43,7 +45,7 @@ func RestoreInPlace(ctx context.Context, job RestoreJob) (*RestoredInPlace, erro
 	}
 	plan := r.plan()
 	plan.Chain = r.base
-	return &RestoredInPlace{Plan: plan, Replayed: done.Replayed, Bytes: done.Bytes, Attested: done.AttestedText()}, nil
+	return &RestoredInPlace{Plan: plan, Replayed: done.Replayed, Bytes: done.Bytes, Attested: done.Attested, Unattested: done.Unattested}, nil
 }
 
 // findInPlace plans it. A backup as it is needs no look at the archive, which takes

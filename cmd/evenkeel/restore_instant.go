@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
@@ -24,10 +25,12 @@ type restoredInPlace struct {
 	Backup   string           `json:"backup"`
 	Created  time.Time        `json:"created"`
 	Replayed restore.Replayed `json:"replayed"`
-	Attested string           `json:"attested"` // how it compares with what other regions have attested, for people
 	Lacks    []string         `json:"lacks"`
 	Dir      string           `json:"dir"`
 	Bytes    int64            `json:"bytes"` // that are to be brought here
+
+	Attested   *api.Agreement `json:"attested,omitempty"`   // as in the report
+	Unattested string         `json:"unattested,omitempty"` // as in the report
 }
 
 // restoreInstant refers to a backup from a new state directory, and replays what is
@@ -47,7 +50,7 @@ func (t *tool) restoreInstant(c *cobra.Command, f restoreFlags) error {
 	}
 	return t.out.Show(c.OutOrStdout(), restored, func(w io.Writer) error {
 		fmt.Fprintf(w, "Backup %s of %s and %s records behind it, %s of %s, can be served from %s.\nCompared with what other regions have attested, it %s\nStart the node: it reads the %s that are still in the bucket where they are, brings them here and proves them;\nevenkeel shards says how far that is.\n",
-			restored.Backup, restored.Created.Format(time.RFC3339), term.Count(restored.Replayed.Records), restored.Target, cfg.Region, restored.Dir, restored.Attested, term.Bytes(restored.Bytes))
+			restored.Backup, restored.Created.Format(time.RFC3339), term.Count(restored.Replayed.Records), restored.Target, cfg.Region, restored.Dir, api.AttestedText(restored.Attested, restored.Unattested), term.Bytes(restored.Bytes))
 		return lacksLines(w, restored.Lacks)
 	})
 }
@@ -88,6 +91,6 @@ func inPlace(ctx context.Context, progressTo io.Writer, cfg *config.Config, f re
 	}
 	plan := done.Plan
 	r.Target, r.Vector, r.Backup, r.Created, r.Lacks = plan.Target, plan.Vector, plan.Base, plan.Created, plan.Lacks
-	r.Replayed, r.Bytes, r.Attested = done.Replayed, done.Bytes, done.Attested
+	r.Replayed, r.Bytes, r.Attested, r.Unattested = done.Replayed, done.Bytes, done.Attested, done.Unattested
 	return r, nil
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -120,12 +121,12 @@ func (r *Restored) Text() string {
 
 // AttestedText says how the state compares with what other regions have attested. A state that was backed up while
 // the region had diverged proves itself: what else is compared is the region's own word.
-func (r *Restored) AttestedText() string {
-	switch {
-	case r.Attested != nil:
-		return r.Attested.String()
-	case r.Unattested != "":
-		return "is unknown: " + r.Unattested
+func (r *Restored) AttestedText() string { return AttestedText(r.Attested, r.Unattested) }
+
+// AttestedText is an agreement for people, or why there is none.
+func AttestedText(g *Agreement, unattested string) string {
+	if g != nil {
+		return g.String()
 	}
-	return "is unknown: nobody was asked"
+	return "is unknown: " + cmp.Or(unattested, "nobody was asked")
 }
