@@ -397,8 +397,8 @@ func TestArchiveStatus(t *testing.T) {
 		other := last
 		for i := 0; other.Partition == last.Partition; i++ {
 			other = r.put(fmt.Sprint("k", i), "v")
+			r.archived(other.Log, other.Offset+1)
 		}
-		r.archived(other.Log, other.Offset+1)
 		unread := objstore.Rule{Name: format.ShardSegmentPrefix(us, last.Partition) + "*", Ops: []string{objstore.OpGet, objstore.OpGetRange}, Effect: objstore.FailBefore}
 		alone, err = pipeline.Backups{Config: r.cfg, Bucket: objstore.Faulty(r.bucket, unread)}.StatusAlone(r.w.Context())
 		if err != nil || len(alone.Archive) != 2 {
