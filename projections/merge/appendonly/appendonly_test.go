@@ -2,7 +2,6 @@ package appendonly_test
 
 import (
 	"encoding/hex"
-	"fmt"
 	"math"
 	"reflect"
 	"testing"
@@ -27,21 +26,7 @@ func genEvent() *rapid.Generator[events.Event] {
 	})
 }
 
-// model counts.
-func model(history []mergetest.Written) (v merge.View) {
-	for i, clock := range mergetest.EffectiveClocks(history) {
-		if w := history[i]; i == 0 || clock > v.Clock || clock == v.Clock && w.At.Compare(v.Position) > 0 {
-			v = merge.View{Type: w.Event.Type, Clock: clock, Position: w.At}
-		}
-	}
-	if len(history) > 0 {
-		v.Exists, v.ContentType = true, "application/json"
-		v.Value = fmt.Appendf(nil, `{"count":%d}`, len(history))
-	}
-	return v
-}
-
-var suite = mergetest.Suite{Rule: appendonly.Rule{}, Events: genEvent(), Model: model}
+var suite = mergetest.Suite{Rule: appendonly.Rule{}, Events: genEvent(), Model: mergetest.Models[appendonly.Rule{}.Name()]}
 
 func TestLaws(t *testing.T)   { suite.Run(t) }
 func FuzzSlices(f *testing.F) { suite.Fuzz(f) }

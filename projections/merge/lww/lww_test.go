@@ -187,21 +187,6 @@ func TestJoinPicksTheLargest(t *testing.T) {
 	})
 }
 
-// model: the newest event is what there is.
-func model(history []mergetest.Written) (v merge.View) {
-	for i, clock := range mergetest.EffectiveClocks(history) {
-		w := history[i]
-		if i > 0 && (clock < v.Clock || clock == v.Clock && w.At.Compare(v.Position) < 0) {
-			continue
-		}
-		v = merge.View{Exists: w.Event.Op != events.OpDelete, Type: w.Event.Type, ContentType: w.Event.ContentType, Clock: clock, Position: w.At}
-		if v.Exists {
-			v.Value = w.Event.Value
-		}
-	}
-	return v
-}
-
 // suite is the laws for events as above, resolves, and those without a meaning.
 func suite() mergetest.Suite {
 	what := rapid.Custom(func(t *rapid.T) events.Event {
@@ -209,7 +194,7 @@ func suite() mergetest.Suite {
 		e.Op = rapid.SampledFrom([]events.Op{e.Op, e.Op, e.Op, events.OpResolve, events.OpPatch, events.OpAppend}).Draw(t, "op")
 		return e
 	})
-	return mergetest.Suite{Rule: rule, Events: what, Model: model}
+	return mergetest.Suite{Rule: rule, Events: what, Model: mergetest.Models[rule.Name()]}
 }
 
 func TestLaws(t *testing.T)   { suite().Run(t) }

@@ -1,7 +1,7 @@
 // Package mergetest is the suite of laws that every merge rule passes: the
 // package comment of merge as tests. Together with the rule goes its model: what
 // the rule means, said again as naively as possible, over everything that was
-// ever written of a key. The suite draws what four origins in three regions
+// ever written of a key (those of the registered rules are Models). The suite draws what four origins in three regions
 // wrote, into two partitions, with honest, stale and wrong contexts, lets regions
 // receive it in any interleaving with repetitions, and compares.
 //

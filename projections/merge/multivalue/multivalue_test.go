@@ -32,48 +32,7 @@ func genEvent() *rapid.Generator[events.Event] {
 	})
 }
 
-// model: a value is there unless somebody who wrote anything had seen it. It is
-// newer than those of its own log that were there until it came.
-func model(history []mergetest.Written) merge.View {
-	clocks := map[events.Position]events.HLC{}
-	for i, w := range history {
-		clocks[w.At] = w.Event.Clock
-		for j, old := range history[:i] {
-			if old.At.Log != w.At.Log || !isValue(old) || !w.Saw(old.At) {
-				continue
-			}
-			sawBefore := func(between mergetest.Written) bool { return between.At.Log == w.At.Log && between.Saw(old.At) }
-			if !slices.ContainsFunc(history[j:i], sawBefore) {
-				clocks[w.At] = max(clocks[w.At], clocks[old.At].Next())
-			}
-		}
-	}
-	var all []merge.Sibling
-	for _, w := range history {
-		saw := func(other mergetest.Written) bool { return other.Saw(w.At) }
-		if isValue(w) && !slices.ContainsFunc(history, saw) {
-			all = append(all, merge.Sibling{Value: w.Event.Value, ContentType: w.Event.ContentType, Type: w.Event.Type, Clock: clocks[w.At], Position: w.At})
-		}
-	}
-	if len(all) == 0 {
-		return merge.View{}
-	}
-	top := slices.MaxFunc(all, func(a, b merge.Sibling) int {
-		if a.Clock != b.Clock {
-			return map[bool]int{true: -1, false: 1}[a.Clock < b.Clock]
-		}
-		return a.Position.Compare(b.Position)
-	})
-	view := merge.View{Exists: true, Value: top.Value, ContentType: top.ContentType, Type: top.Type, Clock: top.Clock, Position: top.Position}
-	if len(all) > 1 {
-		view.Siblings = all
-	}
-	return view
-}
-
-func isValue(w mergetest.Written) bool { return w.Event.Op != events.OpDelete }
-
-var suite = mergetest.Suite{Rule: rule, Events: genEvent(), Model: model}
+var suite = mergetest.Suite{Rule: rule, Events: genEvent(), Model: mergetest.Models[rule.Name()]}
 
 func TestLaws(t *testing.T)   { suite.Run(t) }
 func FuzzSlices(f *testing.F) { suite.Fuzz(f) }
