@@ -27,8 +27,8 @@ func collection(t tb, tombstones ...events.Tombstone) *kgo.Record {
 // in whatever batches they fold and in whatever order logs come in.
 func TestCollectionIsAFunctionOfTheLog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := world{}
-		for _, l := range logsOf(0)[:4] {
+		w, logs := world{}, genLogs().Draw(t, "logs")[:4]
+		for _, l := range logs {
 			for _, r := range rapid.SliceOfN(genRecord(), 0, 40).Draw(t, l.String()) {
 				w.write(l, r)
 			}
@@ -37,7 +37,7 @@ func TestCollectionIsAFunctionOfTheLog(t *testing.T) {
 			s := openNew(t)
 			for {
 				var left []events.Log
-				for _, l := range logsOf(0) {
+				for _, l := range logs {
 					if s.Next(l) < int64(len(w[l])) {
 						left = append(left, l)
 					}

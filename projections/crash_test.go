@@ -3,7 +3,9 @@ package projections_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -14,9 +16,16 @@ import (
 
 // bigWorld is random, with values large enough that Pebble's log grows over
 // many blocks, some of which a crash takes away.
-func bigWorld(rng *rand.Rand, records int) world {
+func bigWorld(rng *rand.Rand, records int) world { return bigWorldIn(rng, streams, records) }
+
+// bigWorldOfAll has streams of all rules.
+func bigWorldOfAll(rng *rand.Rand, records int) world {
+	return bigWorldIn(rng, slices.Sorted(maps.Keys(ruleOf)), records)
+}
+
+func bigWorldIn(rng *rand.Rand, streams []events.Stream, records int) world {
 	w := world{}
-	logs := logsOf(0)
+	logs := logsIn(0, streams)
 	for range records {
 		value := make([]byte, rng.IntN(6000))
 		for i := range value {
@@ -29,14 +38,18 @@ func bigWorld(rng *rand.Rand, records int) world {
 		case 1:
 			r.Key = nil
 		}
-		w.write(logs[rng.IntN(len(logs))], r)
+		l := logs[rng.IntN(len(logs))]
+		if l.Stream == "fields" && r.Value != nil {
+			r.Value = fmt.Appendf(nil, `{"f-%d":"%x"}`, rng.IntN(4), value)
+		}
+		w.write(l, r)
 	}
 	return w
 }
 
 // randomRuns moves every log on by some records from where the shard stands.
 func randomRuns(rng *rand.Rand, w world, s *projections.Shard) (runs []projections.Run) {
-	for _, l := range logsOf(0) {
+	for _, l := range logsIn(0, w.streams()) {
 		runs = append(runs, w.from(l, s.Next(l), rng.IntN(5)))
 	}
 	return runs
@@ -70,7 +83,7 @@ func TestCrashBetweenApplies(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			w, fs := bigWorld(rng, 200), vfs.NewCrashableMem()
+			w, fs := bigWorldOfAll(rng, 400), vfs.NewCrashableMem()
 			s := open(t, config(fs))
 			for range rng.IntN(12) {
 				apply(t, s, randomRuns(rng, w, s)...)
@@ -95,7 +108,7 @@ func TestCrashBetweenApplies(t *testing.T) {
 // The crash comes while Pebble writes its log and flushes memtables.
 func TestCrashWhileApplying(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 2))
-	w, fs := bigWorld(rng, 2_000), vfs.NewCrashableMem()
+	w, fs := bigWorldOfAll(rng, 2_000), vfs.NewCrashableMem()
 	s := open(t, config(fs))
 	defer func() { closeShard(t, s) }()
 	for range 12 {
@@ -119,7 +132,7 @@ func TestCrashWhileApplying(t *testing.T) {
 
 // What was closed is durable, all of it, whatever was not asked to be synced.
 func TestCrashAfterClose(t *testing.T) {
-	w, fs := smallWorld(0), vfs.NewCrashableMem()
+	w, fs := bigWorldOfAll(rand.New(rand.NewPCG(1, 1)), 300), vfs.NewCrashableMem()
 	s := open(t, config(fs))
 	apply(t, s, w.everything()...)
 	closeShard(t, s)
@@ -150,7 +163,7 @@ func TestCrashAfterOpen(t *testing.T) {
 
 // A restored shard is durable once Restore returns.
 func TestCrashAfterRestore(t *testing.T) {
-	w, fs := smallWorld(0), vfs.NewCrashableMem()
+	w, fs := bigWorldOfAll(rand.New(rand.NewPCG(1, 2)), 300), vfs.NewCrashableMem()
 	tables, states := backup(t, fs, 0, w, 500)
 	if err := projections.Restore(t.Context(), config(fs), tables, states); err != nil {
 		t.Fatal(err)

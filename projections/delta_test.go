@@ -69,7 +69,7 @@ type deltas struct {
 // were made otherwise.
 func TestDeltasAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		d := &deltas{world: world{}, logs: logsOf(0), fs: vfs.NewMem(), next: events.Vector{}, read: events.Vector{}, touched: touched.New(1 << 20)}
+		d := &deltas{world: world{}, logs: genLogs().Draw(t, "logs"), fs: vfs.NewMem(), next: events.Vector{}, read: events.Vector{}, touched: touched.New(1 << 20)}
 		for _, l := range d.logs {
 			d.touched.Begin(l, 0)
 		}

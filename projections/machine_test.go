@@ -33,7 +33,7 @@ const reserve = 100 // bytes of disk to be kept free
 
 func TestShardAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{world: world{}, logs: logsOf(0), fs: vfs.NewCrashableMem()}
+		m := &machine{world: world{}, logs: genLogs().Draw(t, "logs"), fs: vfs.NewCrashableMem()}
 		for _, l := range m.logs {
 			m.world[l] = nil
 		}
@@ -113,6 +113,7 @@ func (m *machine) expect(runs []projections.Run) (done projections.Applied) {
 		if m.blocked[run.Log] {
 			continue
 		}
+		from := m.next[run.Log]
 		for _, r := range run.Records {
 			if r.Offset < m.next[run.Log] {
 				done.Skipped++
@@ -123,19 +124,8 @@ func (m *machine) expect(runs []projections.Run) (done projections.Applied) {
 				break
 			}
 			m.next[run.Log]++
-			e, err := decode(r)
-			if err == nil && e.IsCollection() {
-				if _, err = e.Collection(); err == nil {
-					done.Collected += len(m.world.fold(run.Log, r.Offset).slices) - len(m.world.fold(run.Log, r.Offset+1).slices)
-				}
-			}
-			if err != nil {
-				done.Parked++
-			} else {
-				done.Events++
-				done.MaxClock = max(done.MaxClock, e.Clock)
-			}
 		}
+		done = done.Add(m.world.foldSince(run.Log, m.next[run.Log], from).done)
 	}
 	return done
 }

@@ -1,7 +1,6 @@
 package projections_test
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -19,7 +18,11 @@ import (
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/projections/merge/appendonly"
+	"github.com/evenkeel/evenkeel/projections/merge/fieldmap"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/projections/merge/mergetest"
+	"github.com/evenkeel/evenkeel/projections/merge/multivalue"
 )
 
 // tb is what a *testing.T and a *rapid.T have in common.
@@ -37,12 +40,20 @@ type world map[events.Log][]*kgo.Record
 var (
 	regions = []events.Origin{{Region: "us", Incarnation: 1}, {Region: "us-a", Incarnation: 1}, {Region: "us", Incarnation: 2}, {Region: "eu", Incarnation: 1}}
 	streams = []events.Stream{"config", "session"}
-	keys    = []string{"a", "a\x00", "a\x00\x01", "a\x00\xff", "b", "\x00", "\xff", "\xff\xff", "s-1"}
+
+	// ruleOf has a stream of every rule besides; nothing but its rule tells one from another.
+	ruleOf = map[events.Stream]merge.Rule{
+		"config": lww.Rule{}, "session": lww.Rule{},
+		"counts": appendonly.Rule{}, "fields": fieldmap.Rule{}, "values": multivalue.Rule{},
+	}
+	keys = []string{"a", "a\x00", "a\x00\x01", "a\x00\xff", "b", "\x00", "\xff", "\xff\xff", "s-1"}
 )
 
 // logsOf are the logs of a partition: three origins, one of which came back as
 // a second incarnation, with two streams each.
-func logsOf(partition int32) (all []events.Log) {
+func logsOf(partition int32) (all []events.Log) { return logsIn(partition, streams) }
+
+func logsIn(partition int32, streams []events.Stream) (all []events.Log) {
 	for _, o := range regions {
 		for _, s := range streams {
 			all = append(all, events.Log{Origin: o, Stream: s, Partition: partition})
@@ -51,13 +62,13 @@ func logsOf(partition int32) (all []events.Log) {
 	return all
 }
 
-func rules() map[events.Stream]merge.Rule {
-	r := map[events.Stream]merge.Rule{}
-	for _, s := range streams {
-		r[s] = lww.Rule{}
-	}
-	return r
+// genLogs gives the logs of one partition, of two streams under whatever rules.
+func genLogs() *rapid.Generator[[]events.Log] {
+	two := rapid.Permutation(slices.Sorted(maps.Keys(ruleOf)))
+	return rapid.Map(two, func(streams []events.Stream) []events.Log { return logsIn(0, streams[:2]) })
 }
+
+func rules() map[events.Stream]merge.Rule { return maps.Clone(ruleOf) }
 
 func (w world) write(l events.Log, r *kgo.Record) {
 	r.Offset = int64(len(w[l]))
@@ -86,7 +97,7 @@ func (w world) ends() events.Vector {
 	return v
 }
 
-// slice is what a log amounts to for one key.
+// slice is what a log of rule lww amounts to for one key.
 type slice struct {
 	log    events.Log
 	clock  events.HLC
@@ -108,12 +119,21 @@ func (s slice) encode() []byte {
 	return append(b, value...)
 }
 
+// part is what a log amounts to for one key.
+type part struct {
+	clock   events.HLC // of the last event, as folded; of lww only
+	data    []byte     // the slice
+	live    bool
+	written []mergetest.Written // what it is the fold of
+}
+
 // folded is what a log amounts to up to an offset.
 type folded struct {
 	state   events.LogState
 	buckets digest.Buckets
-	slices  map[string]slice
+	keys    map[string]part
 	parked  []events.Position
+	done    projections.Applied // by some last records
 }
 
 func (f folded) mark() events.Mark {
@@ -129,33 +149,25 @@ func decode(r *kgo.Record) (events.Event, error) {
 	return e, err
 }
 
-func (w world) fold(l events.Log, next int64) folded {
-	f := folded{state: events.LogState{Log: l, Next: next}, slices: map[string]slice{}}
+func (w world) fold(l events.Log, next int64) folded { return w.foldSince(l, next, next) }
+
+// foldSince also says what is done by the records from an offset on.
+func (w world) foldSince(l events.Log, next, since int64) folded {
+	f := folded{state: events.LogState{Log: l, Next: next}, keys: map[string]part{}}
 	var chain digest.Sum
 	var h digest.Hasher
 	for _, r := range w[l][:next] {
 		chain = h.Chain(chain, r)
-		e, err := decode(r)
-		if err != nil {
-			f.parked = append(f.parked, l.At(r.Offset))
-			continue
+		done := f.take(l, r)
+		f.state.Events += int64(done.Events)
+		if r.Offset >= since {
+			f.done = f.done.Add(done)
 		}
-		if e.IsCollection() {
-			f.collect(l, e, r.Offset)
-			continue
-		}
-		f.state.Events++
-		s := slice{log: l, clock: e.Clock, offset: r.Offset, event: e}
-		if old, ok := f.slices[e.Key]; ok {
-			s.clock = max(s.clock, old.clock+1)
-		}
-		f.slices[e.Key] = s
 	}
 	var sum digest.Sum
-	for key, s := range f.slices {
-		if s.event.Op == events.OpPut {
-			b := s.encode()
-			hash, size := h.Slice(l.Stream, key, b), int64(len(key)+len(b))
+	for key, p := range f.keys {
+		if p.live {
+			hash, size := h.Slice(l.Stream, key, p.data), int64(len(key)+len(p.data))
 			sum = sum.Add(hash)
 			f.state.Keys++
 			f.state.Bytes += size
@@ -167,45 +179,106 @@ func (w world) fold(l events.Log, next int64) folded {
 	return f
 }
 
-func (f *folded) collect(l events.Log, e events.Event, offset int64) {
-	tombstones, err := e.Collection()
+// take folds one record.
+func (f *folded) take(l events.Log, r *kgo.Record) (done projections.Applied) {
+	e, err := decode(r)
+	switch {
+	case err != nil:
+	case e.IsCollection():
+		done.Collected, err = f.collect(l, e)
+	default:
+		err = f.write(mergetest.Written{At: l.At(r.Offset), Event: e})
+	}
 	if err != nil {
-		f.parked = append(f.parked, l.At(offset))
-		return
+		f.parked = append(f.parked, l.At(r.Offset))
+		return projections.Applied{Parked: 1}
 	}
-	f.state.Events++
-	for _, t := range tombstones {
-		if s, ok := f.slices[t.Key]; ok && s.event.Op == events.OpDelete && s.offset == t.Offset {
-			delete(f.slices, t.Key)
-		}
-	}
+	done.Events, done.MaxClock = 1, e.Clock
+	return done
 }
 
-// entries are the views of a stream's keys at a vector, in order.
-func (w world) entries(stream events.Stream, at events.Vector) (all []projections.Entry) {
-	best := map[string]slice{}
-	for l, next := range at {
-		if l.Stream != stream {
+// write folds an event of a key: of lww by hand, of the others by what their rules say, of
+// one event after the other. An error says that it has no meaning.
+func (f *folded) write(w mergetest.Written) error {
+	p, rule := f.keys[w.Event.Key], ruleOf[w.At.Stream]
+	if rule == (lww.Rule{}) {
+		if op := w.Event.Op; op == events.OpPatch || op == events.OpAppend {
+			return errors.New("no meaning")
+		}
+		s := slice{log: w.At.Log, clock: w.Event.Clock, offset: w.At.Offset, event: w.Event}
+		if p.data != nil {
+			s.clock = max(s.clock, p.clock+1)
+		}
+		p.clock, p.data, p.live = s.clock, s.encode(), w.Event.Op != events.OpDelete
+	} else {
+		now, err := rule.Fold(nil, p.data, &w.Event, w.At)
+		var noMeaning *merge.NoMeaningError
+		switch {
+		case errors.As(err, &noMeaning):
+			return err
+		case err != nil:
+			panic(err) // what it has folded by itself it can go on with
+		}
+		p.data, p.live = now, rule.Live(now)
+	}
+	p.written = append(p.written, w)
+	f.keys[w.Event.Key] = p
+	return nil
+}
+
+func (f *folded) collect(l events.Log, e events.Event) (collected int, err error) {
+	tombstones, err := e.Collection()
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range tombstones {
+		p, ok := f.keys[t.Key]
+		if !ok || p.live {
 			continue
 		}
-		for key, s := range w.fold(l, next).slices {
-			old, ok := best[key]
-			if !ok || cmp.Or(cmp.Compare(s.clock, old.clock), s.log.Compare(old.log)) > 0 {
-				best[key] = s
+		last, err := ruleOf[l.Stream].Join([]merge.Slice{{Log: l, Data: p.data}})
+		if err != nil {
+			return 0, err
+		}
+		if last.Position == l.At(t.Offset) {
+			delete(f.keys, t.Key)
+			collected++
+		}
+	}
+	return collected, nil
+}
+
+// entries are the views of a stream's keys at a vector, in order, by what its rule means.
+func (w world) entries(stream events.Stream, at events.Vector) (all []projections.Entry) {
+	written := map[string][]mergetest.Written{}
+	for l, next := range at {
+		if l.Stream == stream {
+			for key, p := range w.fold(l, next).keys {
+				written[key] = append(written[key], p.written...)
 			}
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(best)) {
-		s := best[key]
-		if s.event.Op == events.OpDelete {
-			continue
+	model := mergetest.Models[ruleOf[stream].Name()]
+	for _, key := range slices.Sorted(maps.Keys(written)) {
+		history := written[key]
+		slices.SortFunc(history, func(a, b mergetest.Written) int { return a.At.Compare(b.At) })
+		if view := model(history); view.Exists {
+			all = append(all, projections.Entry{Stream: stream, Key: key, View: view})
 		}
-		all = append(all, projections.Entry{Stream: stream, Key: key, View: merge.View{
-			Exists: true, Value: s.event.Value, ContentType: s.event.ContentType, Type: s.event.Type,
-			Clock: s.clock, Position: s.log.At(s.offset),
-		}})
 	}
 	return all
+}
+
+// streams are those of the logs, and the usual ones.
+func (w world) streams() []events.Stream {
+	all := map[events.Stream]bool{}
+	for _, s := range streams {
+		all[s] = true
+	}
+	for l := range w {
+		all[l.Stream] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // states are the states of the logs at a vector, in order.
@@ -251,7 +324,7 @@ func checkShard(t tb, s *projections.Shard, w world, at events.Vector) {
 
 func checkViews(t tb, s *projections.Shard, w world, at events.Vector) {
 	t.Helper()
-	for _, stream := range streams {
+	for _, stream := range w.streams() {
 		want := w.entries(stream, at)
 		if got := scanAll(t, []*projections.Shard{s}, stream, "", ""); !reflect.DeepEqual(got, want) {
 			t.Fatalf("stream %s:\n%+v, want\n%+v", stream, got, want)
@@ -322,7 +395,7 @@ func genRecord() *rapid.Generator[*kgo.Record] {
 			Key:       []byte(rapid.SampledFrom(keys).Draw(t, "key")),
 			Timestamp: time.UnixMilli(rapid.Int64Range(-1, 5).Draw(t, "millis")),
 		}
-		switch rapid.IntRange(0, 9).Draw(t, "kind") {
+		switch rapid.IntRange(0, 12).Draw(t, "kind") {
 		case 0, 1:
 			return r // a null value
 		case 2:
@@ -337,9 +410,48 @@ func genRecord() *rapid.Generator[*kgo.Record] {
 			typ := rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, events.TypeCollect, "t"}).Draw(t, "type")
 			clock := rapid.SampledFrom([]string{"0.0", "0.1", "3.0", "4.65535", "281474976710655.65530"}).Draw(t, "clock")
 			r.Headers = ceHeaders(typ, clock)
+		case 7, 8, 9:
+			return genJSON(r).Draw(t, "JSON")
 		}
 		r.Value = rapid.SliceOfN(rapid.Byte(), 0, 6).Draw(t, "value")
 		return r
+	})
+}
+
+// genJSON makes of a record what rules that look into values and contexts can do more with:
+// any operation, a value that some of them understand, and what its writer had seen.
+func genJSON(r *kgo.Record) *rapid.Generator[*kgo.Record] {
+	return rapid.Custom(func(t *rapid.T) *kgo.Record {
+		typ := rapid.SampledFrom([]string{
+			events.TypePatch, events.TypePatch, events.TypePatch, events.TypePut, events.TypeDelete, events.TypeResolve, events.TypeAppend,
+		}).Draw(t, "type")
+		r.Headers = ceHeaders(typ, rapid.SampledFrom([]string{"0.0", "2.0", "5.1"}).Draw(t, "clock"))
+		for i, h := range r.Headers {
+			if h.Key == "content-type" {
+				r.Headers[i].Value = []byte("application/json")
+			}
+		}
+		if deps := genContext().Draw(t, "context"); len(deps) > 0 {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_deps", Value: []byte(deps.String())})
+		}
+		r.Value = []byte(rapid.SampledFrom([]string{
+			`{"set":{"a":1,"b":[]}}`, `{"unset":["a"]}`, `{"increment":{"n":1}}`, `{"increment":{"n":-2,"m":5}}`,
+			`{"add":{"s":["x","y"]}}`, `{"add":{"s":["x"]}}`, `{"remove":{"s":["x"]}}`, `{"set":{"n":2},"add":{"a":[1]}}`, `{}`, `{`,
+		}).Draw(t, "value"))
+		return r
+	})
+}
+
+// genContext gives what a writer may say that it had seen, true or not.
+func genContext() *rapid.Generator[events.Context] {
+	return rapid.Custom(func(t *rapid.T) (c events.Context) {
+		for _, o := range regions {
+			if rapid.Bool().Draw(t, o.String()) {
+				c = append(c, events.Seen{Origin: o, Next: rapid.Int64Range(0, 20).Draw(t, "next")})
+			}
+		}
+		slices.SortFunc(c, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
+		return c
 	})
 }
 
