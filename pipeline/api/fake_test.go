@@ -269,6 +269,8 @@ func (s *served) post(body string) (status int, answer string) {
 	return s.send(http.MethodPost, "/rpc", "application/json", strings.NewReader(body))
 }
 
+// send sends a request. Whatever it is, who is turned away is told when to come again, and
+// nobody else is.
 func (s *served) send(method, path, contentType string, body io.Reader) (status int, answer string) {
 	s.Helper()
 	req, err := http.NewRequestWithContext(s.Context(), method, s.url+path, body)
@@ -286,6 +288,13 @@ func (s *served) send(method, path, contentType string, body io.Reader) (status 
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		s.Fatal(err)
+	}
+	wantAfter := ""
+	if res.StatusCode == http.StatusTooManyRequests {
+		wantAfter = "1"
+	}
+	if after := res.Header.Get("Retry-After"); after != wantAfter {
+		s.Errorf("%s %s: HTTP %d with Retry-After %q, want %q", method, path, res.StatusCode, after, wantAfter)
 	}
 	return res.StatusCode, strings.TrimSpace(string(text))
 }
