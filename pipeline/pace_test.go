@@ -1,16 +1,23 @@
 package pipeline
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/projections/merge"
+	"github.com/evenkeel/evenkeel/projections/merge/lww"
 )
 
 func TestPaceWord(t *testing.T) {
@@ -86,5 +93,144 @@ func TestSplit(t *testing.T) {
 				t.Fatalf("%s: %d records, want %d", run.Log, len(whole[run.Log]), len(run.Records))
 			}
 		}
+	})
+}
+
+// slowRule takes its time over each event.
+type slowRule struct{ lww.Rule }
+
+func (r slowRule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte, error) {
+	time.Sleep(10 * time.Millisecond)
+	return r.Rule.Fold(dst, prev, e, at)
+}
+
+// heldDisk takes no tables until a channel is closed.
+type heldDisk struct {
+	vfs.FS
+	held <-chan struct{}
+}
+
+func (d heldDisk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.Create(name, category)
+	if err != nil || !strings.HasSuffix(name, ".sst") {
+		return f, err
+	}
+	return heldFile{f, d.held}, nil
+}
+
+type heldFile struct {
+	vfs.File
+	held <-chan struct{}
+}
+
+func (f heldFile) Write(p []byte) (int, error) {
+	<-f.held
+	return f.File.Write(p)
+}
+
+// paced is a real shard whose worker is the test.
+type paced struct {
+	*testing.T
+	*pace
+	shard *projections.Shard
+	next  int64 // offset
+}
+
+var pacedLog = events.Log{Origin: events.FirstOrigin("us"), Stream: "session"}
+
+func newPaced(t *testing.T, fs vfs.FS, rule merge.Rule) *paced {
+	t.Helper()
+	shard, err := projections.Open(projections.Config{
+		Dir: "shard", FS: fs, Rules: map[events.Stream]merge.Rule{pacedLog.Stream: rule}, MemTableBytes: 256 << 10,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &paced{T: t, pace: newPace(), shard: shard}
+}
+
+func (p *paced) close() {
+	if err := p.shard.Close(); err != nil {
+		p.Error(err)
+	}
+}
+
+// polled has a poll take so long, and leave the shard so far behind.
+func (p *paced) polled(took time.Duration, behind int64) {
+	routes := map[string]route{"session": {pacedLog.Origin, pacedLog.Stream}}
+	p.poll([]int32{0}, routes, func() kgo.Fetches {
+		time.Sleep(took)
+		p.OnBrokerRead(kgo.BrokerMetadata{}, kmsg.Fetch.Int16(), 0, 0, 0, nil)
+		last := &kgo.Record{Offset: p.next - 1}
+		return kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "session", Partitions: []kgo.FetchPartition{{
+			HighWatermark: p.next + behind, Records: []*kgo.Record{last},
+		}}}}}}
+	})
+}
+
+// fold folds so many records of a size.
+func (p *paced) fold(records, size int) error {
+	for range records {
+		r := &kgo.Record{Offset: p.next, Key: fmt.Append(nil, "k-", p.next), Value: make([]byte, size), Timestamp: time.Now()}
+		if _, err := p.apply(0, p.shard, []projections.Run{{Log: pacedLog, Records: []*kgo.Record{r}}}); err != nil {
+			return err
+		}
+		p.next++
+	}
+	return nil
+}
+
+func (p *paced) is(word string) api.ShardLoad {
+	p.Helper()
+	load := p.load(0, p.shard)
+	if load.Pace != word {
+		p.Errorf("it is %s, want %s: %+v", load.Pace, word, load)
+	}
+	return load
+}
+
+// A shard whose rule is slow is held up by folding until it has come to the end.
+func TestPaceOfSlowFolding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPaced(t, vfs.NewMem(), slowRule{})
+		defer p.close()
+		p.polled(100*time.Millisecond, behindMost+100)
+		if err := p.fold(100, 10); err != nil {
+			t.Fatal(err)
+		}
+		p.polled(100*time.Millisecond, behindMost+1)
+		if load := p.is(api.PaceFold); load.FoldSeconds < 1 || load.CommitSeconds > load.FoldSeconds || load.Behind != behindMost+1 {
+			t.Errorf("%+v", load)
+		}
+		p.polled(100*time.Millisecond, 0)
+		p.is(api.PaceKeepingUp)
+	})
+}
+
+// A shard whose disk takes no more tables is held up by Pebble as soon as memory is full, and
+// for a while after.
+func TestPaceOfAStalledDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		p := newPaced(t, heldDisk{vfs.NewMem(), held}, lww.Rule{})
+		defer p.close()
+		folded := make(chan error, 1)
+		go func() { folded <- p.fold(40, 100<<10) }()
+		time.Sleep(time.Minute)
+		if len(folded) > 0 {
+			t.Error("all was folded, though no table is on disk")
+		}
+		p.is(api.PacePebble)
+		close(held)
+		if err := <-folded; err != nil {
+			t.Fatal(err)
+		}
+		if load := p.is(api.PacePebble); load.StallSeconds < 59 || load.FoldSeconds > 1 {
+			t.Errorf("%+v", load)
+		}
+		for range 2 { // until it is forgotten
+			p.polled(2*paceWindow, 0)
+		}
+		p.is(api.PaceKeepingUp)
 	})
 }
