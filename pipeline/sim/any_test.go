@@ -239,7 +239,7 @@ func TestSimHandover(t *testing.T) {
 // missed is then the brokers' affair.
 func TestSimConsumerProtocol(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2, GroupProtocol: "consumer"}, "us-east-1", "us-west-1", "eu-central-1")
+		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2, AllRules: true, GroupProtocol: "consumer"}, "us-east-1", "us-west-1", "eu-central-1")
 		defer w.Close()
 		for _, r := range w.Regions {
 			spread(t, r)
@@ -248,7 +248,7 @@ func TestSimConsumerProtocol(t *testing.T) {
 		defer stop()
 		var writers sync.WaitGroup
 		for i, r := range w.Regions {
-			writers.Go(func() { writeTo(ctx, r.Nodes[i%2].Put, i, 100*time.Millisecond) })
+			writers.Go(func() { writeWith(ctx, r.Nodes[i%2].Writer(i), 100*time.Millisecond) })
 		}
 		for _, move := range []func(n *sim.Node){(*sim.Node).Stop, (*sim.Node).Kill, (*sim.Node).PowerLoss, (*sim.Node).DiskLoss} {
 			n := w.Regions[1].Nodes[0]

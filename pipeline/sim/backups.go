@@ -12,8 +12,6 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/projections"
-	"github.com/evenkeel/evenkeel/projections/merge"
-	"github.com/evenkeel/evenkeel/projections/merge/lww"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
@@ -60,7 +58,7 @@ func (r *Region) checkBackup(m *format.Manifest, logs map[events.Log][]*kgo.Reco
 	}
 	folded := []events.LogState{}
 	for _, shard := range m.Shards {
-		states, err := foldAnew(shard, logs)
+		states, err := r.world.foldAnew(shard, logs)
 		if err != nil {
 			return err
 		}
@@ -73,9 +71,9 @@ func (r *Region) checkBackup(m *format.Manifest, logs map[events.Log][]*kgo.Reco
 }
 
 // foldAnew folds the logs of a shard up to where a backup of it is.
-func foldAnew(shard format.Shard, logs map[events.Log][]*kgo.Record) ([]events.LogState, error) {
+func (w *World) foldAnew(shard format.Shard, logs map[events.Log][]*kgo.Record) ([]events.LogState, error) {
 	s, err := projections.Open(projections.Config{
-		Partition: shard.Partition, Dir: "anew", FS: vfs.NewMem(), Rules: map[events.Stream]merge.Rule{"session": lww.Rule{}},
+		Partition: shard.Partition, Dir: "anew", FS: vfs.NewMem(), Rules: w.rules(),
 	})
 	if err != nil {
 		return nil, err

@@ -19,8 +19,9 @@ import (
 
 // ledger is what was acknowledged to writers.
 type ledger struct {
-	mu    sync.Mutex
-	acked map[events.Position]entry
+	mu     sync.Mutex
+	acked  map[events.Position]entry
+	counts map[string]counted // by key
 }
 
 type entry struct{ key, value string }
@@ -68,17 +69,27 @@ func (w *World) Settle() {
 func (w *World) Check() {
 	w.t.Helper()
 	logs := w.readLogs()
-	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(), w.checkOwners(), w.checkNoDivergence(), w.checkArchives(logs)} {
+	for _, err := range []error{w.checkAcked(logs), w.checkMirrors(logs), w.checkStates(logs), w.checkViews(logs), w.checkOwners(), w.checkNoDivergence(), w.checkArchives(logs)} {
 		if err != nil {
 			w.t.Error(err)
 		}
 	}
 }
 
-// checkAcked: everything acknowledged stands where the writer was told.
+// checkAcked: everything acknowledged stands where the writer was told, and something was in
+// every stream.
 func (w *World) checkAcked(logs map[events.Log][]*kgo.Record) error {
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
+	if w.shape.AllRules {
+		silent := w.streams()
+		for p := range w.ledger.acked {
+			delete(silent, p.Stream)
+		}
+		if len(silent) > 0 {
+			return fmt.Errorf("nothing was acknowledged in streams %v: the scenario tests too little", silent)
+		}
+	}
 	for p, e := range w.ledger.acked {
 		records := logs[p.Log]
 		if p.Offset >= int64(len(records)) {
@@ -155,7 +166,11 @@ func (w *World) checkStates(logs map[events.Log][]*kgo.Record) error {
 func (w *World) checkNoDivergence() error {
 	for _, r := range w.Regions {
 		r.await("consistent", func() error {
-			for _, f := range w.findings(r) {
+			findings, err := r.findings()
+			if err != nil {
+				return err
+			}
+			for _, f := range findings {
 				if f.Result == divergence.Diverged {
 					w.t.Fatal(f.Describe(r.Name))
 				}
@@ -175,13 +190,12 @@ func (w *World) checkNoDivergence() error {
 }
 
 // findings is what a region says of every log.
-func (w *World) findings(r *Region) []divergence.Finding {
-	w.t.Helper()
+func (r *Region) findings() ([]divergence.Finding, error) {
 	c, err := r.Node().Check(context.Background(), api.CheckParams{})
 	if err != nil {
-		w.t.Fatalf("%s: check: %v", r.Name, err)
+		return nil, fmt.Errorf("check: %w", err)
 	}
-	return c.Logs
+	return c.Logs, nil
 }
 
 // found is how many divergences a node has found, whether or not they are over.
@@ -216,29 +230,28 @@ func (n *Node) Metric(name string, labels map[string]string) (total float64) {
 	return total
 }
 
-// checkViews: every reader sees the same, whichever node of whichever region is
-// asked.
-func (w *World) checkViews() error {
-	var first map[string]string
-	var firstNode *Node
+// checkViews: every reader sees what the logs mean, whichever node of whichever region is
+// asked: values, siblings, fields and counts.
+func (w *World) checkViews(logs map[events.Log][]*kgo.Record) error {
+	want, err := w.meaning(logs)
+	if err != nil {
+		return err
+	}
 	for _, r := range w.Regions {
 		for _, n := range r.Nodes {
 			if !n.Up() {
 				continue
 			}
-			view, err := n.view()
-			if err != nil {
-				return err
-			}
-			if first == nil {
-				first, firstNode = view, n
-			}
-			if len(view) != len(first) {
-				return fmt.Errorf("%s sees %d keys, %s %d", n, len(view), firstNode, len(first))
-			}
-			for key, value := range first {
-				if view[key] != value {
-					return fmt.Errorf("key %s: %s sees %q, %s %q", key, firstNode, value, n, view[key])
+			for stream := range want {
+				got, err := n.view(stream)
+				if err == nil {
+					err = got.is(want[stream])
+				}
+				if err == nil && stream == usage {
+					err = w.ledger.checkCounts(got)
+				}
+				if err != nil {
+					return fmt.Errorf("%s, stream %s: %w", n, stream, err)
 				}
 			}
 		}
@@ -246,16 +259,16 @@ func (w *World) checkViews() error {
 	return nil
 }
 
-func (n *Node) view() (map[string]string, error) {
-	page, err := n.node.Scan(context.Background(), api.ScanParams{Stream: "session", Limit: api.MaxScanEntries})
+func (n *Node) view(stream events.Stream) (view, error) {
+	page, err := n.node.Scan(context.Background(), api.ScanParams{Stream: stream, Limit: api.MaxScanEntries})
 	if err != nil || page.More {
-		return nil, fmt.Errorf("%s: scan: %w, more: %v", n, err, page != nil && page.More)
+		return nil, fmt.Errorf("scan: %w, more: %v", err, page != nil && page.More)
 	}
-	view := map[string]string{}
+	v := view{}
 	for _, e := range page.Entries {
-		view[string(e.Key)] = string(e.Value)
+		v[string(e.Key)] = e
 	}
-	return view, nil
+	return v, nil
 }
 
 // checkOwners: every shard is open on one node of its region, the one whose claim is
@@ -309,9 +322,11 @@ func (w *World) readLogs() map[events.Log][]*kgo.Record {
 	w.t.Helper()
 	logs := map[events.Log][]*kgo.Record{}
 	for _, r := range w.Regions {
-		for p := range int32(partitions) {
-			log := events.Log{Origin: events.FirstOrigin(r.Name), Stream: "session", Partition: p}
-			logs[log] = w.readTopic(r, "session", p)
+		for _, stream := range w.Streams() {
+			for p := range int32(partitions) {
+				log := events.Log{Origin: events.FirstOrigin(r.Name), Stream: stream, Partition: p}
+				logs[log] = w.readTopic(r, stream.String(), p)
+			}
 		}
 	}
 	return logs
@@ -322,10 +337,7 @@ func (w *World) readLogs() map[events.Log][]*kgo.Record {
 func (w *World) readTopic(r *Region, topic string, partition int32) (records []*kgo.Record) {
 	w.t.Helper()
 	ctx := context.Background()
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(w.net.virtual.DialContext),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}),
-	)
+	client, err := r.dial(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // Whatever backup exists is the fold of its vector.
 func TestSimDeltas(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
-		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 2, Deltas: 30 * time.Second}, "us-east-1", "us-west-1", "eu-central-1")
+		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 2, AllRules: true, Deltas: 30 * time.Second}, "us-east-1", "us-west-1", "eu-central-1")
 		defer w.Close()
 		minutes := 5
 		if testing.Short() {
@@ -26,7 +26,7 @@ func TestSimDeltas(t *testing.T) {
 		for i, r := range w.Regions {
 			for j, n := range r.Nodes {
 				pause := time.Duration(300+w.Rand.IntN(900)) * time.Millisecond
-				writers.Go(func() { writeTo(ctx, n.Put, 10*i+j, pause) })
+				writers.Go(func() { writeWith(ctx, n.Writer(10*i+j), pause) })
 			}
 		}
 		for ctx.Err() == nil {

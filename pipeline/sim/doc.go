@@ -8,7 +8,11 @@
 // things to it (Put, PowerLoss, Freeze, Cut, Start); checkers, in check.go, stand apart
 // from them and hold for every scenario: nothing acknowledged is lost, nothing is folded
 // twice, mirrors equal their logs, regions at equal vectors have equal digests, no region
-// has found a divergence where there is none, every node sees the same, and every shard is open on the one node whose claim is the newest.
+// has found a divergence where there is none, every node sees what the logs mean (meaning.go), and every shard is open on the one node whose claim is the newest.
+//
+// A world of all rules has, besides a stream of the rule lww, one of multivalue and one of fieldmap, and a
+// Writer writes to all of them: with what it has read as its context, with what its region knows, and
+// without any.
 //
 // A scenario may also do one thing wrong, in faults.go: a byte of a mirror is flipped, a record is
 // skipped by a fold or folded twice. Then exactly that has to be found (AwaitFindings).

@@ -18,7 +18,6 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
-	"github.com/evenkeel/evenkeel/projections/merge/lww"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
@@ -50,7 +49,7 @@ func (r *Region) Flip(mirror, text string) (flipped func() bool) {
 
 // brokenRule folds the events of one key a number of times, and others as they should be.
 type brokenRule struct {
-	lww.Rule
+	merge.Rule
 	key   string
 	times int
 }
@@ -65,6 +64,7 @@ func (b brokenRule) Fold(dst, prev []byte, e *events.Event, at events.Position) 
 		if slice, err = b.Rule.Fold(nil, slice, e, at); err != nil {
 			return nil, err
 		}
+		at.Offset++ // most rules refuse an offset that they have had
 	}
 	return append(dst, slice...), nil
 }
@@ -74,9 +74,11 @@ func (b brokenRule) Fold(dst, prev []byte, e *events.Event, at events.Position) 
 func (n *Node) FoldWrongly(log events.Log, key string, times int) {
 	w := n.region.world
 	w.t.Helper()
+	rules := w.rules()
+	rules[log.Stream] = brokenRule{Rule: rules[log.Stream], key: key, times: times}
 	shard, err := projections.Open(projections.Config{
 		Partition: log.Partition, Dir: filepath.Join(pipeline.StateDir(n.config()), fmt.Sprintf("shard-%04d", log.Partition)), FS: n.disk,
-		Rules: map[events.Stream]merge.Rule{log.Stream: brokenRule{key: key, times: times}}, Log: slog.New(slog.DiscardHandler),
+		Rules: rules, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatalf("%s: %v", n, err)
@@ -101,7 +103,11 @@ func (w *World) AwaitFindings(wrong Wrong) {
 	w.t.Helper()
 	for _, r := range w.Regions {
 		r.await("aware of what is wrong", func() error {
-			for _, f := range w.findings(r) {
+			findings, err := r.findings()
+			if err != nil {
+				return err
+			}
+			for _, f := range findings {
 				layer, perhaps := wrong(r, f.Log)
 				switch {
 				case f.Result == divergence.Diverged && f.Layer != layer:

@@ -129,15 +129,20 @@ func (n *Node) end() {
 // Put writes a value through the node and notes in the ledger what was
 // acknowledged. An error means that it may or may not have been written.
 func (n *Node) Put(ctx context.Context, key, value string) error {
+	return n.write(ctx, api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes(value)})
+}
+
+// write is Put, of anything.
+func (n *Node) write(ctx context.Context, p api.PutParams) error {
 	node := n.node
 	if node == nil {
 		return errors.New("the node does not run")
 	}
-	res, err := node.Put(ctx, api.PutParams{Stream: "session", Key: []byte(key), Value: []byte(value)})
+	res, err := node.Put(ctx, p)
 	if err != nil {
 		return err
 	}
-	n.region.world.ledger.add(res.Position, key, value)
+	n.region.world.ledger.add(res.Position, string(p.Key), string(p.Value))
 	return nil
 }
 

@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -18,12 +17,18 @@ func threeRegions(t *testing.T, seed uint64) *sim.World {
 	return sim.NewShaped(t, seed, sim.Shape{Nodes: 2}, "us-east-1", "us-west-1", "eu-central-1")
 }
 
+// ofAllRules is threeRegions with streams of all rules.
+func ofAllRules(t *testing.T, seed uint64) *sim.World {
+	t.Helper()
+	return sim.NewShaped(t, seed, sim.Shape{Nodes: 2, AllRules: true}, "us-east-1", "us-west-1", "eu-central-1")
+}
+
 // Three regions of two nodes each are written to while nodes lose power, are
 // restarted, or freeze for longer than the group waits for them, and regions lose
 // sight of each other, all at random.
 func TestSimNodes(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
-		w := threeRegions(t, seed)
+		w := ofAllRules(t, seed)
 		defer w.Close()
 		ctx, stop := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer stop()
@@ -31,7 +36,7 @@ func TestSimNodes(t *testing.T) {
 		for i, r := range w.Regions {
 			for j, n := range r.Nodes {
 				pause := time.Duration(100+w.Rand.IntN(300)) * time.Millisecond
-				writers.Go(func() { writeTo(ctx, n.Put, 10*i+j, pause) })
+				writers.Go(func() { writeWith(ctx, n.Writer(10*i+j), pause) })
 			}
 		}
 		for ctx.Err() == nil {
@@ -85,13 +90,12 @@ func trouble(w *sim.World) {
 	}
 }
 
-// writeTo puts values under a few keys that everybody shares, until the context
-// ends.
-func writeTo(ctx context.Context, put func(ctx context.Context, key, value string) error, writer int, pause time.Duration) {
-	for n := 0; ctx.Err() == nil; n++ {
+// writeWith writes until the context ends.
+func writeWith(ctx context.Context, w *sim.Writer, pause time.Duration) {
+	for ctx.Err() == nil {
 		// A write whose answer does not come is given up, as by a person.
 		once, end := context.WithTimeout(ctx, 5*time.Second)
-		_ = put(once, fmt.Sprintf("key-%d", n*7%50), fmt.Sprintf("value-%d-%d", writer, n))
+		_ = w.Write(once)
 		end()
 		select {
 		case <-ctx.Done():
@@ -104,14 +108,14 @@ func writeTo(ctx context.Context, put func(ctx context.Context, key, value strin
 // goes on it does not apply one more record to them, whatever it still holds, and closes them.
 func TestSimZombie(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
-		w := threeRegions(t, seed)
+		w := ofAllRules(t, seed)
 		defer w.Close()
 		r := w.Regions[w.Rand.IntN(3)]
 		zombie, heir := r.Nodes[0], r.Nodes[1]
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
 		var writers sync.WaitGroup
-		writers.Go(func() { writeTo(ctx, heir.Put, 1, 20*time.Millisecond) })
+		writers.Go(func() { writeWith(ctx, heir.Writer(1), 20*time.Millisecond) })
 		time.Sleep(time.Duration(w.Rand.IntN(5_000)) * time.Millisecond)
 		zombie.Freeze()
 		time.Sleep(30 * time.Second)

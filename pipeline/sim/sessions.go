@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -41,7 +40,7 @@ type heard struct {
 }
 
 func newSessions(r *Region) (*sessions, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(r.world.net.virtual.DialContext))
+	client, err := r.dial()
 	if err != nil {
 		return nil, err
 	}

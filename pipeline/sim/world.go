@@ -37,6 +37,7 @@ type World struct {
 	Regions []*Region
 
 	t      testing.TB
+	seed   uint64
 	net    *network
 	log    *logBuffer
 	ledger ledger
@@ -54,15 +55,16 @@ type Region struct {
 	dir   string // of Kafka's data, which outlives a loss of power
 	kafka *kfake.Cluster
 
-	sessions *sessions // of the region's group
+	sessions *sessions   // of the region's group
+	client   *kgo.Client // of writers who write past the nodes; nil: the region has no power
 }
 
-// New makes a world of the named regions with one node each, all of them up and
-// ready. It must be called inside a synctest bubble; everything is stopped when the
+// New makes a world of the named regions with one node each and streams of all rules, all
+// of them up and ready. It must be called inside a synctest bubble; everything is stopped when the
 // test ends.
 func New(t testing.TB, seed uint64, names ...events.Region) *World {
 	t.Helper()
-	return NewShaped(t, seed, Shape{Nodes: 1}, names...)
+	return NewShaped(t, seed, Shape{Nodes: 1, AllRules: true}, names...)
 }
 
 // Shape is what regions are like.
@@ -70,6 +72,7 @@ type Shape struct {
 	Nodes         int      // of each region
 	GroupProtocol string   // empty: the default
 	Models        []string // read models; nil: the default
+	AllRules      bool     // streams of the rules multivalue and fieldmap besides the one of lww
 
 	NoBackups bool // nor an archive
 
@@ -79,7 +82,7 @@ type Shape struct {
 // NewShaped is New with regions of another shape.
 func NewShaped(t testing.TB, seed uint64, shape Shape, names ...events.Region) *World {
 	t.Helper()
-	w := &World{Rand: rand.New(rand.NewPCG(seed, seed)), t: t, net: newNetwork(), log: &logBuffer{}, shape: shape}
+	w := &World{Rand: rand.New(rand.NewPCG(seed, seed)), t: t, seed: seed, net: newNetwork(), log: &logBuffer{}, shape: shape}
 	for i, name := range names {
 		r := &Region{
 			Name: name, Bucket: objstore.NewMemory("bucket-" + name.String()),
@@ -115,7 +118,10 @@ func (w *World) Close() {
 func (r *Region) config() *config.Config {
 	c := config.Default()
 	c.Region, c.DataDir, c.Partitions = r.Name, "/data", partitions
-	c.Streams = map[events.Stream]config.Stream{"session": {Topic: "session", Merge: "lww"}}
+	c.Streams = map[events.Stream]config.Stream{}
+	for stream, rule := range r.world.streams() {
+		c.Streams[stream] = config.Stream{Topic: stream.String(), Merge: rule}
+	}
 	c.GroupProtocol = cmp.Or(r.world.shape.GroupProtocol, c.GroupProtocol)
 	if r.world.shape.Models != nil {
 		c.Models = r.world.shape.Models
@@ -152,6 +158,9 @@ func (r *Region) Start() {
 	}
 	r.kafka = kafka
 	if r.sessions, err = newSessions(r); err != nil {
+		t.Fatalf("%s: %v", r.Name, err)
+	}
+	if r.client, err = r.dial(); err != nil {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
 	for _, n := range r.Nodes {
@@ -222,8 +231,9 @@ func (r *Region) stop() {
 	}
 	if r.kafka != nil {
 		r.sessions.close()
+		r.client.Close()
 		r.kafka.Close()
-		r.kafka = nil
+		r.kafka, r.client = nil, nil
 	}
 }
 
@@ -241,9 +251,7 @@ func (r *Region) Put(ctx context.Context, key, value string) error {
 func (r *Region) Produce(records ...*kgo.Record) {
 	t := r.world.t
 	t.Helper()
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(r.world.net.virtual.DialContext), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-	)
+	client, err := r.dial(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +259,11 @@ func (r *Region) Produce(records ...*kgo.Record) {
 	if err := client.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
+}
+
+// dial makes a client of the region's Kafka that has nothing to do with its nodes.
+func (r *Region) dial(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(opts, kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", r.port)), kgo.Dialer(r.world.net.virtual.DialContext))...)
 }
 
 // Node is the first node that runs, nil if none does.
