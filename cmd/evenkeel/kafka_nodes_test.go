@@ -44,7 +44,7 @@ type fleetNode struct {
 func newFleet(t *testing.T, protocol string, first, others int) *fleet {
 	t.Helper()
 	f := &fleet{deployment: prepareDeployment(t)}
-	f.protocol = protocol
+	f.protocol, f.usage = protocol, f.topic+"-usage"
 	for _, r := range kafkaRegions {
 		nodes := others
 		if r == kafkaRegions[0] {
@@ -173,7 +173,7 @@ func (n *fleetNode) owns(what string) {
 
 // Two nodes a region: nodes are killed by -9, stopped, and frozen for longer than the
 // group waits, while all of them are written to. Afterwards every acknowledged write
-// is in every region's view, whichever node is asked, and all digests are equal.
+// is in every region's view, whichever node is asked, counted once, and all digests are equal.
 func TestKafkaNodes(t *testing.T) {
 	f := newFleet(t, "", 2, 2)
 	w := f.write()
@@ -281,6 +281,7 @@ type writing struct {
 	cancel  context.CancelFunc
 	writers sync.WaitGroup
 	ledger  acked
+	counts  tally
 	keys    sync.Map // key → value of what was acknowledged
 }
 
@@ -294,6 +295,7 @@ func (f *fleet) write() *writing {
 				if w.ledger.write(ctx, n.client, key, value) {
 					w.keys.Store(key, value)
 				}
+				w.counts.count(ctx, n.client, i)
 				time.Sleep(10 * time.Millisecond) // a writer's pace
 			}
 		})
@@ -307,9 +309,12 @@ func (w *writing) check() {
 	w.cancel()
 	w.writers.Wait()
 	w.f.settle(len(w.ledger.writes))
-	w.f.checkMirrors()
+	w.f.checkFolded(w.f.checkMirrors())
 	w.f.checkLedger(&w.ledger)
 	w.f.checkViews(&w.keys)
+	for _, n := range w.f.all {
+		w.counts.check(w.f.t, n.name, n.client)
+	}
 }
 
 // awaitSpread waits until every node of a region has a shard.

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ type deployment struct {
 	dir    string
 	binary string
 	topic  string
+	usage  string // topic of a stream under the rule fieldmap; empty: there is none
 	backup string // more of the nodes' configuration of backups
 	s3     *s3server.Server
 
@@ -147,7 +149,11 @@ func (d *deployment) writeNodeConfig(path string, r events.Region, dataDir strin
 		fmt.Fprintf(&b, "group_protocol: %s\n", d.protocol)
 	}
 	fmt.Fprintf(&b, "api: {listen: \"127.0.0.1:%d\"}\n", port)
-	fmt.Fprintf(&b, "streams: {session: {topic: %s}}\nregions:\n", d.topic)
+	streams := fmt.Sprintf("session: {topic: %s}", d.topic)
+	if d.usage != "" {
+		streams += fmt.Sprintf(", usage: {topic: %s, merge: fieldmap}", d.usage)
+	}
+	fmt.Fprintf(&b, "streams: {%s}\nregions:\n", streams)
 	for _, o := range kafkaRegions {
 		fmt.Fprintf(&b, "  %s: {api: %q, kafka: {seeds: [%q]}}\n", o, d.url(o), d.kafka[o])
 	}
@@ -280,7 +286,11 @@ func (d *deployment) consume(r events.Region, topic string) []string {
 	if err != nil {
 		d.t.Fatalf("kcat: topic %s of %s: %v", topic, r, err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	text := strings.TrimSpace(string(out))
+	if text == "" {
+		return nil
+	}
+	lines := strings.Split(text, "\n")
 	perPartition := make([][]string, kafkaPartitions)
 	for _, line := range lines {
 		p, err := strconv.Atoi(strings.SplitN(line, " ", 2)[0])
@@ -327,30 +337,59 @@ func (d *deployment) settle(want int) {
 	})
 }
 
-// checkMirrors compares, with kcat, every mirror with its log.
+// topics are those of the streams.
+func (d *deployment) topics() []string {
+	if d.usage == "" {
+		return []string{d.topic}
+	}
+	return []string{d.topic, d.usage}
+}
+
+// checkMirrors compares, with kcat, every mirror with its log, and counts what is in the logs.
 func (d *deployment) checkMirrors() (records int) {
 	d.t.Helper()
-	for _, origin := range kafkaRegions {
-		log := d.consume(origin, d.topic)
-		records += len(log)
-		for _, r := range kafkaRegions {
-			if r == origin {
-				continue
-			}
-			mirror := d.consume(r, events.FirstOrigin(origin).MirrorTopic(d.topic))
-			if len(mirror) != len(log) {
-				d.t.Errorf("mirror of %s in %s has %d records, the log %d", origin, r, len(mirror), len(log))
-				continue
-			}
-			for i := range log {
-				if log[i] != mirror[i] {
-					d.t.Errorf("mirror of %s in %s differs:\nlog    %s\nmirror %s", origin, r, log[i], mirror[i])
-					break
-				}
-			}
+	for _, topic := range d.topics() {
+		for _, origin := range kafkaRegions {
+			records += d.checkMirrorsOf(origin, topic)
 		}
 	}
 	return records
+}
+
+func (d *deployment) checkMirrorsOf(origin events.Region, topic string) (records int) {
+	d.t.Helper()
+	log := d.consume(origin, topic)
+	for _, r := range kafkaRegions {
+		if r == origin {
+			continue
+		}
+		mirror := d.consume(r, events.FirstOrigin(origin).MirrorTopic(topic))
+		if len(mirror) != len(log) {
+			d.t.Errorf("mirror of %s of %s in %s has %d records, the log %d", topic, origin, r, len(mirror), len(log))
+			continue
+		}
+		for i := range log {
+			if log[i] != mirror[i] {
+				d.t.Errorf("mirror of %s of %s in %s differs:\nlog    %s\nmirror %s", topic, origin, r, log[i], mirror[i])
+				break
+			}
+		}
+	}
+	return len(log)
+}
+
+// checkFolded: every region has folded each record that kcat has counted in the logs, once.
+func (d *deployment) checkFolded(records int) {
+	d.t.Helper()
+	for _, r := range kafkaRegions {
+		s, err := d.clients[r].Status(d.t.Context())
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if s.Events == nil || s.Parked == nil || *s.Events+*s.Parked != int64(records) {
+			d.t.Errorf("%s has folded %d events and parked %d; the logs hold %d records", r, api.Known(s.Events), api.Known(s.Parked), records)
+		}
+	}
 }
 
 // kcat produces keyed records until its input ends, as a foreign producer.
@@ -383,20 +422,67 @@ func (a *acked) write(ctx context.Context, client *api.Client, key, value string
 	return true
 }
 
+// tally is what was counted under a few keys of the stream usage.
+type tally struct {
+	attempted, acked [3]atomic.Int64
+	seen             [3]string // the values, as the first who was asked sees them
+}
+
+// count counts one more under the nth key.
+func (c *tally) count(ctx context.Context, client *api.Client, n int) {
+	n %= len(c.acked)
+	c.attempted[n].Add(1)
+	_, err := client.Put(ctx, api.PutParams{
+		Stream: "usage", Key: fmt.Appendf(nil, "count-%d", n), Type: events.TypePatch, Value: api.Bytes(`{"increment":{"n":1}}`),
+	})
+	if err == nil {
+		c.acked[n].Add(1)
+	}
+}
+
+// check: what was acknowledged was counted, nothing twice, and all see the same.
+func (c *tally) check(t *testing.T, whom string, client *api.Client) {
+	t.Helper()
+	for n := range c.acked {
+		e, err := client.Get(t.Context(), api.GetParams{Stream: "usage", Key: fmt.Appendf(nil, "count-%d", n)})
+		if err != nil {
+			t.Fatalf("%s: %v", whom, err)
+		}
+		if c.seen[n] == "" {
+			c.seen[n] = string(e.Value)
+		}
+		if c.seen[n] != string(e.Value) {
+			t.Errorf("%s: count %d is %s, the first one sees %s", whom, n, e.Value, c.seen[n])
+		}
+		var fields struct{ N int64 }
+		if err := json.Unmarshal(e.Value, &fields); err != nil {
+			t.Fatalf("%s: %s: %v", whom, e.Value, err)
+		}
+		acked, attempted := c.acked[n].Load(), c.attempted[n].Load()
+		t.Logf("%s: %d increments of count %d were acknowledged, %d attempted; it is %s", whom, acked, n, attempted, e.Value)
+		if acked == 0 || fields.N < acked || fields.N > attempted {
+			t.Errorf("%s: count %d is %s", whom, n, e.Value)
+		}
+	}
+}
+
 // Nodes and brokers are killed by -9 while kcat and the API write; afterwards
-// nothing acknowledged is missing, every mirror is its log, and every region has
-// the same state.
+// nothing acknowledged is missing, nothing was counted twice, every mirror is its log, and every
+// region has the same state.
 func TestKafkaKills(t *testing.T) {
-	d := newDeployment(t)
+	d := prepareDeployment(t)
+	d.usage = d.topic + "-usage"
+	d.startAll()
 	const kcatRecords = 3_000
 	ctx, stopWriting := context.WithCancel(t.Context())
 	defer stopWriting()
 	var writers sync.WaitGroup
-	ledger := acked{writes: map[events.Position]string{}}
+	ledger, counts := acked{writes: map[events.Position]string{}}, tally{}
 	for _, r := range []events.Region{"us-west-1", "eu-central-1"} {
 		writers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				ledger.write(ctx, d.clients[r], fmt.Sprintf("key-%d", n%100), fmt.Sprintf("%s-%d", r, n))
+				counts.count(ctx, d.clients[r], n)
 				time.Sleep(5 * time.Millisecond) // a writer's pace
 			}
 		})
@@ -429,10 +515,15 @@ func TestKafkaKills(t *testing.T) {
 	stopWriting()
 	writers.Wait()
 	d.settle(kcatRecords)
-	if records := d.checkMirrors(); records < kcatRecords {
+	records := d.checkMirrors()
+	if records < kcatRecords {
 		t.Errorf("the logs hold %d records, kcat alone wrote %d", records, kcatRecords)
 	}
+	d.checkFolded(records)
 	d.checkLedger(&ledger)
+	for _, r := range kafkaRegions {
+		counts.check(t, r.String(), d.clients[r])
+	}
 }
 
 // checkLedger looks up every acknowledged write in its log.
