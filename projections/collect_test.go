@@ -1,7 +1,9 @@
 package projections_test
 
 import (
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -23,14 +25,32 @@ func collection(t tb, tombstones ...events.Tombstone) *kgo.Record {
 	return &kgo.Record{Key: []byte(e.Key), Value: e.Value, Headers: ceHeaders(e.Type, "1.0")}
 }
 
+// genNextToCollect gives what may come next in a log, so that there is much to collect: often a
+// delete, or a collection of a key's tombstone, of one that was replaced since or of none.
+func (w world) genNextToCollect(l events.Log) *rapid.Generator[*kgo.Record] {
+	return rapid.Custom(func(t *rapid.T) *kgo.Record {
+		what := rapid.SampledFrom([]string{"any", "delete", "collect"}).Draw(t, "what")
+		parts := w.fold(l, int64(len(w[l]))).keys
+		switch {
+		case what == "delete":
+			return bare(rapid.SampledFrom(keys[:4]).Draw(t, "key"), nil, 1)
+		case what == "any" || len(parts) == 0:
+			return genRecord().Draw(t, "record")
+		}
+		key := rapid.SampledFrom(slices.Sorted(maps.Keys(parts))).Draw(t, "collected")
+		at := rapid.SampledFrom(parts[key].written).Draw(t, "event").At.Offset
+		return collection(t, events.Tombstone{Key: key, Offset: at})
+	})
+}
+
 // Regions that have folded the same logs hold the same, whatever is collected when,
 // in whatever batches they fold and in whatever order logs come in.
 func TestCollectionIsAFunctionOfTheLog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, logs := world{}, genLogs().Draw(t, "logs")[:4]
 		for _, l := range logs {
-			for _, r := range rapid.SliceOfN(genRecord(), 0, 40).Draw(t, l.String()) {
-				w.write(l, r)
+			for range rapid.IntRange(0, 40).Draw(t, l.String()) {
+				w.write(l, w.genNextToCollect(l).Draw(t, "record"))
 			}
 		}
 		for range 3 {
