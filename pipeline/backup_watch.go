@@ -209,7 +209,7 @@ func (w *backupWatch) due(now time.Time) bool {
 
 // waitsForClock says that no scheduled backup is made because the node's clock is behind, by those
 // of who made a backup and of the bucket: it would be dated before what is in it. That ends
-// after an interval of full backups, however wrong the clock still is: it may be the others that
+// after a while, however wrong the clock still is: it may be the others that
 // were ahead together, and a backup that is dated wrong is better than none. The caller holds the
 // watch's mu.
 func (w *backupWatch) waitsForClock(now time.Time) bool {
@@ -223,8 +223,10 @@ func (w *backupWatch) waitsForClock(now time.Time) bool {
 	return now.Sub(w.behind) < w.clockPatience()
 }
 
+// clockPatience is an interval of full backups, and a day at most: deltas wait for it, too.
 func (w *backupWatch) clockPatience() time.Duration {
-	return cmp.Or(w.region.cfg.Backup.Schedule.Full, 24*time.Hour)
+	const day = 24 * time.Hour
+	return min(cmp.Or(w.region.cfg.Backup.Schedule.Full, day), day)
 }
 
 // configured are the points of streams that are configured: nothing is backed up of others,
@@ -303,8 +305,12 @@ func (w *backupWatch) problems() (problems []string) {
 		}
 		now := time.Now()
 		if catalog.Ahead(w.seen.Clock, now) {
-			problems = append(problems, fmt.Sprintf("this node's clock is %s behind: the bucket has a backup that was made at %s, by the clock of who made it and by the bucket's; until the clock is right no scheduled backups are made, for %s at most",
-				w.seen.Clock.Sub(now).Round(time.Second), w.seen.Clock.Format(time.RFC3339), w.clockPatience()))
+			meanwhile := fmt.Sprintf("until the clock is right no scheduled backups are made, for %s at most", w.clockPatience())
+			if !w.waitsForClock(now) {
+				meanwhile = "that has been so for long, so they are made all the same, dated by this clock"
+			}
+			problems = append(problems, fmt.Sprintf("this node's clock is %s behind: the bucket has a backup that was made at %s, by the clock of who made it and by the bucket's; %s",
+				w.seen.Clock.Sub(now).Round(time.Second), w.seen.Clock.Format(time.RFC3339), meanwhile))
 		} else if n := len(w.seen.Ahead); n > 0 {
 			problems = append(problems, fmt.Sprintf("%d objects in the bucket are dated in the future, e.g. %s: a clock was wrong, or this machine's is; they count for nothing where ages and times for backups are reckoned, and restores take such a backup for the newest", n, w.seen.Ahead[0]))
 		}
