@@ -116,15 +116,26 @@ func prepareDeployment(t *testing.T) *deployment {
 	return d
 }
 
+// freePort is a port for a node that may be started more than once: below those that the
+// system gives to whoever asks for any (from 32768 on Linux), so that nobody gets it between.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 24_000, 8_000
+	for range ports {
+		port := first + (16*os.Getpid()+int(portSeq.Add(1)))%ports
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no port from %d to %d is free", first, first+ports-1)
+	return 0
 }
+
+var portSeq atomic.Int32
 
 func (d *deployment) url(r events.Region) string {
 	return fmt.Sprintf("http://127.0.0.1:%d", d.apis[r])
