@@ -186,12 +186,12 @@ func (k *killing) round(strike string) {
 		k.pause(time.Second)
 		k.link = k.spawn()
 	}
-	k.link.awaitMirroring()
 	k.awaitMirroredTo(k.source.stables(k.topic))
 	k.unstopped()
 	if k.zombie != nil {
 		k.onlyOne()
 	}
+	k.link.awaitMirroring()
 }
 
 // takeOver freezes the link's process, lets another one mirror, and thaws the
@@ -233,33 +233,45 @@ func (k *killing) restart(brokers []string) {
 	k.starting += time.Since(begun)
 }
 
-// awaitMirroredTo waits until the link says that it has mirrored all partitions up
-// to offsets of the source.
+// awaitMirroredTo waits until all partitions are mirrored up to offsets of the source.
+// Of two instances at work it is either that says so: they take turns at each
+// partition, as the one that comes second waits before it tries again, so that none
+// has all of them at any one time.
 func (k *killing) awaitMirroredTo(ends map[int32]int64) {
 	k.Helper()
 	k.await("what was written by then is mirrored", patience, func() error {
-		d, _ := k.link.details()
-		reached := 0
-		for _, p := range d.Partitions {
-			if p.SourceNext == nil || *p.SourceNext < ends[p.Partition] {
-				return fmt.Errorf("partition %d is %s at offset %s of %d: %s", p.Partition, p.State, text(p.SourceNext), ends[p.Partition], p.Reason)
+		reached := map[int32]int64{}
+		var said []string
+		for _, i := range k.instances() {
+			d, _ := i.details()
+			for _, p := range d.Partitions {
+				if p.SourceNext != nil {
+					reached[p.Partition] = max(reached[p.Partition], *p.SourceNext)
+				}
+				said = append(said, fmt.Sprintf("%d %s at %s %s", p.Partition, p.State, text(p.SourceNext), p.Reason))
 			}
-			reached++
 		}
-		if reached < len(ends) {
-			return fmt.Errorf("the link knows of %d partitions", reached)
+		for num, end := range ends {
+			if reached[num] < end {
+				return fmt.Errorf("partition %d is at offset %d of %d; instances say: %q", num, reached[num], end, said)
+			}
 		}
 		return nil
 	})
 }
 
+// instances are those at work, or frozen.
+func (k *killing) instances() []*process {
+	if k.zombie == nil {
+		return []*process{k.link}
+	}
+	return []*process{k.link, k.zombie}
+}
+
 // unstopped checks that no instance has given up a partition.
 func (k *killing) unstopped() {
 	k.Helper()
-	for _, p := range []*process{k.link, k.zombie} {
-		if p == nil {
-			continue
-		}
+	for _, p := range k.instances() {
 		if d, _ := p.details(); len(d.Stopped) > 0 {
 			k.Errorf("a link has stopped: %v", d.Stopped)
 		}
