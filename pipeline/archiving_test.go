@@ -23,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -368,7 +369,7 @@ func TestArchiveFindsTheChainAgain(t *testing.T) {
 // What the bucket lacks is measured by reading it.
 func TestArchiveStatus(t *testing.T) {
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		archives(r)
 		r.start()
@@ -399,15 +400,15 @@ func TestArchiveStatus(t *testing.T) {
 			other = r.put(fmt.Sprint("k", i), "v")
 			r.archived(other.Log, other.Offset+1)
 		}
-		unread := objstore.Rule{Name: format.ShardSegmentPrefix(us, last.Partition) + "*", Ops: []string{objstore.OpGet, objstore.OpGetRange}, Effect: objstore.FailBefore}
-		alone, err = pipeline.Backups{Config: r.cfg, Bucket: objstore.Faulty(r.bucket, unread)}.StatusAlone(r.w.Context())
+		unread := faults.Rule{Name: format.ShardSegmentPrefix(us, last.Partition) + "*", Ops: []string{objstore.OpGet, objstore.OpGetRange}, Effect: faults.FailBefore}
+		alone, err = pipeline.Backups{Config: r.cfg, Bucket: faults.New(r.bucket, unread)}.StatusAlone(r.w.Context())
 		if err != nil || len(alone.Archive) != 2 {
 			r.w.Fatalf("a segment cannot be read: %+v, %v", alone, err)
 		}
 		if p := alone.Archive[1]; p.Newest.IsZero() || !strings.Contains(p.Error, "of 1 shards") {
 			t.Errorf("a segment cannot be read: %+v", p)
 		}
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
 		r.put("k", "1")
 		r.put("k", "2")
 		time.Sleep(2 * time.Minute)

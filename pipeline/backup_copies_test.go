@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -19,12 +20,12 @@ import (
 func TestCopies(t *testing.T) {
 	one(t, func(r *region) {
 		west, cold := objstore.NewMemory("west"), objstore.NewMemory("cold")
-		faulty := objstore.Faulty(cold)
+		faulty := faults.New(cold)
 		r.copies = map[string]objstore.Bucket{"west": west, "cold": faulty}
 		r.cfg.Backup.Schedule.Copy = 5 * time.Minute
 		filled(r)
 		first := r.backup()
-		faulty.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.Deny})
+		faulty.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.Deny})
 		time.Sleep(6 * time.Minute)
 		s := r.status()
 		if len(s.Backup.Copies) != 2 || s.Backup.Copies[0].Error == "" || s.Backup.Copies[1].Error != "" || !s.Backup.Copies[1].Newest.Equal(first.Created) {
@@ -57,8 +58,8 @@ func TestCopies(t *testing.T) {
 func TestCopiesTellWhatTheyHave(t *testing.T) {
 	one(t, func(r *region) {
 		memory, west := r.bucket.(*objstore.Memory), objstore.NewMemory("west")
-		away := objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore}
-		faulty := objstore.Faulty(west, away)
+		away := faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.FailBefore}
+		faulty := faults.New(west, away)
 		r.copies = map[string]objstore.Bucket{"west": faulty}
 		r.cfg.Backup.Schedule.Copy = 5 * time.Minute
 		filled(r)

@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // filled starts a region that has some keys.
@@ -207,7 +208,7 @@ func TestRestoreRefused(t *testing.T) {
 				c.change(r.cfg)
 				job := r.job()
 				job.Dir = "/elsewhere"
-				bucket := objstore.Faulty(r.bucket, objstore.Rule{Name: "*.sst", Effect: objstore.FailBefore})
+				bucket := faults.New(r.bucket, faults.Rule{Name: "*.sst", Effect: faults.FailBefore})
 				job.Bucket = bucket
 				_, err := pipeline.Restore(r.w.Context(), job)
 				wantKind(t, err, events.KindRefused, append(c.parts, b.ID)...)
@@ -235,26 +236,26 @@ func TestRestoreRefused(t *testing.T) {
 
 // A restore that breaks off leaves nothing behind, and the next try works.
 func TestRestoreBreaksOff(t *testing.T) {
-	table := func(effect objstore.Effect, shard int) objstore.Rule {
-		return objstore.Rule{Ops: []string{objstore.OpGet}, Name: fmt.Sprintf("*/shard-%04d/*", shard), Effect: effect}
+	table := func(effect faults.Effect, shard int) faults.Rule {
+		return faults.Rule{Ops: []string{objstore.OpGet}, Name: fmt.Sprintf("*/shard-%04d/*", shard), Effect: effect}
 	}
 	for name, c := range map[string]struct {
-		rule objstore.Rule
+		rule faults.Rule
 		kind events.Kind
 		part string
 	}{
-		"first table unavailable": {table(objstore.FailBefore, 0), events.KindFailed, "unavailable"},
-		"last table unavailable":  {table(objstore.FailBefore, partitions-1), events.KindFailed, "unavailable"},
-		"table torn":              {table(objstore.TearBody, 1), events.KindInconsistent, "damaged"},
-		"table cut short":         {table(objstore.TruncateBody, 1), events.KindInconsistent, "damaged"},
-		"one bit flipped":         {table(objstore.FlipBit, 1), events.KindInconsistent, "damaged"},
-		"table missing":           {objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*/shard-0001/*", Effect: objstore.FailBefore, Err: objstore.ErrNotFound}, events.KindInconsistent, "not complete"},
-		"listing denied":          {objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.Deny}, events.KindFailed, "credentials"},
-		"manifest damaged":        {objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*manifest*", Effect: objstore.FlipBit}, events.KindInconsistent, "manifest"},
+		"first table unavailable": {table(faults.FailBefore, 0), events.KindFailed, "unavailable"},
+		"last table unavailable":  {table(faults.FailBefore, partitions-1), events.KindFailed, "unavailable"},
+		"table torn":              {table(faults.TearBody, 1), events.KindInconsistent, "damaged"},
+		"table cut short":         {table(faults.TruncateBody, 1), events.KindInconsistent, "damaged"},
+		"one bit flipped":         {table(faults.FlipBit, 1), events.KindInconsistent, "damaged"},
+		"table missing":           {faults.Rule{Ops: []string{objstore.OpGet}, Name: "*/shard-0001/*", Effect: faults.FailBefore, Err: objstore.ErrNotFound}, events.KindInconsistent, "not complete"},
+		"listing denied":          {faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.Deny}, events.KindFailed, "credentials"},
+		"manifest damaged":        {faults.Rule{Ops: []string{objstore.OpGet}, Name: "*manifest*", Effect: faults.FlipBit}, events.KindInconsistent, "manifest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			one(t, func(r *region) {
-				bucket := objstore.Faulty(r.bucket)
+				bucket := faults.New(r.bucket)
 				r.bucket = bucket
 				filled(r)
 				r.backup()
@@ -307,11 +308,11 @@ func TestRestoreAfterKill(t *testing.T) {
 // Two restores at one time would use the same place, and all of the disk.
 func TestRestoreOneAtATime(t *testing.T) {
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		filled(r)
 		r.backup()
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpGet}, Delay: time.Minute, Effect: objstore.Wait})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpGet}, Delay: time.Minute, Effect: faults.Wait})
 		first := make(chan error, 1)
 		go func() {
 			_, err := r.restore("x")
@@ -337,11 +338,11 @@ func TestRestoreOneAtATime(t *testing.T) {
 // A restore whose caller leaves ends, and leaves nothing behind.
 func TestRestoreInterrupted(t *testing.T) {
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		filled(r)
 		r.backup()
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*sst*", Delay: time.Hour, Effect: objstore.Wait})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpGet}, Name: "*sst*", Delay: time.Hour, Effect: faults.Wait})
 		ctx, leave := context.WithTimeout(r.w.Context(), time.Minute)
 		defer leave()
 		r.within(time.Minute, "restore", func() {
@@ -357,14 +358,14 @@ func TestRestoreInterrupted(t *testing.T) {
 
 // A backup that fails does not exist, and the next one does.
 func TestBackupFails(t *testing.T) {
-	for name, rule := range map[string]objstore.Rule{
-		"a table":      {Ops: []string{objstore.OpCreate}, Nth: 2, Effect: objstore.FailBefore},
-		"the manifest": {Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: objstore.FailBefore},
-		"everything":   {Effect: objstore.Deny},
+	for name, rule := range map[string]faults.Rule{
+		"a table":      {Ops: []string{objstore.OpCreate}, Nth: 2, Effect: faults.FailBefore},
+		"the manifest": {Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: faults.FailBefore},
+		"everything":   {Effect: faults.Deny},
 	} {
 		t.Run(name, func(t *testing.T) {
 			one(t, func(r *region) {
-				bucket := objstore.Faulty(r.bucket)
+				bucket := faults.New(r.bucket)
 				r.bucket = bucket
 				filled(r)
 				bucket.SetRules(rule)

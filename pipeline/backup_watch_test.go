@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
@@ -46,7 +47,7 @@ func (r *region) away(d time.Duration) {
 func TestSchedule(t *testing.T) {
 	const every, pass = 8 * time.Minute, 2*time.Minute + time.Second
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		r.cfg.Backup.Schedule.Full = every
 		filled(r)
@@ -70,13 +71,13 @@ func TestSchedule(t *testing.T) {
 		time.Sleep(time.Second)
 		count(6, "after a restart")
 
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
 		time.Sleep(every + pass)
 		count(6, "while nothing can be written")
 		if s := r.status(); s.Backup.Last == nil || s.Backup.Last.Error == "" || !strings.Contains(strings.Join(s.Problems, "\n"), "the backup of") {
 			t.Errorf("status: %+v, %q", s.Backup.Last, s.Problems)
 		}
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.Deny})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.Deny})
 		time.Sleep(every)
 		if s := r.status(); s.Backup.Error == "" || !strings.Contains(strings.Join(s.Problems, "\n"), "cannot be read") {
 			t.Errorf("status: %+v, %q", s.Backup, s.Problems)
@@ -102,7 +103,7 @@ func TestSchedule(t *testing.T) {
 func TestScheduleHeedsOtherBackups(t *testing.T) {
 	const every = 8 * time.Minute
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		r.cfg.Backup.Schedule.Full = every
 		filled(r)
@@ -112,7 +113,7 @@ func TestScheduleHeedsOtherBackups(t *testing.T) {
 		if n := len(r.ids()); n != 2 {
 			t.Errorf("%d backups", n)
 		}
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Delay: 3 * every, Times: 1})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Delay: 3 * every, Times: 1})
 		r.backup() // takes three intervals
 		if n := len(r.ids()); n != 3 {
 			t.Errorf("%d backups after one that took long", n)

@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
@@ -93,13 +94,13 @@ func TestDrillOfNothing(t *testing.T) {
 // drilled all the same, if it is drawn.
 func TestDrillFindsDamage(t *testing.T) {
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		filled(r)
 		first := r.backup()
 		time.Sleep(time.Second)
 		second := r.backup()
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*/tables/" + second.ID + "/*", Effect: objstore.FlipBit})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpGet}, Name: "*/tables/" + second.ID + "/*", Effect: faults.FlipBit})
 		d, err := r.DrillRestore(r.w.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -121,7 +122,7 @@ func TestDrillFindsDamage(t *testing.T) {
 func TestDrillSchedule(t *testing.T) {
 	const every = time.Hour
 	one(t, func(r *region) {
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		r.cfg.Backup.Schedule.Drill, r.cfg.Backup.Schedule.Full = every, 30*time.Minute
 		filled(r)
@@ -141,7 +142,7 @@ func TestDrillSchedule(t *testing.T) {
 		if s := r.status().Backup; s.Drill == nil || s.Drill.Error != "" || s.Drill.Proved == nil || s.DrillEvery != every.Seconds() {
 			t.Errorf("status: %+v", s.Drill)
 		}
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*/tables/*", Effect: objstore.FailBefore})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpGet}, Name: "*/tables/*", Effect: faults.FailBefore})
 		time.Sleep(every)
 		failed := len(r.drills().Drills)
 		if failed < 3 || r.status().Backup.Drill.Error == "" || r.status().Backup.Drill.Proved == nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
-	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // historyOf gathers a key's history from the bucket alone.
@@ -296,7 +296,7 @@ func (r *region) isHistory(what string, found []api.HistoryEvent, want map[event
 func TestHistoryWithoutTheBucket(t *testing.T) {
 	one(t, func(r *region) {
 		archives(r)
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		r.start()
 		var at events.Position
@@ -306,7 +306,7 @@ func TestHistoryWithoutTheBucket(t *testing.T) {
 		r.eventsFolded(10)
 		r.archived(at.Log, 10)
 		r.expirePart(events.Vector{at.Log: 10}, 2)
-		bucket.SetRules(objstore.Rule{Effect: objstore.FailBefore})
+		bucket.SetRules(faults.Rule{Effect: faults.FailBefore})
 		h, err := api.GatherHistory(r.w.Context(), api.HistoryParams{Stream: "session", Key: []byte("k")}, 100, func(int64, int64) {}, r.History)
 		if err != nil || h.Complete || len(h.Events) != 5 || len(h.Logs[0].Gaps) != 1 || h.Logs[0].Gaps[0].To != 5 {
 			t.Errorf("%+v, %v", h, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -198,7 +199,7 @@ func TestInstantRestoreIsAnotherOne(t *testing.T) {
 	job := p.job(fs, timeline.Target{Time: second(300)})
 	job.Keep = true
 	stopped := job
-	stopped.Bucket = objstore.Faulty(p.bucket, objstore.Rule{Ops: []string{objstore.OpGetRange}, Name: "*/tables/*", Effect: objstore.FailBefore})
+	stopped.Bucket = faults.New(p.bucket, faults.Rule{Ops: []string{objstore.OpGetRange}, Name: "*/tables/*", Effect: faults.FailBefore})
 	if _, err := pipeline.RestoreInPlace(t.Context(), stopped); err == nil {
 		t.Fatal("it did not need its bucket")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // gated is a bucket of which large parts of objects, as they are fetched to have all of
@@ -42,11 +43,11 @@ func (g *gated) GetRange(ctx context.Context, name string, offset, length int64)
 }
 
 // away makes every reading of a part of an object fail.
-var away = objstore.Rule{Ops: []string{objstore.OpGetRange}, Effect: objstore.FailBefore}
+var away = faults.Rule{Ops: []string{objstore.OpGetRange}, Effect: faults.FailBefore}
 
 // lost makes a region that has backups and some events since, and lets it lose its
 // state. Shards that are taken out of its bucket are not here before the gate is opened.
-func lost(r *region, backups int) (bucket *objstore.FaultyBucket, gate *gated, want *api.Status) {
+func lost(r *region, backups int) (bucket *faults.Bucket, gate *gated, want *api.Status) {
 	r.w.Helper()
 	r.cfg.Restore.InstantFromBytes = 0
 	r.start()
@@ -67,7 +68,7 @@ func lost(r *region, backups int) (bucket *objstore.FaultyBucket, gate *gated, w
 	if err := r.disk.RemoveAll(filepath.Join(dataDir, "state")); err != nil {
 		r.w.Fatal(err)
 	}
-	bucket = objstore.Faulty(r.bucket)
+	bucket = faults.New(r.bucket)
 	gate = &gated{Bucket: bucket, opened: make(chan struct{})}
 	r.bucket = gate
 	return bucket, gate, want

@@ -10,6 +10,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // prunes has a region back up each day, keep a day's backups, and prune each day.
@@ -66,17 +67,17 @@ func TestPrunesBySchedule(t *testing.T) {
 func TestPruneByScheduleFails(t *testing.T) {
 	one(t, func(r *region) {
 		prunes(r)
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		filled(r)
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpDelete}, Name: "*/manifests/*", Effect: objstore.FailBefore})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpDelete}, Name: "*/manifests/*", Effect: faults.FailBefore})
 		for range 5 {
 			r.day()
 		}
 		if text := strings.Join(r.status().Problems, "\n"); !strings.Contains(text, "the prune of the backups") || !strings.Contains(text, "failed") {
 			t.Errorf("%s", text)
 		}
-		bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpDelete}, Name: "*/tables/*", Effect: objstore.Deny})
+		bucket.SetRules(faults.Rule{Ops: []string{objstore.OpDelete}, Name: "*/tables/*", Effect: faults.Deny})
 		r.day()
 		if text := strings.Join(r.status().Problems, "\n"); !strings.Contains(text, "could not delete") {
 			t.Errorf("%s", text)

@@ -21,7 +21,7 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
-	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // lived has three regions write for a while, and waits until a has archived all of it.
@@ -346,7 +346,7 @@ func TestRefillGroupsMapped(t *testing.T) {
 func TestRefillKilledAnywhere(t *testing.T) {
 	one(t, func(r *region) {
 		held := archivedRegion(r, func() {})
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		kill := errors.New("killed")
 		step, most := 1, 1_000
@@ -355,9 +355,9 @@ func TestRefillKilledAnywhere(t *testing.T) {
 		}
 		for name, killAt := range map[string]func(n int, job *refill.Job){
 			"bucket": func(n int, _ *refill.Job) {
-				rules := []objstore.Rule{{Nth: n, Effect: objstore.Deny}}
+				rules := []faults.Rule{{Nth: n, Effect: faults.Deny}}
 				for i := range 20 { // and none after it
-					rules = append(rules, objstore.Rule{Nth: n + 1 + i, Effect: objstore.Deny})
+					rules = append(rules, faults.Rule{Nth: n + 1 + i, Effect: faults.Deny})
 				}
 				bucket.SetRules(rules...)
 			},

@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -29,7 +30,7 @@ func lostWithTail(a, b, c *region) map[events.Log][]*kgo.Record {
 	}
 	lived(a, b, c)
 	memory := a.bucket
-	a.bucket = objstore.Faulty(memory, objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
+	a.bucket = faults.New(memory, faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
 	a.stop()
 	a.start() // with a bucket to which nothing can be written any more
 	mirrored := func(r *region, name string, writes int) {

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -143,9 +144,9 @@ func TestRestoreKilledAnywhere(t *testing.T) {
 // Whatever goes wrong with any call of the bucket, a restore fails or comes to the right
 // state, and the same asked again comes to it.
 func TestRestoreSurvivesEveryFault(t *testing.T) {
-	effects := []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit}
+	effects := []faults.Effect{faults.FailBefore, faults.FailAfter, faults.TearBody, faults.TruncateBody, faults.FlipBit}
 	bodies := []string{objstore.OpGet, objstore.OpGetRange}
-	ops := map[objstore.Effect][]string{objstore.TearBody: bodies, objstore.TruncateBody: bodies, objstore.FlipBit: bodies}
+	ops := map[faults.Effect][]string{faults.TearBody: bodies, faults.TruncateBody: bodies, faults.FlipBit: bodies}
 	if testing.Short() {
 		effects = effects[:1]
 	}
@@ -156,7 +157,7 @@ func TestRestoreSurvivesEveryFault(t *testing.T) {
 				defer p.close()
 				struck, failed := 0, 0
 				for nth := 1; ; nth++ {
-					bucket := objstore.Faulty(p.bucket, objstore.Rule{Ops: ops[effect], Nth: nth, Effect: effect})
+					bucket := faults.New(p.bucket, faults.Rule{Ops: ops[effect], Nth: nth, Effect: effect})
 					fs := vfs.NewMem()
 					job := p.job(fs, timeline.Target{})
 					job.Bucket, job.Keep = bucket, true

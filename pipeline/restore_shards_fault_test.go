@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
@@ -63,7 +64,7 @@ func (f filmed) Delete(ctx context.Context, name string) (err error) {
 // Whatever goes wrong with any call that a node makes of its bucket while it restores its
 // shards, they come to the same.
 func TestRestoreShardsSurvivesEveryFault(t *testing.T) {
-	effects := []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit}
+	effects := []faults.Effect{faults.FailBefore, faults.FailAfter, faults.TearBody, faults.TruncateBody, faults.FlipBit}
 	places := []bool{false, true}
 	if testing.Short() {
 		effects, places = effects[1:2], places[:1]
@@ -75,16 +76,16 @@ func TestRestoreShardsSurvivesEveryFault(t *testing.T) {
 	}
 }
 
-func restoreShardsFaulty(t *testing.T, effect objstore.Effect, inPlace bool) {
+func restoreShardsFaulty(t *testing.T, effect faults.Effect, inPlace bool) {
 	var ops []string
-	if effect >= objstore.TearBody {
+	if effect >= faults.TearBody {
 		ops = []string{objstore.OpGet, objstore.OpGetRange}
 	}
 	one(t, func(r *region) {
 		if inPlace {
 			r.cfg.Restore.InstantFromBytes = 0
 		}
-		bucket := objstore.Faulty(r.bucket)
+		bucket := faults.New(r.bucket)
 		r.bucket = bucket
 		r.start()
 		for i := range 40 {
@@ -95,7 +96,7 @@ func restoreShardsFaulty(t *testing.T, effect objstore.Effect, inPlace bool) {
 		r.put("later", "value")
 		r.eventsFolded(41)
 		want := r.status()
-		restore := func(rule objstore.Rule) (struck []objstore.Injected) {
+		restore := func(rule faults.Rule) (struck []faults.Injected) {
 			before := len(bucket.Log())
 			bucket.SetRules(rule)
 			lineages := r.restoreShards(timeline.Request{})
@@ -104,10 +105,10 @@ func restoreShardsFaulty(t *testing.T, effect objstore.Effect, inPlace bool) {
 			bucket.SetRules()
 			return bucket.Log()[before:]
 		}
-		calls := len(restore(objstore.Rule{Ops: ops})) // which waits for nothing
+		calls := len(restore(faults.Rule{Ops: ops})) // which waits for nothing
 		struck := 0
 		for nth := 1; nth <= calls; nth++ {
-			struck += len(restore(objstore.Rule{Ops: ops, Nth: nth, Effect: effect}))
+			struck += len(restore(faults.Rule{Ops: ops, Nth: nth, Effect: effect}))
 			for _, row := range r.status().Shards {
 				if row.Restoring != nil && row.Restoring.Step == api.RestoreFailed {
 					t.Fatalf("call %d: %+v", nth, row.Restoring)

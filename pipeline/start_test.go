@@ -18,6 +18,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // A start that fails takes no longer than this, and leaves nothing running: the
@@ -91,7 +92,7 @@ func TestStartWithoutBucket(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			one(t, func(r *region) {
-				r.bucket = objstore.Faulty(r.bucket, objstore.Rule{Ops: []string{objstore.OpCheck}, Effect: objstore.FailBefore, Err: c.kind})
+				r.bucket = faults.New(r.bucket, faults.Rule{Ops: []string{objstore.OpCheck}, Effect: faults.FailBefore, Err: c.kind})
 				err := r.tryStart()
 				if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), "backups of us-east-1") ||
 					!strings.Contains(err.Error(), r.bucket.String()) || !strings.Contains(err.Error(), c.hint) {

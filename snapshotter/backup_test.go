@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
@@ -113,7 +114,7 @@ func TestFullRefuses(t *testing.T) {
 // hole.
 func TestFullDoesNotTrustTheCut(t *testing.T) {
 	bucket := objstore.NewMemory("backups")
-	faulty := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: 2, Effect: objstore.FailBefore})
+	faulty := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate}, Nth: 2, Effect: faults.FailBefore})
 	cuts := []snapshotter.Cut{&cut{tables: []string{"a", "b", "c"}, hides: true}}
 	if m, err := snapshotter.Full(t.Context(), faulty, cuts, config); err == nil {
 		t.Errorf("backup %s has a hole", m.ID)
@@ -126,7 +127,7 @@ func TestFullDoesNotTrustTheCut(t *testing.T) {
 // The error of a backup names the shard and the object.
 func TestFullNamesWhatFailed(t *testing.T) {
 	bucket := objstore.NewMemory("backups")
-	faulty := objstore.Faulty(bucket, objstore.Rule{Name: "*/shard-0002/000001-*", Effect: objstore.Deny})
+	faulty := faults.New(bucket, faults.Rule{Name: "*/shard-0002/000001-*", Effect: faults.Deny})
 	_, err := snapshotter.Full(t.Context(), faulty, someCuts(), config)
 	if !errors.Is(err, objstore.ErrAccess) || !strings.Contains(err.Error(), "shard 2") || !strings.Contains(err.Error(), "/shard-0002/000001-") {
 		t.Errorf("error: %v", err)
@@ -189,12 +190,12 @@ func TestNamesOfBackups(t *testing.T) {
 func TestEveryVisibleBackupRestores(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		bucket := objstore.NewMemory("backups")
-		rules := []objstore.Rule{
-			{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "fail before")},
-			{Ops: []string{objstore.OpCreate}, Effect: objstore.FailAfter, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "fail after")},
-			{Ops: []string{objstore.OpCreate}, Effect: objstore.Late, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "late")},
+		rules := []faults.Rule{
+			{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "fail before")},
+			{Ops: []string{objstore.OpCreate}, Effect: faults.FailAfter, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "fail after")},
+			{Ops: []string{objstore.OpCreate}, Effect: faults.Late, Probability: rapid.Float64Range(0.001, 0.2).Draw(rt, "late")},
 		}
-		faulty := objstore.FaultySeed(bucket, rapid.Uint64().Draw(rt, "seed"), rules...)
+		faulty := faults.NewSeed(bucket, rapid.Uint64().Draw(rt, "seed"), rules...)
 		var all [][]snapshotter.Cut
 		succeeded := 0
 		table := rapid.StringN(1, 2000, -1)

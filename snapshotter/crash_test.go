@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // crash is one way in which a write of a backup can end badly.
@@ -24,11 +25,11 @@ type crash struct {
 }
 
 var crashes = []crash{
-	{"fails before", failing(objstore.FailBefore), false},
-	{"conflict", failing(objstore.Conflict), false},
-	{"denied", failing(objstore.Deny), false},
-	{"answer lost", failing(objstore.FailAfter), true},
-	{"lands later", failing(objstore.Late), false},
+	{"fails before", failing(faults.FailBefore), false},
+	{"conflict", failing(faults.Conflict), false},
+	{"denied", failing(faults.Deny), false},
+	{"answer lost", failing(faults.FailAfter), true},
+	{"lands later", failing(faults.Late), false},
 	{"cancelled before", func(b objstore.Bucket, nth int, cancel context.CancelFunc) objstore.Bucket {
 		return &cancelling{Bucket: b, nth: nth, before: cancel}
 	}, false},
@@ -37,9 +38,9 @@ var crashes = []crash{
 	}, true},
 }
 
-func failing(effect objstore.Effect) func(objstore.Bucket, int, context.CancelFunc) objstore.Bucket {
+func failing(effect faults.Effect) func(objstore.Bucket, int, context.CancelFunc) objstore.Bucket {
 	return func(b objstore.Bucket, nth int, _ context.CancelFunc) objstore.Bucket {
-		return objstore.Faulty(b, objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: effect})
+		return faults.New(b, faults.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: effect})
 	}
 }
 
@@ -90,7 +91,7 @@ func TestCrashMatrix(t *testing.T) {
 				if ids := audit(t, memory, cuts); len(ids) != want {
 					t.Errorf("%d backups, want %d", len(ids), want)
 				}
-				if faulty, ok := bucket.(*objstore.FaultyBucket); ok && nth == writes && crash.name == "lands later" {
+				if faulty, ok := bucket.(*faults.Bucket); ok && nth == writes && crash.name == "lands later" {
 					if errs := faulty.Land(t.Context()); errors.Join(errs...) != nil {
 						t.Errorf("landing: %v", errs)
 					}
@@ -116,7 +117,7 @@ func TestTornWrites(t *testing.T) {
 	for nth := 1; nth <= writes; nth++ {
 		synctest.Test(t, func(t *testing.T) {
 			memory := objstore.NewMemory("backups")
-			bucket := failing(objstore.Torn)(memory, nth, nil)
+			bucket := failing(faults.Torn)(memory, nth, nil)
 			if m, err := snapshotter.Full(t.Context(), bucket, cuts, config); err == nil {
 				t.Errorf("write %d: the backup succeeded: %s", nth, m.ID)
 			}
@@ -188,7 +189,7 @@ func TestCancelledWhileTheBucketHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				memory := objstore.NewMemory("backups")
-				hanging := objstore.Faulty(memory, objstore.Rule{Name: name, Effect: objstore.Wait, Delay: 24 * time.Hour})
+				hanging := faults.New(memory, faults.Rule{Name: name, Effect: faults.Wait, Delay: 24 * time.Hour})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				begun := time.Now()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
@@ -114,20 +115,20 @@ func (w *world) upset(processes []*process) {
 
 func (w *world) someShards() []int32 { return [][]int32{{}, {0}, {1}, {0, 1}, {0, 1}}[w.rng.IntN(5)] }
 
-func (w *world) someFaults() (rules []objstore.Rule) {
+func (w *world) someFaults() (rules []faults.Rule) {
 	reads := []string{objstore.OpList, objstore.OpGet, objstore.OpGetRange, objstore.OpStat}
-	for _, r := range []objstore.Rule{
-		{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore},
-		{Ops: []string{objstore.OpCreate}, Effect: objstore.FailAfter},
-		{Ops: []string{objstore.OpCreate}, Effect: objstore.Late},
-		{Ops: []string{objstore.OpCreate}, Effect: objstore.Conflict},
+	for _, r := range []faults.Rule{
+		{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore},
+		{Ops: []string{objstore.OpCreate}, Effect: faults.FailAfter},
+		{Ops: []string{objstore.OpCreate}, Effect: faults.Late},
+		{Ops: []string{objstore.OpCreate}, Effect: faults.Conflict},
 		{Ops: []string{objstore.OpCreate}, Delay: time.Duration(w.rng.IntN(9_000)) * time.Millisecond},
-		{Ops: reads, Effect: objstore.FailBefore},
-		{Ops: reads, Effect: objstore.FailAfter},
-		{Effect: objstore.TearBody},
-		{Effect: objstore.TruncateBody},
-		{Effect: objstore.FlipBit},
-		{Effect: objstore.Deny},
+		{Ops: reads, Effect: faults.FailBefore},
+		{Ops: reads, Effect: faults.FailAfter},
+		{Effect: faults.TearBody},
+		{Effect: faults.TruncateBody},
+		{Effect: faults.FlipBit},
+		{Effect: faults.Deny},
 	} {
 		if w.rng.IntN(3) == 0 {
 			r.Probability = 0.1 + 0.5*w.rng.Float64()
@@ -140,12 +141,12 @@ func (w *world) someFaults() (rules []objstore.Rule) {
 // Each write of the archive fails once, in each way, with the process killed right
 // afterwards or not.
 func TestEveryWrite(t *testing.T) {
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Torn} {
+	for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter, faults.Late, faults.Torn} {
 		for nth := 1; nth <= 4; nth++ {
 			for _, killed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/killed=%t", effect, nth, killed), func(t *testing.T) {
 					simulate(t, uint64(nth), func(w *world) {
-						w.bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: effect})
+						w.bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: effect})
 						p := w.start(0, 1)
 						for range 3 {
 							for shard := range int32(partitions) {
@@ -238,7 +239,7 @@ func TestBucketAway(t *testing.T) {
 		p := w.start(0)
 		w.produce("session", 0, 1)
 		w.await("archived", func() error { _, err := segment.Header(w.Context(), w.memory, us, 0, 1); return err })
-		w.bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
+		w.bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
 		value := make([]byte, 900_000)
 		for i := range value {
 			value[i] = byte(w.rng.Uint32())
@@ -303,7 +304,7 @@ func TestGap(t *testing.T) {
 				w.produce("session", 0, 5)
 				w.archived()
 				if running { // and held back by the bucket
-					w.bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailBefore})
+					w.bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
 				} else {
 					p.end()
 				}

@@ -23,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/archive"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -42,7 +43,7 @@ type world struct {
 	net    kfake.VirtualNetwork
 	kafka  *kfake.Cluster
 	memory *objstore.Memory
-	bucket *objstore.FaultyBucket
+	bucket *faults.Bucket
 	rng    *rand.Rand
 	client *kgo.Client
 	number int // of the next record
@@ -54,7 +55,7 @@ func simulate(t *testing.T, seed uint64, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, memory: objstore.NewMemory("bucket"), rng: rand.New(rand.NewPCG(seed, seed))}
-		w.bucket = objstore.FaultySeed(w.memory, seed)
+		w.bucket = faults.NewSeed(w.memory, seed)
 		var err error
 		w.kafka, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9001), kfake.ListenFn(w.net.Listen), kfake.SeedTopics(partitions, "session", "secrets"))
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 const us = events.Region("us")
@@ -164,23 +165,23 @@ func TestNewest(t *testing.T) {
 func TestFaults(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		rule objstore.Rule
+		rule faults.Rule
 		load events.Kind
 		ids  error
 	}{
-		{"listing fails", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore}, events.KindFailed, objstore.ErrUnavailable},
-		{"listing breaks off", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.FailAfter}, events.KindFailed, objstore.ErrUnavailable},
-		{"listing denied", objstore.Rule{Ops: []string{objstore.OpList}, Effect: objstore.Deny}, events.KindFailed, objstore.ErrAccess},
-		{"reading fails", objstore.Rule{Ops: []string{objstore.OpGet}, Effect: objstore.FailBefore}, events.KindFailed, nil},
-		{"reading denied", objstore.Rule{Ops: []string{objstore.OpGet}, Effect: objstore.Deny}, events.KindFailed, nil},
-		{"body cut", objstore.Rule{Effect: objstore.TearBody}, events.KindInconsistent, nil},
-		{"body shorter", objstore.Rule{Effect: objstore.TruncateBody}, events.KindInconsistent, nil},
-		{"bit flipped", objstore.Rule{Effect: objstore.FlipBit}, events.KindInconsistent, nil},
+		{"listing fails", faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.FailBefore}, events.KindFailed, objstore.ErrUnavailable},
+		{"listing breaks off", faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.FailAfter}, events.KindFailed, objstore.ErrUnavailable},
+		{"listing denied", faults.Rule{Ops: []string{objstore.OpList}, Effect: faults.Deny}, events.KindFailed, objstore.ErrAccess},
+		{"reading fails", faults.Rule{Ops: []string{objstore.OpGet}, Effect: faults.FailBefore}, events.KindFailed, nil},
+		{"reading denied", faults.Rule{Ops: []string{objstore.OpGet}, Effect: faults.Deny}, events.KindFailed, nil},
+		{"body cut", faults.Rule{Effect: faults.TearBody}, events.KindInconsistent, nil},
+		{"body shorter", faults.Rule{Effect: faults.TruncateBody}, events.KindInconsistent, nil},
+		{"bit flipped", faults.Rule{Effect: faults.FlipBit}, events.KindInconsistent, nil},
 	} {
 		b := checked(t)
 		m := manifest(us, 1)
 		publish(t, b, m)
-		faulty := objstore.Faulty(b, test.rule)
+		faulty := faults.New(b, test.rule)
 		ids, err := catalog.IDs(t.Context(), faulty, us)
 		if !errors.Is(err, test.ids) || (err == nil) != slices.Equal(ids, []string{m.ID}) {
 			t.Errorf("%s: ids %q, %v", test.name, ids, err)

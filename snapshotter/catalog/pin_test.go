@@ -9,6 +9,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // Who holds a backup again and again holds it for as long as if it was for the first
@@ -60,7 +61,7 @@ func TestHoldFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for op, fails := range map[string]bool{objstore.OpList: true, objstore.OpCreate: true, objstore.OpDelete: false} {
-		b := objstore.Faulty(memory, objstore.Rule{Ops: []string{op}, Name: "*/pins/*", Effect: objstore.Deny})
+		b := faults.New(memory, faults.Rule{Ops: []string{op}, Name: "*/pins/*", Effect: faults.Deny})
 		if err := catalog.Hold(t.Context(), b, m, "a"); (err != nil) != fails || err != nil && !errors.Is(err, objstore.ErrAccess) {
 			t.Errorf("%s: %v", op, err)
 		}
@@ -80,11 +81,11 @@ func TestTornPin(t *testing.T) {
 	memory := checked(t)
 	m := manifest(us, 1)
 	publish(t, memory, m)
-	tears := objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: objstore.Torn}
+	tears := faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: faults.Torn}
 	for _, stays := range []bool{false, true} {
-		b := objstore.Faulty(memory, tears)
+		b := faults.New(memory, tears)
 		if stays {
-			b.SetRules(tears, objstore.Rule{Ops: []string{objstore.OpDelete}, Effect: objstore.FailBefore})
+			b.SetRules(tears, faults.Rule{Ops: []string{objstore.OpDelete}, Effect: faults.FailBefore})
 		}
 		if _, err := catalog.Pin(t.Context(), b, m, "a"); !errors.Is(err, objstore.ErrUnavailable) {
 			t.Errorf("it stays: %t: %v", stays, err)

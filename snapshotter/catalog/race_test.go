@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/objstoretest"
 )
 
@@ -24,9 +25,9 @@ func TestRacingPublishers(t *testing.T) {
 				g.Go(func() error {
 					m := manifest(us, round)
 					m.Software = fmt.Sprint("publisher ", i)
-					faulty := objstore.FaultySeed(bucket, uint64(32*round+i),
-						objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.FailAfter, Probability: 0.4},
-						objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.Conflict, Probability: 0.4})
+					faulty := faults.NewSeed(bucket, uint64(32*round+i),
+						faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailAfter, Probability: 0.4},
+						faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.Conflict, Probability: 0.4})
 					for errs[i] = catalog.Publish(t.Context(), faulty, m); objstore.IsTemporary(errs[i]); {
 						errs[i] = catalog.Publish(t.Context(), faulty, m)
 					}

@@ -20,6 +20,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/copies"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -311,7 +312,7 @@ func chainsUnderFaults(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, seed))
 	s, to := newSource(t), objstore.NewMemory("to")
 	s.full()
-	from, faultyTo := objstore.FaultySeed(s.bucket, seed), objstore.FaultySeed(to, seed+1)
+	from, faultyTo := faults.NewSeed(s.bucket, seed), faults.NewSeed(to, seed+1)
 	for range 25 {
 		switch rng.IntN(8) {
 		case 0:
@@ -325,12 +326,12 @@ func chainsUnderFaults(t *testing.T, seed uint64) {
 		default:
 			time.Sleep(time.Duration(rng.IntN(72)) * time.Hour)
 		}
-		var rules []objstore.Rule
-		for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit} {
-			rules = append(rules, objstore.Rule{Effect: effect, Probability: 0.05 * rng.Float64()})
+		var rules []faults.Rule
+		for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter, faults.TearBody, faults.TruncateBody, faults.FlipBit} {
+			rules = append(rules, faults.Rule{Effect: effect, Probability: 0.05 * rng.Float64()})
 		}
 		from.SetRules(rules...)
-		faultyTo.SetRules(append(rules, objstore.Rule{Ops: []string{objstore.OpCreate}, Effect: objstore.Late, Probability: 0.1})...)
+		faultyTo.SetRules(append(rules, faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.Late, Probability: 0.1})...)
 		at := &steps{left: 1 + rng.IntN(60), kills: rng.IntN(2) == 0, then: func() {
 			if rng.IntN(2) == 0 {
 				pruned(t, s.bucket)

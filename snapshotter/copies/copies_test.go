@@ -22,6 +22,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -207,7 +208,7 @@ func TestCopyAndPrune(t *testing.T) {
 // Every write and read of a copy goes wrong in every way: nothing that can be seen in
 // the copy lacks anything, and the next run completes it.
 func TestCrashMatrix(t *testing.T) {
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Deny, objstore.TearBody, objstore.TruncateBody, objstore.FlipBit} {
+	for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter, faults.Late, faults.Deny, faults.TearBody, faults.TruncateBody, faults.FlipBit} {
 		for nth := 1; nth <= 24; nth++ {
 			for _, side := range []string{"from", "to"} {
 				synctest.Test(t, func(t *testing.T) {
@@ -216,12 +217,12 @@ func TestCrashMatrix(t *testing.T) {
 					backup(t, from, "two")
 					archive(t, from, 0)
 					archive(t, from, 1)
-					faultyFrom, faultyTo := objstore.Faulty(from), objstore.Faulty(to)
-					rule := objstore.Rule{Nth: nth, Effect: effect}
-					if effect == objstore.Late {
+					faultyFrom, faultyTo := faults.New(from), faults.New(to)
+					rule := faults.Rule{Nth: nth, Effect: effect}
+					if effect == faults.Late {
 						rule.Ops = []string{objstore.OpCreate}
 					}
-					map[string]*objstore.FaultyBucket{"from": faultyFrom, "to": faultyTo}[side].SetRules(rule)
+					map[string]*faults.Bucket{"from": faultyFrom, "to": faultyTo}[side].SetRules(rule)
 					cfg := copies.Config{Region: region, From: faultyFrom, To: faultyTo, Owner: "test"}
 					_, _ = copies.Run(t.Context(), cfg)
 					whole(t, to)
@@ -319,7 +320,7 @@ func TestTornInTheCopy(t *testing.T) {
 			backup(t, from, "two")
 			archive(t, from, 0)
 			archive(t, from, 1)
-			tears := objstore.Faulty(to, objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: objstore.Torn})
+			tears := faults.New(to, faults.Rule{Ops: []string{objstore.OpCreate}, Nth: nth, Effect: faults.Torn})
 			cfg := copies.Config{Region: region, From: from, To: tears, Owner: "test"}
 			if r, err := copies.Run(t.Context(), cfg); err == nil {
 				t.Errorf("write %d: %+v", nth, r)
@@ -410,7 +411,7 @@ func TestDamageKeepsNothingElse(t *testing.T) {
 			}
 		}
 		lost := format.SegmentName(region, 1, 3) // from the midst: nobody has pruned it
-		cfg := copies.Config{Region: region, From: objstore.Faulty(from, objstore.Rule{Ops: []string{objstore.OpGet}, Name: lost, Effect: objstore.FlipBit}), To: to, Owner: "test"}
+		cfg := copies.Config{Region: region, From: faults.New(from, faults.Rule{Ops: []string{objstore.OpGet}, Name: lost, Effect: faults.FlipBit}), To: to, Owner: "test"}
 		r, err := copies.Run(t.Context(), cfg)
 		wanted := append(damaged, lost)
 		if events.KindOf(err) != events.KindInconsistent || slices.ContainsFunc(wanted, func(name string) bool { return !strings.Contains(err.Error(), name) }) {
@@ -439,7 +440,7 @@ func TestShardsAtATime(t *testing.T) {
 				archive(t, from, shard)
 			}
 		}
-		slow := objstore.Faulty(from, objstore.Rule{Ops: []string{objstore.OpGet}, Name: "*/segments/*", Delay: time.Second})
+		slow := faults.New(from, faults.Rule{Ops: []string{objstore.OpGet}, Name: "*/segments/*", Delay: time.Second})
 		begun := time.Now()
 		r, err := copies.Run(t.Context(), copies.Config{Region: region, From: slow, To: to, Owner: "test"})
 		if took := time.Since(begun); err != nil || r.Segments != 40 || took > 11*time.Second {

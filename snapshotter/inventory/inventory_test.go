@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 const us = events.Region("us")
@@ -159,12 +160,12 @@ func TestAListingIsNoProof(t *testing.T) {
 	if inv := read(t, hiding{b, "/manifests/"}); len(inv.Unreferenced) > 0 {
 		t.Errorf("a table is called unreferenced whose manifest is there: %v", inv.Unreferenced)
 	}
-	for _, rule := range []objstore.Rule{
-		{Ops: []string{objstore.OpList}, Nth: 1, Effect: objstore.FailAfter}, {Ops: []string{objstore.OpList}, Nth: 2, Effect: objstore.FailBefore},
-		{Ops: []string{objstore.OpList}, Nth: 3, Effect: objstore.FailAfter}, {Ops: []string{objstore.OpList}, Nth: 4, Effect: objstore.Deny},
-		{Ops: []string{objstore.OpGet}, Effect: objstore.Deny},
+	for _, rule := range []faults.Rule{
+		{Ops: []string{objstore.OpList}, Nth: 1, Effect: faults.FailAfter}, {Ops: []string{objstore.OpList}, Nth: 2, Effect: faults.FailBefore},
+		{Ops: []string{objstore.OpList}, Nth: 3, Effect: faults.FailAfter}, {Ops: []string{objstore.OpList}, Nth: 4, Effect: faults.Deny},
+		{Ops: []string{objstore.OpGet}, Effect: faults.Deny},
 	} {
-		if _, err := inventory.Read(t.Context(), objstore.Faulty(b, rule), us); err == nil {
+		if _, err := inventory.Read(t.Context(), faults.New(b, rule), us); err == nil {
 			t.Errorf("%+v: no error", rule)
 		}
 	}

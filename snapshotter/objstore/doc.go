@@ -65,7 +65,7 @@
 //
 // [S3] speaks to AWS S3 and compatible stores, which must honour If-None-Match
 // atomically ([Probe] finds out); [Memory] is the fake that asserts the contract;
-// [Prefix] narrows a bucket to a folder; [Faulty] breaks calls as told. All pass
+// [Prefix] narrows a bucket to a folder; package faults breaks calls as told. All pass
 // the one suite in objstoretest. Package s3server is an S3 server for the lab and
 // for tests.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // A writer that loses an answer calls again with the same bytes; another writer
@@ -13,7 +14,7 @@ import (
 func Example() {
 	ctx := context.Background()
 	var store objstore.Bucket = objstore.NewMemory("example")
-	store = objstore.Faulty(store, objstore.Rule{Ops: []string{objstore.OpCreate}, Nth: 1, Effect: objstore.FailAfter})
+	store = faults.New(store, faults.Rule{Ops: []string{objstore.OpCreate}, Nth: 1, Effect: faults.FailAfter})
 	bucket := objstore.Prefix(store, "region-a")
 
 	err := bucket.Create(ctx, "manifests/0001", []byte("mine"))

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 func TestMemoryRemembersViolations(t *testing.T) {
@@ -101,30 +99,6 @@ func TestMemoryLose(t *testing.T) {
 	if err := m.Lose("none"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Lose of nothing: %v", err)
 	}
-}
-
-// Memory and the faults in front of it keep to the bubble's time.
-func TestMemoryInABubble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := NewMemory("m")
-		f := Faulty(m, Rule{Ops: []string{OpCreate}, Nth: 1, Effect: Wait, Delay: time.Hour})
-		begin := time.Now()
-		mustCreate(t, f, "slow", "body")
-		if took := time.Since(begin); took != time.Hour {
-			t.Errorf("took %s of the bubble's time", took)
-		}
-		info, err := f.Stat(t.Context(), "slow")
-		if err != nil || !info.Modified.Equal(begin.Add(time.Hour)) {
-			t.Errorf("Stat = %+v, %v", info, err)
-		}
-		f.SetRules(Rule{Delay: time.Hour})
-		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-		defer stop()
-		begin = time.Now()
-		if err := f.Delete(ctx, "slow"); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Minute {
-			t.Errorf("Delete after %s: %v", time.Since(begin), err)
-		}
-	})
 }
 
 func TestReadAllIsBounded(t *testing.T) {

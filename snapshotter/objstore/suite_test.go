@@ -82,7 +82,3 @@ func TestPrefix(t *testing.T) {
 		return objstore.Prefix(objstore.Prefix(m, "one/"), "two")
 	})
 }
-
-func TestFaultyWithoutRules(t *testing.T) {
-	objstoretest.Run(t, func(t *testing.T) objstore.Bucket { return objstore.Faulty(objstore.NewMemory("m")) })
-}

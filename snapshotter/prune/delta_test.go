@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -244,7 +245,7 @@ func (h *hanging) Get(ctx context.Context, name string) (io.ReadCloser, objstore
 // exists can be restored, and the next ones go on.
 func TestDeltaCrashMatrix(t *testing.T) {
 	writes := []string{objstore.OpCreate, objstore.OpDelete}
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Conflict} {
+	for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter, faults.Late, faults.Conflict} {
 		struck := true
 		for nth := 1; struck; nth++ {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,7 +255,7 @@ func TestDeltaCrashMatrix(t *testing.T) {
 				s.each(t, bucket, 4*time.Minute, 4)
 				time.Sleep(time.Minute)
 				s.write(3)
-				faulty := objstore.Faulty(bucket, objstore.Rule{Ops: writes, Nth: nth, Effect: effect})
+				faulty := faults.New(bucket, faults.Rule{Ops: writes, Nth: nth, Effect: effect})
 				policy := prune.Policy{Last: 1}
 				_, err := s.backup(t.Context(), faulty, true)
 				if err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -104,8 +105,8 @@ func TestLocksUnknown(t *testing.T) {
 		memory := objstore.NewMemory("b")
 		daily(t, memory, 4)
 		before := names(t, memory, "")
-		for _, effect := range []objstore.Effect{objstore.Deny, objstore.FailBefore, objstore.FailAfter} {
-			bucket := objstore.Faulty(memory, objstore.Rule{Ops: []string{objstore.OpHolds}, Effect: effect})
+		for _, effect := range []faults.Effect{faults.Deny, faults.FailBefore, faults.FailAfter} {
+			bucket := faults.New(memory, faults.Rule{Ops: []string{objstore.OpHolds}, Effect: effect})
 			_, planned := prune.Plan(t.Context(), bucket, prune.Config{Region: region})
 			_, ran := prune.Run(t.Context(), bucket, prune.Config{Region: region})
 			if planned == nil || ran == nil || !strings.Contains(ran.Error(), "Object Lock") || !slices.Equal(names(t, memory, ""), before) {
@@ -123,7 +124,7 @@ func TestLockedAfterThePlan(t *testing.T) {
 		old := s.each(t, memory, time.Minute, 4)
 		time.Sleep(3 * day)
 		s.each(t, memory, time.Minute, 2)
-		_, err := prune.Run(t.Context(), objstore.Faulty(memory, objstore.Rule{Ops: []string{objstore.OpDelete}, Effect: objstore.FailBefore}), prune.Config{Region: region})
+		_, err := prune.Run(t.Context(), faults.New(memory, faults.Rule{Ops: []string{objstore.OpDelete}, Effect: faults.FailBefore}), prune.Config{Region: region})
 		if err == nil {
 			t.Fatal("nothing was broken off")
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
@@ -16,7 +17,7 @@ import (
 // reading has the oldest backup read for three times as long as a pin holds, while a
 // backup is made and others are pruned each day, and tells on which day it was gone; 0: it
 // never was.
-func reading(t *testing.T, bucket *objstore.FaultyBucket, memory *objstore.Memory, begun func()) (gone int) {
+func reading(t *testing.T, bucket *faults.Bucket, memory *objstore.Memory, begun func()) (gone int) {
 	t.Helper()
 	id := daily(t, memory, 4)[0]
 	m, err := catalog.Load(t.Context(), memory, region, id)
@@ -57,7 +58,7 @@ func reading(t *testing.T, bucket *objstore.FaultyBucket, memory *objstore.Memor
 func TestLongRestoreKeepsItsBackup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := objstore.NewMemory("bucket")
-		if gone := reading(t, objstore.Faulty(memory), memory, func() {}); gone > 0 {
+		if gone := reading(t, faults.New(memory), memory, func() {}); gone > 0 {
 			t.Errorf("it was gone after %d days", gone)
 		}
 	})
@@ -68,8 +69,8 @@ func TestLongRestoreKeepsItsBackup(t *testing.T) {
 func TestPinThatIsNotRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := objstore.NewMemory("bucket")
-		bucket := objstore.Faulty(memory)
-		denied := objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: objstore.FailBefore}
+		bucket := faults.New(memory)
+		denied := faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: faults.FailBefore}
 		gone := reading(t, bucket, memory, func() { bucket.SetRules(denied) })
 		if life := int(catalog.PinFor / day); gone < life || gone > life+1 {
 			t.Errorf("it was gone after %d days, the pin held for %d", gone, life)
@@ -77,8 +78,8 @@ func TestPinThatIsNotRenewed(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		memory := objstore.NewMemory("bucket")
-		bucket := objstore.Faulty(memory)
-		someDays := objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: objstore.FailBefore, Times: 4}
+		bucket := faults.New(memory)
+		someDays := faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: faults.FailBefore, Times: 4}
 		if gone := reading(t, bucket, memory, func() { bucket.SetRules(someDays) }); gone > 0 {
 			t.Errorf("it was gone after %d days", gone)
 		}
@@ -90,9 +91,9 @@ func TestPinThatIsNotRenewed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bucket := objstore.Faulty(memory)
+		bucket := faults.New(memory)
 		_, err = restore.Source{Bucket: bucket}.Pinned(t.Context(), m, func() error {
-			bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: objstore.FailBefore})
+			bucket.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*/pins/*", Effect: faults.FailBefore})
 			time.Sleep(catalog.PinFor + day)
 			made(t, memory)
 			run(t, memory, prune.Policy{Last: 1})

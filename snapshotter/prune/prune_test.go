@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -290,7 +291,7 @@ func TestObjectLock(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			bucket := objstore.NewMemory("b")
 			ids := daily(t, bucket, 5)
-			locked := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpDelete}, Name: pattern, Effect: objstore.Deny})
+			locked := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpDelete}, Name: pattern, Effect: faults.Deny})
 			report := run(t, locked, prune.Policy{})
 			if len(report.Left) != 4 || !strings.Contains(report.Left[0].Error, "access refused") {
 				t.Errorf("%s: left: %+v", pattern, report.Left)
@@ -312,12 +313,12 @@ func TestObjectLock(t *testing.T) {
 func TestStalledWriter(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		rule objstore.Rule // on the writer's bucket
+		rule faults.Rule // on the writer's bucket
 	}{
-		{"before the manifest", objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest", Delay: 10 * day}},
-		{"before the floor is read", objstore.Rule{Ops: []string{objstore.OpList}, Nth: 1, Delay: 10 * day}},
-		{"before the floor is read again", objstore.Rule{Ops: []string{objstore.OpList}, Nth: 2, Delay: 10 * day}},
-		{"between tables", objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*/shard-0001/*", Delay: 10 * day}},
+		{"before the manifest", faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest", Delay: 10 * day}},
+		{"before the floor is read", faults.Rule{Ops: []string{objstore.OpList}, Nth: 1, Delay: 10 * day}},
+		{"before the floor is read again", faults.Rule{Ops: []string{objstore.OpList}, Nth: 2, Delay: 10 * day}},
+		{"between tables", faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*/shard-0001/*", Delay: 10 * day}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -325,7 +326,7 @@ func TestStalledWriter(t *testing.T) {
 				made(t, bucket)
 				done := make(chan error, 1)
 				go func() {
-					_, err := backup(t.Context(), objstore.Faulty(bucket, test.rule))
+					_, err := backup(t.Context(), faults.New(bucket, test.rule))
 					done <- err
 				}()
 				time.Sleep(3 * day)
@@ -356,7 +357,7 @@ func TestStalledWriter(t *testing.T) {
 func TestCrashMatrix(t *testing.T) {
 	writes := []string{objstore.OpCreate, objstore.OpDelete}
 	policy := prune.Policy{Last: 2}
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter, objstore.Late, objstore.Conflict} {
+	for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter, faults.Late, faults.Conflict} {
 		struck := true
 		for nth := 1; struck; nth++ {
 			synctest.Test(t, func(t *testing.T) {
@@ -366,7 +367,7 @@ func TestCrashMatrix(t *testing.T) {
 				time.Sleep(day)
 				land := late(t, bucket)
 				kept := daily(t, bucket, 3)[1:]
-				faulty := objstore.Faulty(bucket, objstore.Rule{Ops: writes, Nth: nth, Effect: effect})
+				faulty := faults.New(bucket, faults.Rule{Ops: writes, Nth: nth, Effect: effect})
 				_, err := prune.Run(t.Context(), faulty, prune.Config{Region: region, Policy: policy})
 				struck = len(faulty.Log()) > 0
 				if struck != (err != nil) {
@@ -376,7 +377,7 @@ func TestCrashMatrix(t *testing.T) {
 				if !slices.Equal(exist[len(exist)-2:], kept) {
 					t.Errorf("%s at write %d: %q exist, %q are to be kept", effect, nth, exist, kept)
 				}
-				if effect == objstore.Late && nth%2 == 0 {
+				if effect == faults.Late && nth%2 == 0 {
 					faulty.Land(t.Context())
 					audit(t, bucket)
 				}
@@ -400,7 +401,7 @@ func TestCrashMatrix(t *testing.T) {
 // called.
 func late(t *testing.T, bucket *objstore.Memory) (land func(context.Context) []error) {
 	t.Helper()
-	faulty := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: objstore.Late})
+	faulty := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: faults.Late})
 	if _, err := backup(t.Context(), faulty); err == nil {
 		t.Fatal("it succeeded")
 	}
@@ -456,7 +457,7 @@ func TestPlanThatLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket := objstore.NewMemory("b")
 		ids := daily(t, bucket, 5)
-		dies := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpDelete}, Effect: objstore.FailBefore})
+		dies := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpDelete}, Effect: faults.FailBefore})
 		if _, err := prune.Run(t.Context(), dies, prune.Config{Region: region}); err == nil {
 			t.Fatal("it did not die")
 		}

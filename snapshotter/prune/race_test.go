@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -85,12 +86,12 @@ func (w *world) actor(do func(ctx context.Context, bucket objstore.Bucket), paus
 	w.count++
 	rng := rand.New(rand.NewPCG(w.seed, w.count))
 	writes := []string{objstore.OpCreate, objstore.OpDelete}
-	faulty := objstore.FaultySeed(w.bucket, w.seed+w.count,
-		objstore.Rule{Probability: 0.5, Delay: time.Minute},
-		objstore.Rule{Probability: 0.1, Delay: 2 * time.Hour},
-		objstore.Rule{Probability: 0.02, Delay: 3 * day},
-		objstore.Rule{Ops: writes, Probability: 0.02, Effect: objstore.FailBefore},
-		objstore.Rule{Ops: writes, Probability: 0.02, Effect: objstore.FailAfter},
+	faulty := faults.NewSeed(w.bucket, w.seed+w.count,
+		faults.Rule{Probability: 0.5, Delay: time.Minute},
+		faults.Rule{Probability: 0.1, Delay: 2 * time.Hour},
+		faults.Rule{Probability: 0.02, Delay: 3 * day},
+		faults.Rule{Ops: writes, Probability: 0.02, Effect: faults.FailBefore},
+		faults.Rule{Ops: writes, Probability: 0.02, Effect: faults.FailAfter},
 	)
 	w.actors.Go(func() {
 		for time.Since(w.begun) < span {

@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -197,12 +198,12 @@ func manifestOf(t *testing.T, bucket objstore.Bucket, id string) *format.Manifes
 // Each delete fails, once before and once after it is done: what is left never has a
 // hole, and the next prune finishes.
 func TestSegmentsCrashMatrix(t *testing.T) {
-	for _, effect := range []objstore.Effect{objstore.FailBefore, objstore.FailAfter} {
+	for _, effect := range []faults.Effect{faults.FailBefore, faults.FailAfter} {
 		for nth := 1; nth <= 6; nth++ {
 			t.Run(fmt.Sprint(effect, nth), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					memory := objstore.NewMemory("b")
-					bucket := objstore.Faulty(memory)
+					bucket := faults.New(memory)
 					a := newArchive(t, bucket)
 					for range 4 {
 						a.append(0, 2)
@@ -211,7 +212,7 @@ func TestSegmentsCrashMatrix(t *testing.T) {
 					a.backup()
 					a.append(0, 2)
 					a.append(1, 2)
-					bucket.SetRules(objstore.Rule{Ops: []string{objstore.OpDelete}, Nth: nth, Effect: effect})
+					bucket.SetRules(faults.Rule{Ops: []string{objstore.OpDelete}, Nth: nth, Effect: effect})
 					cfg := prune.Config{Region: region, Policy: prune.Policy{Last: 1, Segment: day}, Software: "test"}
 					if _, err := prune.Run(t.Context(), bucket, cfg); err == nil {
 						t.Error("it says that all went well")

@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 )
 
@@ -49,7 +50,7 @@ func TestTornPlan(t *testing.T) {
 func tornBy(t *testing.T, bucket *objstore.Memory, prefix string) (torn string) {
 	t.Helper()
 	before := data(t, bucket)
-	tears := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate}, Name: prefix + "*", Effect: objstore.Torn})
+	tears := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate}, Name: prefix + "*", Effect: faults.Torn})
 	if _, err := prune.Run(t.Context(), tears, prune.Config{Region: region}); err == nil {
 		t.Error("it says that all went well")
 	}
@@ -96,7 +97,7 @@ func TestTornManifest(t *testing.T) {
 		bucket := objstore.NewMemory("b")
 		daily(t, bucket, 3)
 		time.Sleep(day)
-		tears := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest", Effect: objstore.Torn})
+		tears := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest", Effect: faults.Torn})
 		if m, err := backup(t.Context(), tears); err == nil {
 			t.Errorf("%s was made", m.ID)
 		}

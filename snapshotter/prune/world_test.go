@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -80,7 +81,7 @@ func made(t rapid.TB, bucket objstore.Bucket) string {
 func orphaned(t rapid.TB, bucket objstore.Bucket) string {
 	t.Helper()
 	var table string
-	_, err := backup(context.Background(), objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: objstore.FailBefore}))
+	_, err := backup(context.Background(), faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate}, Name: "*manifest*", Effect: faults.FailBefore}))
 	for info, listErr := range bucket.List(context.Background(), format.TablePrefix(region)) {
 		if listErr != nil {
 			t.Fatal(listErr)

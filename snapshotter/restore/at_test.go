@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
@@ -94,13 +95,13 @@ func TestOpenAtTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket, m, opener, _ := sealedBackup(t, []string{strings.Repeat("0123456789", 30_000)})
 		table := m.Shards[0].Tables[0]
-		for _, effect := range []objstore.Effect{objstore.FlipBit, objstore.TearBody, objstore.TruncateBody} {
-			faulty := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpGetRange}, Effect: effect, Times: 2})
+		for _, effect := range []faults.Effect{faults.FlipBit, faults.TearBody, faults.TruncateBody} {
+			faulty := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpGetRange}, Effect: effect, Times: 2})
 			if _, err := readAt(t.Context(), restore.Source{Bucket: faulty, Opener: opener}, table); err != nil {
 				t.Errorf("%s: %v", effect, err)
 			}
 		}
-		faulty := objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpGetRange}, Effect: objstore.FailBefore})
+		faulty := faults.New(bucket, faults.Rule{Ops: []string{objstore.OpGetRange}, Effect: faults.FailBefore})
 		_, err := readAt(t.Context(), restore.Source{Bucket: faulty, Opener: opener}, table)
 		if !errors.Is(err, objstore.ErrUnavailable) || events.KindOf(err) == events.KindInconsistent || !strings.Contains(err.Error(), "object "+table.Name) || len(faulty.Log()) != 1 {
 			t.Errorf("%v, after %v", err, faulty.Log())

@@ -10,20 +10,20 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
-	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
 
 // Whoever gives up between two readings is told that, not that the backup is
 // damaged: one bad reading is no proof.
 func TestGivingUpIsNotDamage(t *testing.T) {
-	for _, effect := range []objstore.Effect{objstore.FlipBit, objstore.TruncateBody, objstore.TearBody, objstore.FailBefore} {
+	for _, effect := range []faults.Effect{faults.FlipBit, faults.TruncateBody, faults.TearBody, faults.FailBefore} {
 		t.Run(effect.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bucket, m := some(t)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 				defer cancel()
-				faulty := objstore.Faulty(bucket, objstore.Rule{Effect: effect})
+				faulty := faults.New(bucket, faults.Rule{Effect: effect})
 				tgt := &target{}
 				report, err := restore.Run(ctx, source(faulty), catalog.Chain{m}, tgt, nil)
 				if !errors.Is(err, context.DeadlineExceeded) || events.KindOf(err) != events.KindFailed || report != nil {

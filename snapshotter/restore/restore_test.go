@@ -20,6 +20,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 )
 
@@ -221,17 +222,17 @@ func TestSwappedTablesAreRefused(t *testing.T) {
 func TestFaults(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		rule   objstore.Rule
+		rule   faults.Rule
 		passes bool // if it happens once
 		kind   events.Kind
 		is     error
 	}{
-		{"unavailable", objstore.Rule{Effect: objstore.FailBefore}, true, events.KindFailed, objstore.ErrUnavailable},
-		{"answer lost", objstore.Rule{Effect: objstore.FailAfter}, true, events.KindFailed, objstore.ErrUnavailable},
-		{"body cut", objstore.Rule{Effect: objstore.TearBody}, true, events.KindInconsistent, objstore.ErrCorrupt},
-		{"body shorter", objstore.Rule{Effect: objstore.TruncateBody}, true, events.KindInconsistent, objstore.ErrCorrupt},
-		{"bit flipped", objstore.Rule{Effect: objstore.FlipBit}, true, events.KindInconsistent, objstore.ErrCorrupt},
-		{"denied", objstore.Rule{Effect: objstore.Deny}, false, events.KindFailed, objstore.ErrAccess},
+		{"unavailable", faults.Rule{Effect: faults.FailBefore}, true, events.KindFailed, objstore.ErrUnavailable},
+		{"answer lost", faults.Rule{Effect: faults.FailAfter}, true, events.KindFailed, objstore.ErrUnavailable},
+		{"body cut", faults.Rule{Effect: faults.TearBody}, true, events.KindInconsistent, objstore.ErrCorrupt},
+		{"body shorter", faults.Rule{Effect: faults.TruncateBody}, true, events.KindInconsistent, objstore.ErrCorrupt},
+		{"bit flipped", faults.Rule{Effect: faults.FlipBit}, true, events.KindInconsistent, objstore.ErrCorrupt},
+		{"denied", faults.Rule{Effect: faults.Deny}, false, events.KindFailed, objstore.ErrAccess},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -239,7 +240,7 @@ func TestFaults(t *testing.T) {
 				test.rule.Name = "*/tables/*"
 				always, once := test.rule, test.rule
 				once.Times = 1
-				faulty := objstore.Faulty(bucket, once)
+				faulty := faults.New(bucket, once)
 				tgt := &target{}
 				if _, err := restore.Run(t.Context(), source(faulty), catalog.Chain{m}, tgt, nil); (err == nil) != test.passes {
 					t.Errorf("once: %v", err)
@@ -278,12 +279,12 @@ func TestTargetFails(t *testing.T) {
 func TestCancel(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		rule  objstore.Rule
+		rule  faults.Rule
 		after time.Duration
 	}{
-		{"at once", objstore.Rule{}, 0},
-		{"while the bucket hangs", objstore.Rule{Name: "*/tables/*", Effect: objstore.Wait, Delay: 24 * time.Hour}, time.Minute},
-		{"between attempts", objstore.Rule{Effect: objstore.FailBefore}, 10 * time.Millisecond},
+		{"at once", faults.Rule{}, 0},
+		{"while the bucket hangs", faults.Rule{Name: "*/tables/*", Effect: faults.Wait, Delay: 24 * time.Hour}, time.Minute},
+		{"between attempts", faults.Rule{Effect: faults.FailBefore}, 10 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -292,7 +293,7 @@ func TestCancel(t *testing.T) {
 				defer cancel()
 				begun := time.Now()
 				tgt := &target{}
-				report, err := restore.Run(ctx, source(objstore.Faulty(bucket, test.rule)), catalog.Chain{m}, tgt, nil)
+				report, err := restore.Run(ctx, source(faults.New(bucket, test.rule)), catalog.Chain{m}, tgt, nil)
 				if err == nil || report != nil || len(tgt.finished) > 0 {
 					t.Errorf("%v, %v, finished %v", report, err, tgt.finished)
 				}

@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
@@ -103,7 +104,7 @@ func TestSealedBackupsOpenWithEitherKey(t *testing.T) {
 func TestLostKey(t *testing.T) {
 	bucket, m, _, _ := sealedBackup(t, []string{"one"}, []string{"two"})
 	stranger, _ := newKey(t)
-	faulty := objstore.Faulty(bucket, objstore.Rule{Name: "*/tables/*", Effect: objstore.Wait})
+	faulty := faults.New(bucket, faults.Rule{Name: "*/tables/*", Effect: faults.Wait})
 	for name, opener := range map[string]*seal.Opener{"none": nil, "stranger": stranger} {
 		tgt, err := restoreAll(t, faulty, m.ID, opener)
 		table := m.Shards[0].Tables[0]
@@ -258,7 +259,7 @@ func TestPins(t *testing.T) {
 	if after, err := catalog.Pins(t.Context(), bucket, "us"); err != nil || len(after) > 0 {
 		t.Errorf("pins after it: %+v, %v", after, err)
 	}
-	src.Bucket = objstore.Faulty(bucket, objstore.Rule{Ops: []string{objstore.OpCreate, objstore.OpDelete}, Effect: objstore.Deny})
+	src.Bucket = faults.New(bucket, faults.Rule{Ops: []string{objstore.OpCreate, objstore.OpDelete}, Effect: faults.Deny})
 	if report, err := restore.Run(t.Context(), src, catalog.Chain{m}, &target{}, nil); err != nil || report.Pinned {
 		t.Errorf("read only: %+v, %v", report, err)
 	}

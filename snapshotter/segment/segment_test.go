@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/objstoretest"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
@@ -287,7 +288,7 @@ func raceForPlace(t *testing.T, bucket objstore.Bucket, newest *format.Segment) 
 			if err != nil {
 				return err
 			}
-			faulty := objstore.FaultySeed(bucket, uint64(i), objstore.Rule{Effect: objstore.FailAfter, Probability: 0.4}, objstore.Rule{Effect: objstore.Conflict, Probability: 0.4})
+			faulty := faults.NewSeed(bucket, uint64(i), faults.Rule{Effect: faults.FailAfter, Probability: 0.4}, faults.Rule{Effect: faults.Conflict, Probability: 0.4})
 			for err = segment.Append(t.Context(), faulty, s, object); objstore.IsTemporary(err); {
 				err = segment.Append(t.Context(), faulty, s, object)
 			}

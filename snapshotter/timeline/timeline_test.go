@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
@@ -279,7 +280,7 @@ func long(t *testing.T, segments int) *world {
 func TestFewSegmentsAreRead(t *testing.T) {
 	const segments = 3_000
 	w := long(t, segments)
-	counting := objstore.Faulty(w.bucket, objstore.Rule{Ops: []string{objstore.OpGetRange, objstore.OpGet}, Name: "*.segment", Effect: objstore.Wait})
+	counting := faults.New(w.bucket, faults.Rule{Ops: []string{objstore.OpGetRange, objstore.OpGet}, Name: "*.segment", Effect: faults.Wait})
 	for _, at := range []int{10, 555, 1_649, segments - 1} {
 		before := len(counting.Log())
 		plan, err := read(t, counting).Plan(t.Context(), timeline.Request{Target: timeline.Target{Time: after(at)}})

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/restore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 	"github.com/evenkeel/evenkeel/snapshotter/verify"
@@ -245,13 +246,13 @@ func TestChecks(t *testing.T) {
 func TestUnknownIsNeverGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket, src, _ := bucketOf(t, 1)
-		for _, rule := range []objstore.Rule{
-			{Ops: []string{objstore.OpList}, Effect: objstore.FailBefore},
-			{Ops: []string{objstore.OpGet}, Name: "*manifest", Effect: objstore.FailBefore},
-			{Ops: []string{objstore.OpGet}, Name: "*.age", Effect: objstore.FailBefore},
-			{Ops: []string{objstore.OpGet}, Name: "*.age", Effect: objstore.Deny},
+		for _, rule := range []faults.Rule{
+			{Ops: []string{objstore.OpList}, Effect: faults.FailBefore},
+			{Ops: []string{objstore.OpGet}, Name: "*manifest", Effect: faults.FailBefore},
+			{Ops: []string{objstore.OpGet}, Name: "*.age", Effect: faults.FailBefore},
+			{Ops: []string{objstore.OpGet}, Name: "*.age", Effect: faults.Deny},
 		} {
-			src.Bucket = objstore.Faulty(bucket, rule)
+			src.Bucket = faults.New(bucket, rule)
 			if report, err := verify.Run(t.Context(), src, region, nil, "decode", checks(src), verify.Progress{}); err == nil || events.KindOf(err) == events.KindInconsistent {
 				t.Errorf("%v: %+v, %v", rule, report, err)
 			}

@@ -1,4 +1,7 @@
-package objstore
+// Package faults puts a bucket in front of another that breaks calls as told: it fails
+// before or after the work is done, tears and delays what is created, and damages what is
+// read. It is for tests, and for whoever wants to see what a store's failures do.
+package faults
 
 import (
 	"context"
@@ -11,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // Effect is what a [Rule] does to a call.
@@ -26,7 +31,7 @@ const (
 	// breaks after some entries.
 	FailAfter
 	// Late fails a Create now and stores the object only when the test calls
-	// [FaultyBucket.Land]: the delayed upload that arrives after everybody
+	// [Bucket.Land]: the delayed upload that arrives after everybody
 	// has given it up.
 	Late
 	// Torn fails a Create and stores the beginning of the object: what no store may do
@@ -36,7 +41,7 @@ const (
 	Conflict
 	// Deny fails as a store that refuses the credentials does: not stored.
 	Deny
-	// TearBody ends the body early with [ErrCorrupt], as a cut connection does.
+	// TearBody ends the body early with [objstore.ErrCorrupt], as a cut connection does.
 	TearBody
 	// TruncateBody ends the body early with a plain io.EOF: damage which only
 	// the caller's own length or hash reveals.
@@ -53,7 +58,7 @@ func (e Effect) String() string {
 	return names[e]
 }
 
-// Rule says which calls of a [Faulty] bucket go wrong, and how. The zero value
+// Rule says which calls of a [Bucket] go wrong, and how. The zero value
 // of each condition matches everything; all conditions must hold.
 type Rule struct {
 	Ops         []string      // Op constants; empty: every operation
@@ -63,10 +68,10 @@ type Rule struct {
 	Probability float64       // of each call, 0 to 1; 0: always
 	Delay       time.Duration // waited before the effect; ends early with the context
 	Effect      Effect
-	Err         error // kind for FailBefore, FailAfter, Late and Torn; nil: ErrUnavailable
+	Err         error // kind for FailBefore, FailAfter, Late and Torn; nil: objstore.ErrUnavailable
 }
 
-// Injected is one fault that a [FaultyBucket] caused.
+// Injected is one fault that a [Bucket] caused.
 type Injected struct {
 	Call   int // number of the call, from 1
 	Op     string
@@ -82,9 +87,9 @@ func (i Injected) String() string {
 // logMax bounds what Log keeps.
 const logMax = 10_000
 
-// FaultyBucket passes calls to a bucket, breaking those that its rules match.
-type FaultyBucket struct {
-	b Bucket
+// Bucket passes calls to a bucket, breaking those that its rules match.
+type Bucket struct {
+	b objstore.Bucket
 
 	mu    sync.Mutex
 	seed  uint64
@@ -106,24 +111,24 @@ type lateCreate struct {
 	body []byte
 }
 
-var _ Bucket = (*FaultyBucket)(nil)
+var _ objstore.Bucket = (*Bucket)(nil)
 
-// Faulty is [FaultySeed] with seed 1.
-func Faulty(b Bucket, rules ...Rule) *FaultyBucket { return FaultySeed(b, 1, rules...) }
+// New is [NewSeed] with seed 1.
+func New(b objstore.Bucket, rules ...Rule) *Bucket { return NewSeed(b, 1, rules...) }
 
-// FaultySeed decorates b with faults. The rules are looked at in order for each
+// NewSeed decorates b with faults. The rules are looked at in order for each
 // call: those that only wait add up, the first with another effect is the last.
 // Each rule draws from its own generator made of seed and its index, so the same
 // calls in the same order meet the same faults.
-func FaultySeed(b Bucket, seed uint64, rules ...Rule) *FaultyBucket {
-	f := &FaultyBucket{b: b, seed: seed}
+func NewSeed(b objstore.Bucket, seed uint64, rules ...Rule) *Bucket {
+	f := &Bucket{b: b, seed: seed}
 	f.SetRules(rules...)
 	return f
 }
 
 // SetRules replaces the rules and starts their counters and generators anew;
 // none heals the bucket.
-func (f *FaultyBucket) SetRules(rules ...Rule) {
+func (f *Bucket) SetRules(rules ...Rule) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.rules = make([]ruleState, len(rules))
@@ -133,7 +138,7 @@ func (f *FaultyBucket) SetRules(rules ...Rule) {
 }
 
 // Log returns the faults so far, oldest first, at most the first 10,000.
-func (f *FaultyBucket) Log() []Injected {
+func (f *Bucket) Log() []Injected {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.log)
@@ -141,7 +146,7 @@ func (f *FaultyBucket) Log() []Injected {
 
 // Land performs the creations that Late held back, oldest first, and returns
 // what the bucket said to each.
-func (f *FaultyBucket) Land(ctx context.Context) []error {
+func (f *Bucket) Land(ctx context.Context) []error {
 	f.mu.Lock()
 	late := f.late
 	f.late = nil
@@ -161,7 +166,7 @@ type fault struct {
 }
 
 // strike finds out what happens to a call, waits, and returns the fault.
-func (f *FaultyBucket) strike(ctx context.Context, op, name string) (fault, error) {
+func (f *Bucket) strike(ctx context.Context, op, name string) (fault, error) {
 	hit, delay := f.draw(op, name)
 	if delay > 0 {
 		timer := time.NewTimer(delay)
@@ -169,21 +174,21 @@ func (f *FaultyBucket) strike(ctx context.Context, op, name string) (fault, erro
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return fault{}, &Error{Op: op, Bucket: f.String(), Object: name, Err: ctx.Err()}
+			return fault{}, &objstore.Error{Op: op, Bucket: f.String(), Object: name, Err: ctx.Err()}
 		}
 	}
 	switch hit.effect {
 	case FailBefore:
 		return fault{}, f.fail(op, name, hit.kind, "injected: failed before")
 	case Conflict:
-		return fault{}, f.fail(op, name, ErrUnavailable, "injected: 409 ConditionalRequestConflict")
+		return fault{}, f.fail(op, name, objstore.ErrUnavailable, "injected: 409 ConditionalRequestConflict")
 	case Deny:
-		return fault{}, f.fail(op, name, ErrAccess, "injected: 403 AccessDenied")
+		return fault{}, f.fail(op, name, objstore.ErrAccess, "injected: 403 AccessDenied")
 	}
 	return hit, nil
 }
 
-func (f *FaultyBucket) draw(op, name string) (hit fault, delay time.Duration) {
+func (f *Bucket) draw(op, name string) (hit fault, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
@@ -196,7 +201,7 @@ func (f *FaultyBucket) draw(op, name string) (hit fault, delay time.Duration) {
 		delay += r.Delay
 		hit = fault{effect: r.Effect, kind: r.Err, roll: r.rng.Uint64()}
 		if hit.kind == nil {
-			hit.kind = ErrUnavailable
+			hit.kind = objstore.ErrUnavailable
 		}
 		if len(f.log) < logMax {
 			f.log = append(f.log, Injected{Call: f.calls, Op: op, Name: name, Rule: i, Effect: r.Effect})
@@ -210,9 +215,9 @@ func (r *ruleState) strikes(op, name string) bool {
 	switch {
 	case len(r.Ops) > 0 && !slices.Contains(r.Ops, op):
 		return false
-	case r.Effect >= TearBody && op != OpGet && op != OpGetRange:
+	case r.Effect >= TearBody && op != objstore.OpGet && op != objstore.OpGetRange:
 		return false
-	case (r.Effect == Late || r.Effect == Torn) && op != OpCreate:
+	case (r.Effect == Late || r.Effect == Torn) && op != objstore.OpCreate:
 		return false
 	case r.Name != "" && !match(r.Name, name):
 		return false
@@ -246,37 +251,37 @@ func match(pattern, name string) bool {
 	return strings.HasSuffix(name, parts[last])
 }
 
-func (f *FaultyBucket) fail(op, name string, kind error, why string) error {
-	return &Error{Op: op, Bucket: f.String(), Object: name, Kind: kind, Err: errors.New(why)}
+func (f *Bucket) fail(op, name string, kind error, why string) error {
+	return &objstore.Error{Op: op, Bucket: f.String(), Object: name, Kind: kind, Err: errors.New(why)}
 }
 
 // lose turns the success of a call whose answer is lost into a failure.
-func (f *FaultyBucket) lose(hit fault, op, name string, err error) error {
+func (f *Bucket) lose(hit fault, op, name string, err error) error {
 	if err == nil && hit.effect == FailAfter {
 		return f.fail(op, name, hit.kind, "injected: done, answer lost")
 	}
 	return err
 }
 
-// Get implements [Reader].
-func (f *FaultyBucket) Get(ctx context.Context, name string) (io.ReadCloser, Info, error) {
-	hit, err := f.strike(ctx, OpGet, name)
+// Get implements [objstore.Reader].
+func (f *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, objstore.Info, error) {
+	hit, err := f.strike(ctx, objstore.OpGet, name)
 	if err != nil {
-		return nil, Info{}, err
+		return nil, objstore.Info{}, err
 	}
 	rc, info, err := f.b.Get(ctx, name)
 	if err != nil {
-		return nil, Info{}, err
+		return nil, objstore.Info{}, err
 	}
-	if err := f.lose(hit, OpGet, name, nil); err != nil {
-		return nil, Info{}, errors.Join(err, rc.Close())
+	if err := f.lose(hit, objstore.OpGet, name, nil); err != nil {
+		return nil, objstore.Info{}, errors.Join(err, rc.Close())
 	}
-	return f.spoil(hit, OpGet, name, rc, info.Size), info, nil
+	return f.spoil(hit, objstore.OpGet, name, rc, info.Size), info, nil
 }
 
-// GetRange implements [Reader].
-func (f *FaultyBucket) GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
-	hit, err := f.strike(ctx, OpGetRange, name)
+// GetRange implements [objstore.Reader].
+func (f *Bucket) GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	hit, err := f.strike(ctx, objstore.OpGetRange, name)
 	if err != nil {
 		return nil, err
 	}
@@ -284,36 +289,36 @@ func (f *FaultyBucket) GetRange(ctx context.Context, name string, offset, length
 	if err != nil {
 		return nil, err
 	}
-	if err := f.lose(hit, OpGetRange, name, nil); err != nil {
+	if err := f.lose(hit, objstore.OpGetRange, name, nil); err != nil {
 		return nil, errors.Join(err, rc.Close())
 	}
-	return f.spoil(hit, OpGetRange, name, rc, length), nil
+	return f.spoil(hit, objstore.OpGetRange, name, rc, length), nil
 }
 
-// Stat implements [Reader].
-func (f *FaultyBucket) Stat(ctx context.Context, name string) (Info, error) {
-	hit, err := f.strike(ctx, OpStat, name)
+// Stat implements [objstore.Reader].
+func (f *Bucket) Stat(ctx context.Context, name string) (objstore.Info, error) {
+	hit, err := f.strike(ctx, objstore.OpStat, name)
 	if err != nil {
-		return Info{}, err
+		return objstore.Info{}, err
 	}
 	info, err := f.b.Stat(ctx, name)
-	if err := f.lose(hit, OpStat, name, err); err != nil {
-		return Info{}, err
+	if err := f.lose(hit, objstore.OpStat, name, err); err != nil {
+		return objstore.Info{}, err
 	}
 	return info, nil
 }
 
-// List implements [Reader].
-func (f *FaultyBucket) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+// List implements [objstore.Reader].
+func (f *Bucket) List(ctx context.Context, prefix string) iter.Seq2[objstore.Info, error] {
 	return f.ListAfter(ctx, prefix, "")
 }
 
-// ListAfter implements [Reader].
-func (f *FaultyBucket) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
-	return func(yield func(Info, error) bool) {
-		hit, err := f.strike(ctx, OpList, prefix)
+// ListAfter implements [objstore.Reader].
+func (f *Bucket) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		hit, err := f.strike(ctx, objstore.OpList, prefix)
 		if err != nil {
-			yield(Info{}, err)
+			yield(objstore.Info{}, err)
 			return
 		}
 		left := hit.roll % 16
@@ -326,15 +331,15 @@ func (f *FaultyBucket) ListAfter(ctx context.Context, prefix, after string) iter
 				return
 			}
 		}
-		if err := f.lose(hit, OpList, prefix, nil); err != nil {
-			yield(Info{}, err)
+		if err := f.lose(hit, objstore.OpList, prefix, nil); err != nil {
+			yield(objstore.Info{}, err)
 		}
 	}
 }
 
-// Create implements [Creator].
-func (f *FaultyBucket) Create(ctx context.Context, name string, body []byte) error {
-	hit, err := f.strike(ctx, OpCreate, name)
+// Create implements [objstore.Creator].
+func (f *Bucket) Create(ctx context.Context, name string, body []byte) error {
+	hit, err := f.strike(ctx, objstore.OpCreate, name)
 	if err != nil {
 		return err
 	}
@@ -343,75 +348,77 @@ func (f *FaultyBucket) Create(ctx context.Context, name string, body []byte) err
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.late = append(f.late, lateCreate{name: name, body: slices.Clone(body)})
-		return f.fail(OpCreate, name, hit.kind, "injected: on its way, will land later")
+		return f.fail(objstore.OpCreate, name, hit.kind, "injected: on its way, will land later")
 	case Torn:
 		part := body[:hit.roll%uint64(max(1, len(body)))]
 		if err := f.b.Create(ctx, name, part); err != nil {
 			return err
 		}
-		return f.fail(OpCreate, name, hit.kind, "injected: stored in part")
+		return f.fail(objstore.OpCreate, name, hit.kind, "injected: stored in part")
 	}
-	return f.lose(hit, OpCreate, name, f.b.Create(ctx, name, body))
+	return f.lose(hit, objstore.OpCreate, name, f.b.Create(ctx, name, body))
 }
 
-// Delete implements [Deleter].
-func (f *FaultyBucket) Delete(ctx context.Context, name string) error {
-	hit, err := f.strike(ctx, OpDelete, name)
+// Delete implements [objstore.Deleter].
+func (f *Bucket) Delete(ctx context.Context, name string) error {
+	hit, err := f.strike(ctx, objstore.OpDelete, name)
 	if err != nil {
 		return err
 	}
-	return f.lose(hit, OpDelete, name, f.b.Delete(ctx, name))
+	return f.lose(hit, objstore.OpDelete, name, f.b.Delete(ctx, name))
 }
 
-// DeleteAll implements [Deleter]. Each object meets the faults of its own deletion. One that
+// DeleteAll implements [objstore.Deleter]. Each object meets the faults of its own deletion. One that
 // is denied is no matter for the others; with any other failure the request breaks off, and
 // what comes behind is not deleted.
-func (f *FaultyBucket) DeleteAll(ctx context.Context, names []string) []error {
+func (f *Bucket) DeleteAll(ctx context.Context, names []string) []error {
+	errs := make([]error, len(names))
 	var broken error
-	return eachOf(names, func(name string) error {
+	for i, name := range names {
 		if broken != nil && ctx.Err() == nil {
-			return f.fail(OpDelete, name, ErrUnavailable, "injected: the request broke off before")
+			errs[i] = f.fail(objstore.OpDelete, name, objstore.ErrUnavailable, "injected: the request broke off before")
+			continue
 		}
-		err := f.Delete(ctx, name)
-		if err != nil && !errors.Is(err, ErrAccess) && !errors.Is(err, ErrInvalid) {
-			broken = err
+		errs[i] = f.Delete(ctx, name)
+		if errs[i] != nil && !errors.Is(errs[i], objstore.ErrAccess) && !errors.Is(errs[i], objstore.ErrInvalid) {
+			broken = errs[i]
 		}
-		return err
-	})
+	}
+	return errs
 }
 
-// Thaw implements [Thawer].
-func (f *FaultyBucket) Thaw(ctx context.Context, name string, days int) (bool, error) {
-	hit, err := f.strike(ctx, OpThaw, name)
+// Thaw implements [objstore.Thawer].
+func (f *Bucket) Thaw(ctx context.Context, name string, days int) (bool, error) {
+	hit, err := f.strike(ctx, objstore.OpThaw, name)
 	if err != nil {
 		return false, err
 	}
 	ready, err := f.b.Thaw(ctx, name, days)
-	return ready, f.lose(hit, OpThaw, name, err)
+	return ready, f.lose(hit, objstore.OpThaw, name, err)
 }
 
-// Holds implements [Holder]. It meets the faults of its first object.
-func (f *FaultyBucket) Holds(ctx context.Context, names []string) ([]Hold, error) {
+// Holds implements [objstore.Holder]. It meets the faults of its first object.
+func (f *Bucket) Holds(ctx context.Context, names []string) ([]objstore.Hold, error) {
 	first := ""
 	if len(names) > 0 {
 		first = names[0]
 	}
-	hit, err := f.strike(ctx, OpHolds, first)
+	hit, err := f.strike(ctx, objstore.OpHolds, first)
 	if err != nil {
 		return nil, err
 	}
 	holds, err := f.b.Holds(ctx, names)
-	return holds, f.lose(hit, OpHolds, first, err)
+	return holds, f.lose(hit, objstore.OpHolds, first, err)
 }
 
-// Check implements [Bucket].
-func (f *FaultyBucket) Check(ctx context.Context) error {
-	hit, err := f.strike(ctx, OpCheck, "")
+// Check implements [objstore.Bucket].
+func (f *Bucket) Check(ctx context.Context) error {
+	hit, err := f.strike(ctx, objstore.OpCheck, "")
 	if err != nil {
 		return err
 	}
-	return f.lose(hit, OpCheck, "", f.b.Check(ctx))
+	return f.lose(hit, objstore.OpCheck, "", f.b.Check(ctx))
 }
 
-// String implements [Bucket].
-func (f *FaultyBucket) String() string { return f.b.String() }
+// String implements [objstore.Bucket].
+func (f *Bucket) String() string { return f.b.String() }

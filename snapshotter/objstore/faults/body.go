@@ -1,11 +1,13 @@
-package objstore
+package faults
 
 import (
 	"io"
+
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
 
 // spoil applies an effect on bodies to a body of size bytes.
-func (f *FaultyBucket) spoil(hit fault, op, name string, rc io.ReadCloser, size int64) io.ReadCloser {
+func (f *Bucket) spoil(hit fault, op, name string, rc io.ReadCloser, size int64) io.ReadCloser {
 	if size == 0 || hit.effect < TearBody {
 		return rc
 	}
@@ -16,7 +18,7 @@ func (f *FaultyBucket) spoil(hit fault, op, name string, rc io.ReadCloser, size 
 	case TruncateBody:
 		return &cut{ReadCloser: rc, left: at, end: io.EOF}
 	}
-	return &cut{ReadCloser: rc, left: at, end: f.fail(op, name, ErrCorrupt, "injected: body cut")}
+	return &cut{ReadCloser: rc, left: at, end: f.fail(op, name, objstore.ErrCorrupt, "injected: body cut")}
 }
 
 // cut ends a body after left bytes with the error end.
