@@ -165,7 +165,7 @@ func (w *worker) rejoin(ctx context.Context, t *outsideTurn) {
 		w.setApart(p, false)
 		blocked := t.shard.Blocked()
 		for topic, rt := range w.routes {
-			if l := rt.log(p); blocked[l] != nil || w.isWaitedFor(l) {
+			if l := rt.Log(p); blocked[l] != nil || w.isWaitedFor(l) {
 				delete(places, topic)
 			}
 		}

@@ -20,12 +20,8 @@ func (r *Region) newArchiver(own []kgo.Opt) (*archive.Archiver, error) {
 	if r.backups == nil || limits == nil {
 		return nil, nil
 	}
-	topics := map[string]archive.Topic{}
-	for name, rt := range routes(r.cfg) {
-		topics[name] = archive.Topic{Origin: rt.origin, Stream: rt.stream}
-	}
 	cfg := archive.Config{
-		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: api.Software, Topics: topics, Sealer: r.backups.sealer, Limits: limits, NewChain: digest.NewChain,
+		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: api.Software, Topics: r.cfg.Routes(), Sealer: r.backups.sealer, Limits: limits, NewChain: digest.NewChain,
 	}
 	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, mirrorOffsets{r.worker.mirrors}, archive.NewMetrics(r.parts.Registry), r.log)
 }
@@ -153,7 +149,7 @@ func addArchive(s *api.Status, others []api.ArchivePoint) {
 // checkArchive takes back what is said of the archive while a shard has no owner that
 // tells of it.
 func (r *Region) checkArchive(s *api.Status) {
-	for _, shard := range r.allShards() {
+	for _, shard := range r.cfg.Shards() {
 		if slices.ContainsFunc(s.Shards, func(row api.ShardStatus) bool { return row.Partition == shard && row.State == shardOpen }) {
 			continue
 		}

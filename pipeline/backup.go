@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -51,7 +50,7 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 		return nil, err
 	}
 	r.log.Info("backup made", "backup", m.ID, "bytes", m.Bytes())
-	b := toBackup(m)
+	b := api.BackupOf(m)
 	return &b, nil
 }
 
@@ -64,7 +63,7 @@ func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*fo
 	id, now := snapshotter.NewID()
 	cfg := r.backupConfig()
 	cfg.Groups = r.groupsFor(ctx)
-	left := r.allShards()
+	left := r.cfg.Shards()
 	var copied []format.Shard
 	err := whileMoving(ctx, func() error {
 		shards, err := r.copyShards(ctx, id, left, parent)
@@ -176,15 +175,4 @@ func (r *Region) backupConfig() snapshotter.Config {
 		cfg.Merge[name] = s.Merge
 	}
 	return cfg
-}
-
-func toBackup(m *format.Manifest) api.Backup {
-	b := api.Backup{
-		ID: m.ID, Kind: cmp.Or(m.Kind, format.Full), Parents: append([]string{}, m.Parents...), Region: m.Region, Created: m.Created, Shards: len(m.Shards),
-		Bytes: m.Bytes(), Stored: m.StoredBytes(), Keys: append([]string{}, m.Keys()...), States: m.States(),
-	}
-	for _, s := range m.Shards {
-		b.Tables += len(s.Tables)
-	}
-	return b
 }

@@ -57,7 +57,7 @@ func (b Backups) List(ctx context.Context) (*api.BackupList, error) {
 	}
 	list := &api.BackupList{Backups: []api.Backup{}, Archive: []api.ArchiveRange{}}
 	for _, m := range all {
-		list.Backups = append(list.Backups, toBackup(m))
+		list.Backups = append(list.Backups, api.BackupOf(m))
 	}
 	if list.Archive, err = b.archive(ctx); err != nil {
 		return nil, err

@@ -334,14 +334,14 @@ func (b *beginnings) topicOffsets(
 ) (map[events.Log]offset, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	topics := routes(b.cfg)
+	topics := b.cfg.Routes()
 	found, err := list(ctx, slices.Collect(maps.Keys(topics))...)
 	if err != nil {
 		return nil, fmt.Errorf("where the logs of %s %s: %w", b.cfg.Region, what, err)
 	}
 	offsets := map[events.Log]offset{}
 	for topic, rt := range topics {
-		l := rt.log(partition)
+		l := rt.Log(partition)
 		o, ok := listed.Lookup(found, topic, partition)
 		switch {
 		case b.mirrors.isMirror(l) && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):

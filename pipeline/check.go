@@ -330,8 +330,8 @@ func (c *checker) close() { c.client.Close() }
 
 // Check implements api.CheckNode.
 func (r *Region) Check(ctx context.Context, p api.CheckParams) (*api.Check, error) {
-	if _, ok := r.cfg.Streams[p.Stream]; !ok && p.Stream != "" {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil && p.Stream != "" {
+		return nil, err
 	}
 	findings := r.checks.findings(r.links.all())
 	if _, forwarded := api.ForwardedFrom(ctx); !forwarded {
@@ -346,7 +346,7 @@ func (r *Region) Check(ctx context.Context, p api.CheckParams) (*api.Check, erro
 // askFindings replaces findings about shards of other nodes by what these say. Of a node
 // that does not answer they stay as they are: not known.
 func (r *Region) askFindings(ctx context.Context, findings []divergence.Finding) {
-	for _, p := range r.allShards() {
+	for _, p := range r.cfg.Shards() {
 		_, others, err := r.shares([]int32{p})
 		if err != nil || len(others) == 0 {
 			continue

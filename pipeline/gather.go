@@ -43,8 +43,8 @@ func whileMoving(ctx context.Context, do func() error) error {
 
 // Slices implements api.PeerNode: what the shards of this node have.
 func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPage, error) {
-	if _, ok := r.cfg.Streams[p.Stream]; !ok {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil {
+		return nil, err
 	}
 	if p.Key == nil && p.Limit < 1 {
 		return nil, errNoLimit
@@ -173,7 +173,7 @@ func (r *Region) entity(ctx context.Context, stream events.Stream, key string, a
 	var pages []*api.SlicesPage
 	err := whileMoving(ctx, func() (err error) {
 		// All of them: producers with other partitioners put one key into other partitions.
-		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.allShards(), Key: api.Bytes(key), AtLeast: atLeast})
+		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.cfg.Shards(), Key: api.Bytes(key), AtLeast: atLeast})
 		return err
 	})
 	if err != nil {
@@ -191,7 +191,7 @@ func (r *Region) entity(ctx context.Context, stream events.Stream, key string, a
 func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int, atLeast events.Vector) (entries []projections.Entry, last string, more bool, err error) {
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
-		p := api.SlicesParams{Stream: stream, Shards: r.allShards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit, AtLeast: atLeast}
+		p := api.SlicesParams{Stream: stream, Shards: r.cfg.Shards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit, AtLeast: atLeast}
 		pages, err = r.gather(ctx, p)
 		return err
 	})

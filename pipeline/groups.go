@@ -124,7 +124,7 @@ func (r *Region) groupOffsetsOf(ctx context.Context, group string, fetched kadm.
 	if fetched.Err != nil {
 		return nil, fmt.Errorf("offsets of group %s of %s: %w", group, r.cfg.Region, fetched.Err)
 	}
-	topics := routes(r.cfg)
+	topics := r.cfg.Routes()
 	for _, o := range fetched.Fetched.Sorted() {
 		rt, known := topics[o.Topic]
 		if !known || o.At < 0 || o.Partition < 0 || o.Partition >= r.cfg.Partitions {
@@ -133,7 +133,7 @@ func (r *Region) groupOffsetsOf(ctx context.Context, group string, fetched kadm.
 		if o.Err != nil {
 			return nil, fmt.Errorf("offset of group %s of %s for topic %s, partition %d: %w", group, r.cfg.Region, o.Topic, o.Partition, o.Err)
 		}
-		log := rt.log(o.Partition)
+		log := rt.Log(o.Partition)
 		next, err := r.worker.mirrors.inLog(ctx, log, o.At)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("offset of group %s for %s", group, log), err)

@@ -28,8 +28,8 @@ const (
 // History implements api.Node: it reads the logs and mirrors of the partitions that
 // a key is in, and in the archive what these do not have any more.
 func (r *Region) History(ctx context.Context, p api.HistoryParams) (*api.HistoryPart, error) {
-	if _, ok := r.cfg.Streams[p.Stream]; !ok {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil {
+		return nil, err
 	}
 	if err := checkHistory(p); err != nil {
 		return nil, err
@@ -75,10 +75,10 @@ func checkHistory(p api.HistoryParams) error {
 }
 
 func (r *Region) checkHistoryLogs(p api.HistoryParams) error {
-	known := routes(r.cfg)
+	known := r.cfg.Routes()
 	for _, l := range p.Logs {
 		rt, ok := known[r.cfg.TopicOf(l.Log)]
-		if !ok || rt.log(l.Log.Partition) != l.Log || l.Log.Stream != p.Stream || l.Log.Partition < 0 || l.Log.Partition >= r.cfg.Partitions {
+		if !ok || rt.Log(l.Log.Partition) != l.Log || l.Log.Stream != p.Stream || l.Log.Partition < 0 || l.Log.Partition >= r.cfg.Partitions {
 			return events.Errorf(events.KindInvalid, "history: %s is no log of stream %s in %s; give back the logs of the answer before", l.Log, p.Stream, r.cfg.Region)
 		}
 		if l.Start < 0 || l.From < l.Start || l.Next < l.From || l.Segment < 0 {
@@ -100,9 +100,9 @@ func (r *Region) historyLogs(ctx context.Context, p api.HistoryParams) ([]api.Hi
 	}
 	defer admin.Close()
 	var topics []string
-	known := routes(r.cfg)
+	known := r.cfg.Routes()
 	for topic, rt := range known {
-		if rt.stream == p.Stream {
+		if rt.Stream == p.Stream {
 			topics = append(topics, topic)
 		}
 	}
@@ -113,7 +113,7 @@ func (r *Region) historyLogs(ctx context.Context, p api.HistoryParams) ([]api.Hi
 	var logs []api.HistoryLog
 	for _, topic := range topics {
 		for _, n := range partitions {
-			l, err := r.historyLog(ctx, known[topic].log(n), topic, offsets)
+			l, err := r.historyLog(ctx, known[topic].Log(n), topic, offsets)
 			if err != nil {
 				return nil, err
 			}

@@ -272,7 +272,7 @@ func (b Backups) gatherHistory(ctx context.Context, p api.HistoryParams, limit i
 
 // archivedLogs are the logs that a key may have events in, as far as they are archived.
 func (b Backups) archivedLogs(ctx context.Context, p api.HistoryParams, shards []*projections.Shard) ([]api.HistoryLog, error) {
-	partitions := []int32{partitionOf(b.Config, p.Key)}
+	partitions := []int32{b.Config.PartitionOf(p.Key)}
 	if shards == nil {
 		partitions = nil
 		for n := range b.Config.Partitions {

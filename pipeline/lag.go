@@ -29,7 +29,7 @@ const lagTimeout = 3 * time.Second
 func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	local := routes(r.cfg) // this region's logs and mirrors
+	local := r.cfg.Routes() // this region's logs and mirrors
 	// Whoever follows is asked before what it follows, so that one who seems to
 	// be ahead really is.
 	status, err := r.Status(ctx)
@@ -42,7 +42,7 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	vector := status.Vector()
 	for _, shard := range status.Shards {
 		for _, rt := range local {
-			log := rt.log(shard.Partition)
+			log := rt.Log(shard.Partition)
 			next := offset{n: max(vector[log], shard.Read[log])}
 			if shard.Events == nil {
 				next.err = fmt.Errorf("shard %d: %s", shard.Partition, cmp.Or(shard.Error, shard.State))
@@ -161,7 +161,7 @@ func (r *Region) adminOf(ctx context.Context, region events.Region, extra ...kgo
 }
 
 // endsOf asks a region's cluster where topics end, for readers who read what is committed.
-func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]route) map[events.Log]offset {
+func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]config.Route) map[events.Log]offset {
 	admin, err := r.adminOf(ctx, region)
 	if err != nil {
 		return r.unknown(topics, err)
@@ -181,7 +181,7 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 		for p := range r.cfg.Partitions {
 			readable, err := listed.Offset(committed, topic, p)
 			all, errAll := listed.Offset(written, topic, p)
-			ends[rt.log(p)] = offset{n: readable, open: all - readable, err: cmp.Or(err, errAll)}
+			ends[rt.Log(p)] = offset{n: readable, open: all - readable, err: cmp.Or(err, errAll)}
 		}
 	}
 	if region == r.cfg.Region {
@@ -190,11 +190,11 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 	return ends
 }
 
-func (r *Region) unknown(topics map[string]route, err error) map[events.Log]offset {
+func (r *Region) unknown(topics map[string]config.Route, err error) map[events.Log]offset {
 	ends := map[events.Log]offset{}
 	for _, rt := range topics {
 		for p := range r.cfg.Partitions {
-			ends[rt.log(p)] = offset{err: err}
+			ends[rt.Log(p)] = offset{err: err}
 		}
 	}
 	return ends

@@ -17,10 +17,10 @@ const landedTimeout = 2 * time.Minute
 
 // Landed implements api.Node.
 func (r *Region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedResult, error) {
-	s, ok := r.cfg.Streams[p.Stream]
-	if !ok {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil {
+		return nil, err
 	}
+	s := r.cfg.Streams[p.Stream]
 	if p.Source == "" || len(p.Source) > events.MaxAttributeBytes {
 		return nil, events.Errorf(events.KindInvalid, "landed: want a source of 1 to %d bytes", events.MaxAttributeBytes)
 	}

@@ -19,7 +19,7 @@ import (
 // linkConfig is what the link from a region does.
 func linkConfig(cfg *config.Config, source events.Region) (replicator.Config, error) {
 	l := cfg.Links
-	always := append(logTopics(cfg), cfg.AttestationTopic())
+	always := append(cfg.LogTopics(), cfg.AttestationTopic())
 	topics, err := follow.NewPatterns(append(always, l.Include...), l.Exclude)
 	if err != nil {
 		return replicator.Config{}, err

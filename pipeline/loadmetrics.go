@@ -38,9 +38,9 @@ func (g *loadGauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *loadGauges) Collect(ch chan<- prometheus.Metric) {
-	open, release := g.region.shards.use(g.region.allShards())
+	open, release := g.region.shards.use(g.region.cfg.Shards())
 	defer release()
-	for _, n := range g.region.allShards() {
+	for _, n := range g.region.cfg.Shards() {
 		name, here := strconv.Itoa(int(n)), 0.0
 		if shard := open[n]; shard != nil {
 			here = 1

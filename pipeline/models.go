@@ -17,7 +17,7 @@ import (
 func (r *Region) models(ctx context.Context) ([]api.ModelDetails, error) {
 	var answers []*api.ModelShards
 	err := whileMoving(ctx, func() (err error) {
-		answers, err = fromOwners(ctx, r, r.allShards(),
+		answers, err = fromOwners(ctx, r, r.cfg.Shards(),
 			func(own []int32) (*api.ModelShards, error) {
 				return r.ModelShards(ctx, api.ModelShardsParams{Shards: own})
 			},
@@ -134,7 +134,7 @@ func (r *Region) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*a
 		return nil, err
 	}
 	var mu sync.Mutex
-	left := r.allShards() // those that were not told yet: a shard that has begun is not to begin again
+	left := r.cfg.Shards() // those that were not told yet: a shard that has begun is not to begin again
 	told := func(shards []int32, answer *api.ModelShards, err error) (*api.ModelShards, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -164,14 +164,14 @@ func (r *Region) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*a
 
 // QueryModel implements api.Node.
 func (r *Region) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.ModelRows, error) {
-	limit := cmp.Or(p.Limit, api.DefaultScanEntries)
-	if limit < 1 || limit > api.MaxScanEntries {
-		return nil, events.Errorf(events.KindInvalid, "query: limit %d: want 1 to %d", limit, api.MaxScanEntries)
+	limit, err := api.Limit("query", p.Limit, api.DefaultScanEntries, api.MaxScanEntries)
+	if err != nil {
+		return nil, err
 	}
 	ask := api.ModelPageParams{Name: p.Name, Prefix: p.Prefix, After: p.After, Limit: limit}
 	var pages []*api.ModelPage
-	err := whileMoving(ctx, func() (err error) {
-		pages, err = fromOwners(ctx, r, r.allShards(),
+	err = whileMoving(ctx, func() (err error) {
+		pages, err = fromOwners(ctx, r, r.cfg.Shards(),
 			func(own []int32) (*api.ModelPage, error) {
 				mine := ask
 				mine.Shards = own

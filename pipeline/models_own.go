@@ -13,7 +13,7 @@ import (
 
 // ownModels is how the read models of the shards are that are open on this node.
 func (r *Region) ownModels() []api.ModelDetails {
-	open, release := r.shards.use(r.allShards())
+	open, release := r.shards.use(r.cfg.Shards())
 	defer release()
 	var shards []api.ShardModels
 	for _, p := range slices.Sorted(maps.Keys(open)) {

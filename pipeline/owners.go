@@ -7,31 +7,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
-	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
 // What a call needs of a single shard goes through this file, and if the shard is not
 // here, to the node that owns it; what it needs of several, through peers.go and gather.go.
-
-// hashKeys is Kafka's own way from a key to its partition: murmur2 of the key.
-// For records with keys it holds no state.
-var hashKeys = kgo.StickyKeyPartitioner(nil).ForTopic("")
-
-// partitionOf is the partition of a key that is written through the API, and by
-// most other producers.
-func (r *Region) partitionOf(key []byte) int32 { return partitionOf(r.cfg, key) }
-
-func partitionOf(cfg *config.Config, key []byte) int32 {
-	if key == nil {
-		key = []byte{} // no key would be any partition
-	}
-	return int32(hashKeys.Partition(&kgo.Record{Key: key}, int(cfg.Partitions)))
-}
 
 // applied is the cut at which the shard of a partition stands, of the logs of
 // one stream. What is read of the shard afterwards is at least as new, if it is asked for
@@ -45,7 +27,7 @@ func (r *Region) applied(ctx context.Context, stream events.Stream, partition in
 
 // appliedAll is applied of all partitions.
 func (r *Region) appliedAll(ctx context.Context, stream events.Stream) (events.Vector, error) {
-	return r.appliedOf(ctx, api.AppliedParams{Stream: stream, Shards: r.allShards()})
+	return r.appliedOf(ctx, api.AppliedParams{Stream: stream, Shards: r.cfg.Shards()})
 }
 
 // awaitShard waits until the shard of a partition has folded everything before a
@@ -137,7 +119,7 @@ func awaitShards(ctx context.Context, shards []*openShard, p api.AppliedParams) 
 // partitionsWith are the partitions whose logs may have events of a key: the one
 // where it is written to, and those that have folded some.
 func (r *Region) partitionsWith(ctx context.Context, stream events.Stream, key []byte) ([]int32, error) {
-	partitions := []int32{r.partitionOf(key)}
+	partitions := []int32{r.cfg.PartitionOf(key)}
 	e, err := r.entity(ctx, stream, string(key), nil)
 	for _, s := range e.Slices {
 		if p := s.Log.Partition; !slices.Contains(partitions, p) {

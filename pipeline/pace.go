@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -66,7 +67,7 @@ func (p *pace) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Du
 
 // poll polls, and takes note of how long it took and how far behind that leaves
 // whom.
-func (p *pace) poll(shards []int32, routes map[string]route, do func() kgo.Fetches) kgo.Fetches {
+func (p *pace) poll(shards []int32, routes map[string]config.Route, do func() kgo.Fetches) kgo.Fetches {
 	begun := time.Now()
 	p.mu.Lock()
 	p.polling = begun
@@ -83,7 +84,7 @@ func (p *pace) poll(shards []int32, routes map[string]route, do func() kgo.Fetch
 	fetches.EachPartition(func(ftp kgo.FetchTopicPartition) {
 		if rt, known := routes[ftp.Topic]; known && len(ftp.Records) > 0 {
 			last := ftp.Records[len(ftp.Records)-1].Offset
-			p.shard(ftp.Partition).behind[rt.log(ftp.Partition)] = max(0, ftp.HighWatermark-last-1)
+			p.shard(ftp.Partition).behind[rt.Log(ftp.Partition)] = max(0, ftp.HighWatermark-last-1)
 		}
 	})
 	return fetches

@@ -15,6 +15,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
@@ -157,7 +158,7 @@ func (p *paced) close() {
 
 // polled has a poll take so long, and leave the shard so far behind.
 func (p *paced) polled(took time.Duration, behind int64) {
-	routes := map[string]route{"session": {pacedLog.Origin, pacedLog.Stream}}
+	routes := map[string]config.Route{"session": {Origin: pacedLog.Origin, Stream: pacedLog.Stream}}
 	p.poll([]int32{0}, routes, func() kgo.Fetches {
 		time.Sleep(took)
 		p.OnBrokerRead(kgo.BrokerMetadata{}, kmsg.Fetch.Int16(), 0, 0, 0, nil)

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -93,7 +92,7 @@ func (b Backups) GetAt(ctx context.Context, p api.GetAtParams) (*api.EntryAt, er
 		return nil, events.Errorf(events.KindNotFound, "stream %s of %s had no key %q at %s, as %s say; its vector is %s",
 			p.Stream, b.Config.Region, p.Key, m.target, m.describe(), m.vector)
 	}
-	at := &api.EntryAt{Entry: toEntry(e), PastPoint: *point}
+	at := &api.EntryAt{Entry: api.EntryOf(e), PastPoint: *point}
 	at.Context = m.vector
 	return at, nil
 }
@@ -104,9 +103,9 @@ const maxScanAtBytes = 1 << 30
 
 // ScanAt lists the keys of a stream as they were, as GetAt reads one.
 func (b Backups) ScanAt(ctx context.Context, p api.ScanAtParams) (*api.ScanAtResult, error) {
-	limit := cmp.Or(p.Limit, api.DefaultScanEntries)
-	if limit < 1 || limit > api.MaxScanEntries {
-		return nil, events.Errorf(events.KindInvalid, "scan: limit %d: want 1 to %d", limit, api.MaxScanEntries)
+	limit, err := api.Limit("scan", p.Limit, api.DefaultScanEntries, api.MaxScanEntries)
+	if err != nil {
+		return nil, err
 	}
 	result := &api.ScanAtResult{ScanResult: api.ScanResult{Entries: []api.Entry{}}}
 	wanted := func(key string) bool {
@@ -133,7 +132,7 @@ func (b Backups) ScanAt(ctx context.Context, p api.ScanAtParams) (*api.ScanAtRes
 				result.More = true
 				return nil
 			}
-			result.Entries = append(result.Entries, toEntry(e))
+			result.Entries = append(result.Entries, api.EntryOf(e))
 			size += len(e.Key) + len(e.Value)
 		}
 		return nil
@@ -151,8 +150,8 @@ type finder func(context.Context, Backups) (*moment, error)
 // inPast has a point in the past read: shards as they were then, as far as the stream and
 // the keys that are wanted are concerned.
 func (b Backups) inPast(ctx context.Context, stream events.Stream, find finder, wanted func(key string) bool, read func([]*projections.Shard) error) (*moment, *api.PastPoint, error) {
-	if _, ok := b.Config.Streams[stream]; !ok {
-		return nil, nil, events.Errorf(events.KindNotFound, "stream %s is not configured; there is %s", stream, joinStreams(b.Config))
+	if err := b.Config.CheckStream(stream); err != nil {
+		return nil, nil, err
 	}
 	meter := &meter{Bucket: b.Bucket}
 	b.Bucket = meter

@@ -88,15 +88,6 @@ func (r *Region) shares(partitions []int32) (own []int32, others []share, err er
 	return own, others, nil
 }
 
-// allShards are the numbers of all shards of the region.
-func (r *Region) allShards() []int32 {
-	all := make([]int32, r.cfg.Partitions)
-	for p := range all {
-		all[p] = int32(p)
-	}
-	return all
-}
-
 // useOwn takes shards that are open here; the caller calls release. Another node may
 // have claimed one of them by now.
 func (r *Region) useOwn(partitions []int32) (shards []*openShard, release func(), err error) {

@@ -294,7 +294,7 @@ func (r *Region) keepCommitted(ctx context.Context) {
 
 // places is how far the logs of the shards were read, as Kafka counts it.
 func (r *Region) places() events.Vector {
-	open, release := r.shards.use(r.allShards())
+	open, release := r.shards.use(r.cfg.Shards())
 	defer release()
 	places := events.Vector{}
 	for p, shard := range open {

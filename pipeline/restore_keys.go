@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,14 +24,14 @@ func (r *Region) RestoreKeys(ctx context.Context, p api.RestoreKeysParams) (*api
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := r.cfg.Streams[p.Stream]; !ok {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil {
+		return nil, err
 	}
 	if len(p.Key) > events.MaxKeyBytes || len(p.Key) > 0 && len(p.Prefix)+len(p.After) > 0 {
 		return nil, events.Errorf(events.KindInvalid, "restore keys: want a key of at most %d bytes, or a prefix", events.MaxKeyBytes)
 	}
-	if p.Limit = cmp.Or(p.Limit, api.MaxRestoredKeys); p.Limit < 1 || p.Limit > api.MaxRestoredKeys {
-		return nil, events.Errorf(events.KindInvalid, "restore keys: limit %d: want 1 to %d", p.Limit, api.MaxRestoredKeys)
+	if p.Limit, err = api.Limit("restore keys", p.Limit, api.MaxRestoredKeys, api.MaxRestoredKeys); err != nil {
+		return nil, err
 	}
 	rule, err := projections.LookupRule(r.cfg.Streams[p.Stream].Merge)
 	if err != nil {
@@ -124,7 +123,7 @@ func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more
 	}
 	var pages []*api.SlicesPage
 	err = whileMoving(ctx, func() (err error) {
-		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Shards: k.region.allShards(), Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
+		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Shards: k.region.cfg.Shards(), Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
 		return err
 	})
 	if err != nil {
@@ -227,7 +226,7 @@ func (k *keysBack) key(ctx context.Context, key *keyBack) error {
 // compare finds out what is to be written to bring a key back.
 func (k *keysBack) compare(ctx context.Context, key *keyBack) (err error) {
 	// The context is taken first: it may claim less than what is read, never more.
-	if key.seen, err = k.region.applied(ctx, k.p.Stream, k.region.partitionOf([]byte(key.key))); err != nil {
+	if key.seen, err = k.region.applied(ctx, k.p.Stream, k.region.cfg.PartitionOf([]byte(key.key))); err != nil {
 		return err
 	}
 	e, err := k.region.entity(ctx, k.p.Stream, key.key, key.seen.Join(atLeastOf(key)))
@@ -269,7 +268,7 @@ func (k *keysBack) valueOf(v merge.View) *api.KeyValue {
 // write writes the events that bring a key back, as a writer who has seen what it has
 // now.
 func (k *keysBack) write(ctx context.Context, key *keyBack) error {
-	own := events.Log{Origin: k.region.origin, Stream: k.p.Stream, Partition: k.region.partitionOf([]byte(key.key))}
+	own := events.Log{Origin: k.region.origin, Stream: k.p.Stream, Partition: k.region.cfg.PartitionOf([]byte(key.key))}
 	if len(key.changes) > 1 && key.seen[own] == 0 {
 		// Nothing of the own log was seen, and that cannot be said: without an entry of its
 		// own log a writer is taken to have seen all of it, and each value would
@@ -337,7 +336,7 @@ func (k *keysBack) confirm(ctx context.Context, keys []*keyBack) {
 
 // whyNot says why a key is not what it was, though all was written.
 func (k *keysBack) whyNot(key *keyBack) string {
-	own := k.region.partitionOf([]byte(key.key))
+	own := k.region.cfg.PartitionOf([]byte(key.key))
 	var elsewhere []string
 	for _, s := range key.now {
 		if s.Log.Partition != own && k.rule.Live(s.Data) {

@@ -22,7 +22,7 @@ func (r *Region) RestoreShards(ctx context.Context, p api.RestoreShardsParams) (
 	if len(p.Request.Streams) > 0 {
 		return nil, events.Errorf(events.KindInvalid, "restore shards: a shard has all streams, and cannot lack some of them")
 	}
-	shards := r.allShards()
+	shards := r.cfg.Shards()
 	if len(p.Request.Shards) > 0 {
 		shards = slices.Compact(slices.Sorted(slices.Values(p.Request.Shards)))
 	}

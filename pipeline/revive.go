@@ -25,7 +25,7 @@ func (s *stamper) resetFirst(ctx context.Context, e *events.Event) (*kgo.Record,
 	if !ok {
 		return nil, nil
 	}
-	log := events.Log{Origin: s.region.origin, Stream: s.stream, Partition: s.region.partitionOf([]byte(e.Key))}
+	log := events.Log{Origin: s.region.origin, Stream: s.stream, Partition: s.region.cfg.PartitionOf([]byte(e.Key))}
 	below, err := rule.Revives(e, log, func() ([]merge.Slice, error) {
 		// First: the event's context must know of no reset that is not in the slices.
 		if _, err := s.context(ctx, log.Partition); err != nil {

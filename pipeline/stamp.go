@@ -27,7 +27,7 @@ type stamper struct {
 func (r *Region) newStamper(stream events.Stream, given *events.Vector) (*stamper, error) {
 	s, ok := r.cfg.Streams[stream]
 	if !ok {
-		return nil, r.noStream(stream)
+		return nil, r.cfg.CheckStream(stream)
 	}
 	rule, err := projections.LookupRule(s.Merge)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *stamper) record(ctx context.Context, e *events.Event, given *events.HLC
 	if int64(len(e.Value)) > limits.MaxValueBytes {
 		return nil, events.Errorf(events.KindInvalid, "value of %d bytes: at most %d are accepted (limits.max_value_bytes)", len(e.Value), limits.MaxValueBytes)
 	}
-	partition := s.region.partitionOf([]byte(e.Key))
+	partition := s.region.cfg.PartitionOf([]byte(e.Key))
 	var err error
 	if e.Deps, err = s.context(ctx, partition); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func (r *Region) localStatus() (*api.Status, error) {
 		Regions:  map[events.Region]string{},
 	}
 	s.Ready = r.notReady() == nil
-	for _, p := range r.allShards() {
+	for _, p := range r.cfg.Shards() {
 		if err := r.addShard(s, p); err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func (r *Region) problems() []string {
 	if err := r.trouble(); err != nil {
 		problems = append(problems, err.Error())
 	}
-	open, release := r.shards.use(r.allShards())
+	open, release := r.shards.use(r.cfg.Shards())
 	defer release()
 	parked := int64(0)
 	for _, p := range slices.Sorted(maps.Keys(open)) {
@@ -166,12 +166,12 @@ func (r *Region) notReady() error {
 	if err := r.trouble(); err != nil {
 		return events.Errorf(events.KindNotReady, "not ready: %w", err)
 	}
-	for _, p := range r.allShards() {
+	for _, p := range r.cfg.Shards() {
 		if _, ok := r.claims.of(shardKey(p)); !ok {
 			return events.Errorf(events.KindNotReady, "not ready: shard %d has no owner yet", p)
 		}
 	}
-	open, release := r.shards.use(r.allShards())
+	open, release := r.shards.use(r.cfg.Shards())
 	defer release()
 	for _, shard := range open {
 		if blocked := blockedTexts(shard); len(blocked) > 0 {

@@ -59,7 +59,7 @@ func nodeStatus(node, address string, s *api.Status) api.NodeStatus {
 // askNodes asks the region's other nodes for what they are and do.
 func (r *Region) askNodes(ctx context.Context) (nodes []api.NodeStatus, answers []*api.Status) {
 	owners := map[string]bool{}
-	for _, p := range r.allShards() {
+	for _, p := range r.cfg.Shards() {
 		c, _ := r.claims.of(shardKey(p))
 		owners[c.Node] = true
 	}
@@ -133,7 +133,7 @@ func addNode(s, other *api.Status) {
 
 // addMissing adds the shards that no node has told of.
 func (r *Region) addMissing(s *api.Status) {
-	for _, p := range r.allShards() {
+	for _, p := range r.cfg.Shards() {
 		if slices.ContainsFunc(s.Shards, func(have api.ShardStatus) bool { return have.Partition == p }) {
 			continue
 		}

@@ -14,41 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
-	"github.com/evenkeel/evenkeel/pipeline/config"
 )
-
-// logTopics are the topics of the logs, the same in every region, sorted.
-func logTopics(cfg *config.Config) []string {
-	var topics []string
-	for _, s := range cfg.Streams {
-		topics = append(topics, s.Topic)
-	}
-	slices.Sort(topics)
-	return topics
-}
-
-// route says what a topic of the region's cluster holds.
-type route struct {
-	origin events.Origin
-	stream events.Stream
-}
-
-func (rt route) log(partition int32) events.Log {
-	return events.Log{Origin: rt.origin, Stream: rt.stream, Partition: partition}
-}
-
-// routes maps every topic that the region folds, its own logs and the mirrors.
-func routes(cfg *config.Config) map[string]route {
-	m := map[string]route{}
-	for name, s := range cfg.Streams {
-		m[s.Topic] = route{cfg.Origin(cfg.Region), name}
-		for _, peer := range cfg.Peers() {
-			origin := cfg.Origin(peer)
-			m[origin.MirrorTopic(s.Topic)] = route{origin, name}
-		}
-	}
-	return m
-}
 
 // topicsPollInterval is how often a cluster is asked whether new topics have
 // leaders yet.
@@ -64,7 +30,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Concat(slices.Sorted(maps.Keys(routes(r.cfg))), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic(r.cfg)})
+	want := slices.Concat(slices.Sorted(maps.Keys(r.cfg.Routes())), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic(r.cfg)})
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err

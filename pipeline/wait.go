@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -48,12 +49,12 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 // checkCut refuses a cut through logs that are none of this region's: it would
 // never be reached.
 func (r *Region) checkCut(ctx context.Context, cut events.Vector) error {
-	known := map[route]bool{}
-	for _, rt := range routes(r.cfg) {
+	known := map[config.Route]bool{}
+	for _, rt := range r.cfg.Routes() {
 		known[rt] = true
 	}
 	for _, p := range cut.Positions() {
-		if known[route{p.Origin, p.Stream}] && p.Partition < r.cfg.Partitions {
+		if known[config.Route{Origin: p.Origin, Stream: p.Stream}] && p.Partition < r.cfg.Partitions {
 			continue
 		}
 		if have, err := r.applied(ctx, p.Stream, p.Partition); err == nil && have[p.Log] >= p.Offset {

@@ -67,8 +67,8 @@ func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.
 }
 
 func (r *Region) wantedKeys(p api.WatchParams) (func(key string) bool, error) {
-	if _, ok := r.cfg.Streams[p.Stream]; !ok {
-		return nil, r.noStream(p.Stream)
+	if err := r.cfg.CheckStream(p.Stream); err != nil {
+		return nil, err
 	}
 	if len(p.Key) > 0 && len(p.Prefix) > 0 {
 		return nil, events.Errorf(events.KindInvalid, "watch: want a key or a prefix, not both")
@@ -142,7 +142,7 @@ func (w *watch) changes(ctx context.Context, keys []string, cut events.Vector) e
 		}
 		change := api.Change{Key: []byte(key), Deleted: !e.Exists}
 		if e.Exists {
-			entry := toEntry(e)
+			entry := api.EntryOf(e)
 			change.Entry = &entry
 		}
 		if i == len(keys)-1 {

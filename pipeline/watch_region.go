@@ -24,7 +24,7 @@ func (r *Region) Watch(ctx context.Context, p api.WatchParams, emit func(api.Cha
 		}
 	}
 	if len(p.Partitions) == 0 {
-		p.Partitions = r.allShards()
+		p.Partitions = r.cfg.Shards()
 	}
 	var own []int32
 	var others []share

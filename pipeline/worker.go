@@ -39,7 +39,7 @@ type worker struct {
 	client  *kgo.Client
 	shards  *shardSet
 	claims  *claims
-	routes  map[string]route
+	routes  map[string]config.Route
 	metrics *metrics
 	clock   *nodeClock
 	pace    *pace
@@ -65,7 +65,7 @@ type worker struct {
 
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, shards: shards, routes: routes(cfg), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
+		cfg: cfg, shards: shards, routes: cfg.Routes(), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
 		orders: orders.New(int(cfg.Partitions)), failed: make(chan error, cfg.Partitions),
 		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
@@ -94,7 +94,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) (map[string]map[int32]kgo.Offset, error) {
 	offsets := map[string]map[int32]kgo.Offset{}
 	for topic, rt := range w.routes {
-		offset, err := w.mirrors.begin(ctx, rt.log(p), shard.Next(rt.log(p)))
+		offset, err := w.mirrors.begin(ctx, rt.Log(p), shard.Next(rt.Log(p)))
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func (w *worker) read(places map[string]map[int32]kgo.Offset) {
 	w.mu.Lock()
 	for topic, offsets := range places {
 		for p, o := range offsets {
-			if l := w.routes[topic].log(p); !w.mirrors.isMirror(l) {
+			if l := w.routes[topic].Log(p); !w.mirrors.isMirror(l) {
 				w.passed.begin(l, o.EpochOffset().Offset)
 			}
 		}
@@ -187,12 +187,12 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 		if !known || w.isApart(ftp.Partition) {
 			return
 		}
-		ftp.Records = w.counting(rt.log(ftp.Partition), ftp.Records)
+		ftp.Records = w.counting(rt.Log(ftp.Partition), ftp.Records)
 		if len(ftp.Records) == 0 {
 			return
 		}
-		if records := w.translate(ctx, rt.log(ftp.Partition), ftp); len(records) > 0 {
-			runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.log(ftp.Partition), Records: records, Sparse: !w.isCompacted(ftp.Topic)})
+		if records := w.translate(ctx, rt.Log(ftp.Partition), ftp); len(records) > 0 {
+			runs[ftp.Partition] = append(runs[ftp.Partition], projections.Run{Log: rt.Log(ftp.Partition), Records: records, Sparse: !w.isCompacted(ftp.Topic)})
 		}
 	})
 	return runs
@@ -215,7 +215,7 @@ func (w *worker) readFurther(p int32, shard *projections.Shard) events.Vector {
 	defer w.mu.Unlock()
 	further := events.Vector{}
 	for _, rt := range w.routes {
-		l := rt.log(p)
+		l := rt.Log(p)
 		next := shard.Next(l)
 		if to := w.passed.place(l, next); to > next {
 			further[l] = to
@@ -370,10 +370,10 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 		var loss *kgo.ErrDataLoss
 		switch {
 		case fe.Topic == "" && isInterrupt(fe.Err):
-		case known && fe.Partition >= 0 && w.isBehind(rt.log(fe.Partition), fe.Err):
-			w.setBehind(rt.log(fe.Partition), fe.Err)
+		case known && fe.Partition >= 0 && w.isBehind(rt.Log(fe.Partition), fe.Err):
+			w.setBehind(rt.Log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
-			if shard, l := w.shards.get(fe.Partition), rt.log(fe.Partition); shard != nil {
+			if shard, l := w.shards.get(fe.Partition), rt.Log(fe.Partition); shard != nil {
 				shard.Block(l, fmt.Errorf("%s: topic %s of %s does not have offset %d any more (%w); restore this region from a backup that covers what is missing",
 					l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
 			}

@@ -128,10 +128,6 @@ func (r *Region) newEvent(key, value []byte, typ, contentType string) events.Eve
 	return e
 }
 
-func (r *Region) noStream(stream events.Stream) error {
-	return events.Errorf(events.KindNotFound, "stream %q is not configured; there is %s", stream, joinStreams(r.cfg))
-}
-
 // refusals are the errors of brokers after which nothing is written, whoever
 // asks how often.
 var refusals = []error{

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -149,6 +150,18 @@ type Backup struct {
 	Stored  int64             `json:"stored_bytes"` // of the objects that hold them
 	Keys    []string          `json:"keys"`         // ids of the keys that open it, each by itself; none: it is not encrypted
 	States  []events.LogState `json:"states"`
+}
+
+// BackupOf sums up the manifest of a backup.
+func BackupOf(m *format.Manifest) Backup {
+	b := Backup{
+		ID: m.ID, Kind: cmp.Or(m.Kind, format.Full), Parents: append([]string{}, m.Parents...), Region: m.Region, Created: m.Created, Shards: len(m.Shards),
+		Bytes: m.Bytes(), Stored: m.StoredBytes(), Keys: append([]string{}, m.Keys()...), States: m.States(),
+	}
+	for _, s := range m.Shards {
+		b.Tables += len(s.Tables)
+	}
+	return b
 }
 
 // BackupList lists backups, oldest first, and what there is of the archive, by shard.

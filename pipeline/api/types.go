@@ -1,11 +1,13 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -172,6 +174,20 @@ type Sibling struct {
 	Position    events.Position `json:"position"`
 }
 
+// EntryOf is what a shard has of a key, as the API tells it.
+func EntryOf(e projections.Entry) Entry {
+	entry := Entry{
+		Stream: e.Stream, Key: []byte(e.Key), Value: e.Value,
+		ContentType: e.ContentType, Type: e.Type, Clock: e.Clock, Position: e.Position,
+	}
+	for _, s := range e.Siblings {
+		entry.Siblings = append(entry.Siblings, Sibling{
+			Value: s.Value, ContentType: s.ContentType, Type: s.Type, Clock: s.Clock, Position: s.Position,
+		})
+	}
+	return entry
+}
+
 // ScanParams ask for the keys of a stream, in order.
 type ScanParams struct {
 	Stream events.Stream `json:"stream"`
@@ -187,6 +203,15 @@ const (
 	MaxScanEntries     = 10_000
 	MaxScanBytes       = 8 << 20
 )
+
+// Limit is how many entries are asked for, byDefault if none are, or why that is not possible.
+func Limit(what string, asked, byDefault, most int) (int, error) {
+	limit := cmp.Or(asked, byDefault)
+	if limit < 1 || limit > most {
+		return 0, events.Errorf(events.KindInvalid, "%s: limit %d: want 1 to %d", what, limit, most)
+	}
+	return limit, nil
+}
 
 // ScanResult is one page of a scan.
 type ScanResult struct {

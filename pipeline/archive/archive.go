@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -22,8 +23,8 @@ import (
 type Config struct {
 	Region     events.Region
 	Partitions int32
-	Software   string           // name and version, for people
-	Topics     map[string]Topic // of the region's cluster: logs and mirrors
+	Software   string                  // name and version, for people
+	Topics     map[string]config.Route // of the region's cluster: logs and mirrors
 	Sealer     *seal.Sealer
 
 	// Limits say for each stream how long a record that was read waits until
@@ -32,16 +33,6 @@ type Config struct {
 
 	// NewChain makes a function as segment.Config.Chain wants it, for one goroutine.
 	NewChain func() func(events.Digest, *kgo.Record) events.Digest
-}
-
-// Topic is whose log a topic holds, or mirrors.
-type Topic struct {
-	Origin events.Origin
-	Stream events.Stream
-}
-
-func (t Topic) log(shard int32) events.Log {
-	return events.Log{Origin: t.Origin, Stream: t.Stream, Partition: shard}
 }
 
 // Bucket is where the archive is.

@@ -76,7 +76,7 @@ func (s *shard) find(ctx context.Context) (*place, error) {
 	}
 	reread := s.rereads(at.builder, backup)
 	for _, topic := range slices.Sorted(maps.Keys(a.cfg.Topics)) {
-		if l := a.cfg.Topics[topic].log(s.number); others[l] != nil {
+		if l := a.cfg.Topics[topic].Log(s.number); others[l] != nil {
 			s.stopLog(l, others[l])
 			continue
 		}
@@ -117,7 +117,7 @@ func (s *shard) look(ctx context.Context) (void int64, err error) {
 
 // place finds out where the archive of one log goes on.
 func (s *shard) place(ctx context.Context, at *place, topic string, backup map[events.Log]events.LogState, b bounds, reread bool) error {
-	l := s.a.cfg.Topics[topic].log(s.number)
+	l := s.a.cfg.Topics[topic].Log(s.number)
 	next, known := at.builder.Next(l)
 	if !known {
 		st := backup[l]
@@ -199,7 +199,7 @@ func (s *shard) rereads(b *segment.Builder, backup map[events.Log]events.LogStat
 	}
 	var records int64
 	for _, topic := range s.a.cfg.Topics {
-		l := topic.log(s.number)
+		l := topic.Log(s.number)
 		next, _ := b.Next(l)
 		records += max(0, next-backup[l].Next)
 	}

@@ -49,7 +49,7 @@ func (a *Archiver) deliver(ftp kgo.FetchTopicPartition, now time.Time) {
 	if !known || s == nil {
 		return
 	}
-	b := batch{log: topic.log(ftp.Partition), records: ftp.Records, end: ftp.HighWatermark, at: now}
+	b := batch{log: topic.Log(ftp.Partition), records: ftp.Records, end: ftp.HighWatermark, at: now}
 	for _, r := range ftp.Records {
 		b.bytes += recordBytes(r)
 	}

@@ -22,7 +22,7 @@ const lastPatience = 10 * time.Second
 func (s *shard) others(ctx context.Context, b *segment.Builder, bounds map[string]bounds) (map[events.Log]error, error) {
 	from, want := map[string]map[int32]kgo.Offset{}, map[string]int64{}
 	for topic, t := range s.a.cfg.Topics {
-		l := t.log(s.number)
+		l := t.Log(s.number)
 		end, _ := b.End(l)
 		if end.Last == (events.Digest{}) {
 			continue
@@ -41,7 +41,7 @@ func (s *shard) others(ctx context.Context, b *segment.Builder, bounds map[strin
 	}
 	others, chain := map[events.Log]error{}, s.a.cfg.NewChain()
 	for topic, offset := range want {
-		l := s.a.cfg.Topics[topic].log(s.number)
+		l := s.a.cfg.Topics[topic].Log(s.number)
 		end, _ := b.End(l)
 		r := found[topic]
 		if r == nil || r.Attrs.IsControl() {

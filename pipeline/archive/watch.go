@@ -171,7 +171,7 @@ func (s *shard) readEnd(ctx context.Context) (newest *format.Segment, next map[s
 	}
 	next = map[string]int64{}
 	for name, topic := range s.a.cfg.Topics {
-		l := topic.log(s.number)
+		l := topic.Log(s.number)
 		end, _ := newest.End(l)
 		if next[name], err = s.a.offsets.InTopic(ctx, l, end.Next); err != nil {
 			return nil, nil, err
@@ -246,7 +246,7 @@ type lack struct {
 func (s *shard) lacks(name string, now time.Time) (lack, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, t := &s.reading, s.tails[s.a.cfg.Topics[name].log(s.number)]
+	r, t := &s.reading, s.tails[s.a.cfg.Topics[name].Log(s.number)]
 	switch {
 	case r.newest == nil && r.err != nil:
 		return lack{}, fmt.Errorf("shard %d: %w", s.number, r.err)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/archive"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
@@ -222,9 +223,9 @@ func (w *world) start(shards ...int32) *process {
 
 func (w *world) startNode(n *node) *process {
 	w.Helper()
-	topics := map[string]archive.Topic{}
+	topics := map[string]config.Route{}
 	for stream := range streams {
-		topics[string(stream)] = archive.Topic{Origin: events.FirstOrigin(us), Stream: stream}
+		topics[string(stream)] = config.Route{Origin: events.FirstOrigin(us), Stream: stream}
 	}
 	p := &process{node: n, registry: prometheus.NewRegistry(), gate: &gate{Bucket: w.bucket}, done: make(chan struct{})}
 	cfg := archive.Config{
