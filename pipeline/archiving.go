@@ -23,7 +23,7 @@ func (r *Region) newArchiver(own []kgo.Opt) (*archive.Archiver, error) {
 	cfg := archive.Config{
 		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: api.Software, Topics: r.cfg.Routes(), Sealer: r.backups.sealer, Limits: limits, NewChain: digest.NewChain,
 	}
-	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, mirrorOffsets{r.worker.mirrors}, archive.NewMetrics(r.parts.Registry), r.log)
+	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, r.worker.mirrors, archive.NewMetrics(r.parts.Registry), r.log)
 }
 
 // archiveNode is a node as its archiver sees it.
@@ -86,31 +86,6 @@ func (n archiveNode) Touched(shard int32) archive.Touched {
 		return nil
 	}
 	return n.region.touched.of(shard)
-}
-
-// mirrorOffsets are offsets as the archiver wants them translated.
-type mirrorOffsets struct{ *mirrors }
-
-var _ archive.Offsets = mirrorOffsets{}
-
-// Begin implements archive.Offsets.
-func (m mirrorOffsets) Begin(ctx context.Context, l events.Log, next int64) (int64, error) {
-	return m.begin(ctx, l, next)
-}
-
-// InTopic implements archive.Offsets.
-func (m mirrorOffsets) InTopic(ctx context.Context, l events.Log, next int64) (int64, error) {
-	return m.inTopic(ctx, l, next)
-}
-
-// InLog implements archive.Offsets.
-func (m mirrorOffsets) InLog(ctx context.Context, l events.Log, offset int64) (int64, error) {
-	return m.inLog(ctx, l, offset)
-}
-
-// ToLog implements archive.Offsets.
-func (m mirrorOffsets) ToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
-	return m.toLog(ctx, l, records, end)
 }
 
 // archivePoints is what the bucket lacks of the shards that this node archives.

@@ -20,6 +20,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/listed"
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -52,8 +53,8 @@ type beginnings struct {
 	admin  *kadm.Client
 	log    *slog.Logger
 
-	mirrors  *mirrors  // between whose offsets and those of the logs vectors are compared
-	renewals *renewals // of shards of this node
+	mirrors  *mirrors.Offsets // between whose offsets and those of the logs vectors are compared
+	renewals *renewals        // of shards of this node
 
 	attested func(context.Context) (*attested, error) // what other regions say of their logs
 
@@ -296,8 +297,8 @@ func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vec
 	if err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(starts, func(l events.Log, _ offset) bool { return ends[l].n == 0 })
-	b.mirrors.starts(ctx, starts)
+	maps.DeleteFunc(starts, func(l events.Log, _ mirrors.Offset) bool { return ends[l].N == 0 })
+	b.mirrors.Starts(ctx, starts)
 	return b.vector(starts, "begin")
 }
 
@@ -308,19 +309,19 @@ func (b *beginnings) logEnds(ctx context.Context, partition int32) (events.Vecto
 	if err != nil {
 		return nil, err
 	}
-	b.mirrors.ends(ctx, ends)
+	b.mirrors.Ends(ctx, ends)
 	return b.vector(ends, "end")
 }
 
 // vector is the vector of offsets, all of which are known.
-func (b *beginnings) vector(offsets map[events.Log]offset, what string) (events.Vector, error) {
+func (b *beginnings) vector(offsets map[events.Log]mirrors.Offset, what string) (events.Vector, error) {
 	v := events.Vector{}
 	for l, o := range offsets {
-		if o.err != nil {
-			return nil, events.Errorf(events.KindNotReady, "where %s %ss in %s is not known: %w", l, what, b.cfg.Region, o.err)
+		if o.Err != nil {
+			return nil, events.Errorf(events.KindNotReady, "where %s %ss in %s is not known: %w", l, what, b.cfg.Region, o.Err)
 		}
-		if o.n > 0 {
-			v[l] = o.n
+		if o.N > 0 {
+			v[l] = o.N
 		}
 	}
 	return v, nil
@@ -331,7 +332,7 @@ func (b *beginnings) vector(offsets map[events.Log]offset, what string) (events.
 // is not there yet has nothing.
 func (b *beginnings) topicOffsets(
 	ctx context.Context, partition int32, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error),
-) (map[events.Log]offset, error) {
+) (map[events.Log]mirrors.Offset, error) {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	topics := b.cfg.Routes()
@@ -339,17 +340,17 @@ func (b *beginnings) topicOffsets(
 	if err != nil {
 		return nil, fmt.Errorf("where the logs of %s %s: %w", b.cfg.Region, what, err)
 	}
-	offsets := map[events.Log]offset{}
+	offsets := map[events.Log]mirrors.Offset{}
 	for topic, rt := range topics {
 		l := rt.Log(partition)
 		o, ok := listed.Lookup(found, topic, partition)
 		switch {
-		case b.mirrors.isMirror(l) && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
+		case b.mirrors.IsMirror(l) && (!ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition)):
 		case !ok || o.Err != nil:
 			return nil, events.Errorf(events.KindNotReady, "where topic %s of %s, partition %d, %ss is not known: %w",
 				topic, b.cfg.Region, partition, what, cmp.Or(o.Err, error(kerr.UnknownTopicOrPartition)))
 		default:
-			offsets[l] = offset{n: o.Offset}
+			offsets[l] = mirrors.Offset{N: o.Offset}
 		}
 	}
 	return offsets, nil

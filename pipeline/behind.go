@@ -24,7 +24,7 @@ const behindInterval = time.Second
 // mirror, which a link makes anew, after the loss of the region's Kafka say.
 func (w *worker) isBehind(l events.Log, err error) bool {
 	var loss *kgo.ErrDataLoss
-	return w.mirrors.isMirror(l) && errors.Is(err, kerr.OffsetOutOfRange) && !errors.As(err, &loss)
+	return w.mirrors.IsMirror(l) && errors.Is(err, kerr.OffsetOutOfRange) && !errors.As(err, &loss)
 }
 
 // setBehind ends the reading of a mirror that does not have what comes next, or of which nobody
@@ -105,7 +105,7 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
 	topic, next := w.cfg.TopicOf(l), shard.Next(l)
-	offset, err := w.mirrors.begin(ctx, l, next)
+	offset, err := w.mirrors.Begin(ctx, l, next)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (w *worker) lookBehind(ctx context.Context, l events.Log) error {
 		return nil
 	}
 	if offset < end {
-		if _, _, err := w.mirrors.covering(ctx, l, offset, end); err != nil {
+		if err := w.mirrors.Covers(ctx, l, offset, end); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,10 @@
 package pipeline
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
+)
 
 // A mirror is waited for exactly as long as its reading is paused, and neither outlives the
 // shard, whatever looks were under way when that was closed.
@@ -19,13 +23,13 @@ func TestBehindOfAShardThatIsClosed(t *testing.T) {
 				m.Errorf("waited for: %t, paused: %t, want both %t", is, paused, want)
 			}
 		}
-		w.setBehind(m.log, errNotSaid)
+		w.setBehind(m.log, mirrors.ErrNotSaid)
 		waits(true)
 		w.remove(0)
 		waits(false)
-		w.stillBehind(m.log, errNotSaid)
+		w.stillBehind(m.log, mirrors.ErrNotSaid)
 		waits(false)
-		w.setBehind(m.log, errNotSaid)
+		w.setBehind(m.log, mirrors.ErrNotSaid)
 		waits(true)
 		w.setApart(0, true) // and what is asked for cannot be read
 		if err := w.lookBehind(m.Context(), m.log); err != nil {
@@ -38,7 +42,7 @@ func TestBehindOfAShardThatIsClosed(t *testing.T) {
 		w.endBehind(m.log, shard, func() { m.Error("a shard that is closed is read on") })
 		waits(true)
 		w.remove(0)
-		w.setBehind(m.log, errNotSaid)
+		w.setBehind(m.log, mirrors.ErrNotSaid)
 		waits(false)
 	})
 }

@@ -134,7 +134,7 @@ func (r *Region) groupOffsetsOf(ctx context.Context, group string, fetched kadm.
 			return nil, fmt.Errorf("offset of group %s of %s for topic %s, partition %d: %w", group, r.cfg.Region, o.Topic, o.Partition, o.Err)
 		}
 		log := rt.Log(o.Partition)
-		next, err := r.worker.mirrors.inLog(ctx, log, o.At)
+		next, err := r.worker.mirrors.InLog(ctx, log, o.At)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("offset of group %s for %s", group, log), err)
 		}

@@ -160,24 +160,24 @@ func (r *Region) historyLog(ctx context.Context, log events.Log, topic string, o
 	start, end := at[0], max(at[0], at[3])
 	// Records of which the link has not said yet where they are in the log are still to come, as those
 	// that it has not mirrored yet.
-	if end, err = r.worker.mirrors.known(ctx, log, min(max(start, at[2]), end)); err != nil {
+	if end, err = r.worker.mirrors.Known(ctx, log, min(max(start, at[2]), end)); err != nil {
 		return l, err
 	}
 	end = max(start, end)
 	from := min(max(start, at[1]), end)
 	l.Log = log
-	if l.Start, err = r.worker.mirrors.inLog(ctx, log, start); err != nil {
+	if l.Start, err = r.worker.mirrors.InLog(ctx, log, start); err != nil {
 		return l, err
 	}
 	l.From, l.End = l.Start, l.Start
 	if end > start { // what lies behind the last record may have another place by now
-		l.End, err = r.worker.mirrors.inLog(ctx, log, end-1)
+		l.End, err = r.worker.mirrors.InLog(ctx, log, end-1)
 		l.End++
 	}
 	if err == nil && from == end {
 		l.From = l.End
 	} else if err == nil && from > start {
-		l.From, err = r.worker.mirrors.inLog(ctx, log, from)
+		l.From, err = r.worker.mirrors.InLog(ctx, log, from)
 	}
 	l.Next = l.From
 	return l, err
@@ -313,7 +313,7 @@ func (h *logReader) client(ctx context.Context) (*kgo.Client, error) {
 		if from[tp.topic] == nil {
 			from[tp.topic] = map[int32]kgo.Offset{}
 		}
-		at, err := h.region.worker.mirrors.begin(ctx, l.Log, l.Next)
+		at, err := h.region.worker.mirrors.Begin(ctx, l.Log, l.Next)
 		if err != nil {
 			return nil, fmt.Errorf("history: %w", err)
 		}
@@ -336,7 +336,7 @@ func (h *logReader) take(ctx context.Context, ftp kgo.FetchTopicPartition) error
 	if !ok {
 		return nil
 	}
-	records, err := h.region.worker.mirrors.knownToLog(ctx, l.Log, ftp.Records, ftp.HighWatermark)
+	records, err := h.region.worker.mirrors.KnownToLog(ctx, l.Log, ftp.Records, ftp.HighWatermark)
 	for _, record := range records {
 		if record.Offset < l.Next {
 			continue

@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/listed"
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -43,9 +44,9 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	for _, shard := range status.Shards {
 		for _, rt := range local {
 			log := rt.Log(shard.Partition)
-			next := offset{n: max(vector[log], shard.Read[log])}
+			next := mirrors.Offset{N: max(vector[log], shard.Read[log])}
 			if shard.Events == nil {
-				next.err = fmt.Errorf("shard %d: %s", shard.Partition, cmp.Or(shard.Error, shard.State))
+				next.Err = fmt.Errorf("shard %d: %s", shard.Partition, cmp.Or(shard.Error, shard.State))
 			}
 			lag.Folds = append(lag.Folds, lagRow(log, ends[log], next))
 		}
@@ -57,30 +58,23 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	return lag, nil
 }
 
-// offset is an offset, or why it is not known.
-type offset struct {
-	n    int64
-	open int64 // of an end: records behind it that nobody can read before a transaction ends
-	err  error
-}
-
-func lagRow(log events.Log, end, next offset) api.LagRow {
+func lagRow(log events.Log, end, next mirrors.Offset) api.LagRow {
 	row := api.LagRow{Log: log}
-	if end.err == nil {
-		row.End, row.Open = new(end.n+end.open), &end.open
+	if end.Err == nil {
+		row.End, row.Open = new(end.N+end.Open), &end.Open
 	}
-	if next.err == nil {
-		row.Next = &next.n
+	if next.Err == nil {
+		row.Next = &next.N
 	}
 	switch {
-	case end.err != nil:
-		row.Error = end.err.Error()
-	case next.err != nil:
-		row.Error = next.err.Error()
-	case next.n > *row.End:
-		row.Error = fmt.Sprintf("stands at offset %d, behind which the log already ends at %d: the log was truncated or re-created", next.n, *row.End)
+	case end.Err != nil:
+		row.Error = end.Err.Error()
+	case next.Err != nil:
+		row.Error = next.Err.Error()
+	case next.N > *row.End:
+		row.Error = fmt.Sprintf("stands at offset %d, behind which the log already ends at %d: the log was truncated or re-created", next.N, *row.End)
 	default:
-		row.Records = new(max(0, end.n-next.n))
+		row.Records = new(max(0, end.N-next.N))
 	}
 	return row
 }
@@ -161,7 +155,7 @@ func (r *Region) adminOf(ctx context.Context, region events.Region, extra ...kgo
 }
 
 // endsOf asks a region's cluster where topics end, for readers who read what is committed.
-func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]config.Route) map[events.Log]offset {
+func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[string]config.Route) map[events.Log]mirrors.Offset {
 	admin, err := r.adminOf(ctx, region)
 	if err != nil {
 		return r.unknown(topics, err)
@@ -176,25 +170,25 @@ func (r *Region) endsOf(ctx context.Context, region events.Region, topics map[st
 	if err != nil {
 		return r.unknown(topics, err)
 	}
-	ends := map[events.Log]offset{}
+	ends := map[events.Log]mirrors.Offset{}
 	for topic, rt := range topics {
 		for p := range r.cfg.Partitions {
 			readable, err := listed.Offset(committed, topic, p)
 			all, errAll := listed.Offset(written, topic, p)
-			ends[rt.Log(p)] = offset{n: readable, open: all - readable, err: cmp.Or(err, errAll)}
+			ends[rt.Log(p)] = mirrors.Offset{N: readable, Open: all - readable, Err: cmp.Or(err, errAll)}
 		}
 	}
 	if region == r.cfg.Region {
-		r.worker.mirrors.ends(ctx, ends)
+		r.worker.mirrors.Ends(ctx, ends)
 	}
 	return ends
 }
 
-func (r *Region) unknown(topics map[string]config.Route, err error) map[events.Log]offset {
-	ends := map[events.Log]offset{}
+func (r *Region) unknown(topics map[string]config.Route, err error) map[events.Log]mirrors.Offset {
+	ends := map[events.Log]mirrors.Offset{}
 	for _, rt := range topics {
 		for p := range r.cfg.Partitions {
-			ends[rt.Log(p)] = offset{err: err}
+			ends[rt.Log(p)] = mirrors.Offset{Err: err}
 		}
 	}
 	return ends

@@ -375,7 +375,7 @@ func (r *Region) stop() error {
 	var err error
 	if r.worker != nil {
 		r.worker.client.Close()
-		defer r.worker.mirrors.close() // until shards are closed logs may be read again
+		defer r.worker.mirrors.Close() // until shards are closed logs may be read again
 	}
 	if r.claims != nil {
 		r.claims.client.Close()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
@@ -31,7 +32,7 @@ type rereader struct {
 	cfg       *config.Config
 	opts      []kgo.Opt // of the region's own cluster
 	admin     *kadm.Client
-	mirrors   *mirrors
+	mirrors   *mirrors.Offsets
 	compacted func(topic string) bool
 	bucket    objstore.Bucket // nil: no archive
 	opener    *seal.Opener
@@ -92,7 +93,7 @@ func (r *rereader) start(ctx context.Context, l events.Log) (int64, error) {
 	if err != nil || !ok {
 		return 0, events.Errorf(events.KindNotReady, "where %s begins in topic %s of %s: %w", l, topic, r.cfg.Region, errors.Join(err, errIf(!ok, "it is not there")))
 	}
-	return r.mirrors.inLog(ctx, l, o.Offset)
+	return r.mirrors.InLog(ctx, l, o.Offset)
 }
 
 // Records implements projections.History.
@@ -127,7 +128,7 @@ var errEnough = errors.New("enough")
 
 func (r *rereader) fromKafka(ctx context.Context, l events.Log, from, to, _ int64, give func(projections.Piece) bool) error {
 	topic := r.cfg.TopicOf(l)
-	begin, err := r.mirrors.begin(ctx, l, from)
+	begin, err := r.mirrors.Begin(ctx, l, from)
 	if err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func (r *rereader) fromKafka(ctx context.Context, l events.Log, from, to, _ int6
 		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
 			return events.Errorf(events.KindNotReady, "read topic %s, partition %d of %s again: %w", topic, l.Partition, r.cfg.Region, err)
 		}
-		records, err := r.mirrors.knownToLog(ctx, l, fetches.Records(), 0)
+		records, err := r.mirrors.KnownToLog(ctx, l, fetches.Records(), 0)
 		if len(records) > 0 {
 			if from = records[len(records)-1].Offset + 1; !give(projections.Piece{Records: records, Next: from}) {
 				return errEnough

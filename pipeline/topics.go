@@ -123,3 +123,29 @@ func (r *Region) createTopicsLike(ctx context.Context, admin *kadm.Client, parti
 	}
 	return errors.Join(errs...)
 }
+
+// compactedTopics tells which topics of a cluster are compacted: what is missing there
+// has been folded by some regions and cannot be by others. Elsewhere only transactions
+// leave offsets without records. A topic of which the cluster does not tell counts as
+// compacted.
+func compactedTopics(ctx context.Context, admin *kadm.Client, topics []string) (map[string]bool, error) {
+	compacted := map[string]bool{}
+	for _, topic := range topics {
+		compacted[topic] = true
+	}
+	described, err := admin.DescribeTopicConfigs(ctx, topics...)
+	if errors.Is(err, kerr.ClusterAuthorizationFailed) || errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return compacted, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, topic := range described {
+		for _, c := range topic.Configs {
+			if c.Key == "cleanup.policy" && topic.Err == nil {
+				compacted[topic.Name] = c.MaybeValue() != "delete"
+			}
+		}
+	}
+	return compacted, nil
+}

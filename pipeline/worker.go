@@ -18,6 +18,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
@@ -43,7 +44,7 @@ type worker struct {
 	metrics *metrics
 	clock   *nodeClock
 	pace    *pace
-	mirrors *mirrors
+	mirrors *mirrors.Offsets
 	log     *slog.Logger
 
 	orders  *orders.Queue                                         // between a fold and the next poll
@@ -65,7 +66,7 @@ type worker struct {
 
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, shards: shards, routes: cfg.Routes(), metrics: m, clock: clock, pace: newPace(), mirrors: newMirrors(opts, cfg), log: log,
+		cfg: cfg, shards: shards, routes: cfg.Routes(), metrics: m, clock: clock, pace: newPace(), mirrors: mirrors.New(opts, cfg), log: log,
 		orders: orders.New(int(cfg.Partitions)), failed: make(chan error, cfg.Partitions),
 		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
@@ -94,7 +95,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) (map[string]map[int32]kgo.Offset, error) {
 	offsets := map[string]map[int32]kgo.Offset{}
 	for topic, rt := range w.routes {
-		offset, err := w.mirrors.begin(ctx, rt.Log(p), shard.Next(rt.Log(p)))
+		offset, err := w.mirrors.Begin(ctx, rt.Log(p), shard.Next(rt.Log(p)))
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +114,7 @@ func (w *worker) read(places map[string]map[int32]kgo.Offset) {
 	w.mu.Lock()
 	for topic, offsets := range places {
 		for p, o := range offsets {
-			if l := w.routes[topic].Log(p); !w.mirrors.isMirror(l) {
+			if l := w.routes[topic].Log(p); !w.mirrors.IsMirror(l) {
 				w.passed.begin(l, o.EpochOffset().Offset)
 			}
 		}
@@ -200,7 +201,7 @@ func (w *worker) runs(ctx context.Context, fetches kgo.Fetches) map[int32][]proj
 
 // counting are those of some records that were fetched which are no marks of Kafka's own.
 func (w *worker) counting(l events.Log, records []*kgo.Record) []*kgo.Record {
-	if w.mirrors.isMirror(l) {
+	if w.mirrors.IsMirror(l) {
 		return records // a link has passed none on
 	}
 	w.mu.Lock()
@@ -242,8 +243,8 @@ func (w *worker) translate(ctx context.Context, l events.Log, ftp kgo.FetchTopic
 		if shard == nil || shard.isClosing() || ended(ctx) {
 			return nil
 		}
-		records, err := w.mirrors.knownToLog(ctx, l, ftp.Records, ftp.HighWatermark)
-		isRefused, isUnsaid := events.KindOf(err) == events.KindRefused, errors.Is(err, errNotSaid)
+		records, err := w.mirrors.KnownToLog(ctx, l, ftp.Records, ftp.HighWatermark)
+		isRefused, isUnsaid := events.KindOf(err) == events.KindRefused, errors.Is(err, mirrors.ErrNotSaid)
 		if waited && (err == nil || isRefused || isUnsaid) {
 			w.setWaiting(l.Partition, nil)
 		}

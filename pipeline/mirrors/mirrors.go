@@ -1,4 +1,4 @@
-package pipeline
+package mirrors
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
@@ -19,10 +17,10 @@ import (
 	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
 
-// mirrors translates between the offsets of this region's mirrors and those of
+// Offsets translates between the offsets of this region's mirrors and those of
 // their logs: a mirror has no holes, but a log has one wherever a transaction ended
 // or was aborted.
-type mirrors struct {
+type Offsets struct {
 	cfg  *config.Config
 	opts []kgo.Opt // of the region's own cluster
 
@@ -33,12 +31,13 @@ type mirrors struct {
 	covered map[events.Log]int64 // offsets of the mirror below which the mapping is known
 }
 
-func newMirrors(opts []kgo.Opt, cfg *config.Config) *mirrors {
-	return &mirrors{cfg: cfg, opts: opts, opening: make(chan struct{}, 1), open: map[events.Origin]*replicator.Mappings{}, covered: map[events.Log]int64{}}
+// New makes Offsets of a region; the options are of a client of its own cluster.
+func New(opts []kgo.Opt, cfg *config.Config) *Offsets {
+	return &Offsets{cfg: cfg, opts: opts, opening: make(chan struct{}, 1), open: map[events.Origin]*replicator.Mappings{}, covered: map[events.Log]int64{}}
 }
 
-// close ends the reading of the link topic.
-func (m *mirrors) close() {
+// Close ends the reading of the link topic.
+func (m *Offsets) Close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, mappings := range m.open {
@@ -47,12 +46,13 @@ func (m *mirrors) close() {
 	clear(m.open)
 }
 
-func (m *mirrors) isMirror(l events.Log) bool { return l.Origin.Region != m.cfg.Region }
+// IsMirror reports whether the region has a mirror of a log, not the log itself.
+func (m *Offsets) IsMirror(l events.Log) bool { return l.Origin.Region != m.cfg.Region }
 
-// begin is where in the topic of a log, or in its mirror, to read what follows an
+// Begin is where in the topic of a log, or in its mirror, to read what follows an
 // offset of the log.
-func (m *mirrors) begin(ctx context.Context, l events.Log, next int64) (int64, error) {
-	if !m.isMirror(l) || next == 0 {
+func (m *Offsets) Begin(ctx context.Context, l events.Log, next int64) (int64, error) {
+	if !m.IsMirror(l) || next == 0 {
 		return next, nil
 	}
 	runs, _, err := m.refreshed(ctx, l)
@@ -63,10 +63,10 @@ func (m *mirrors) begin(ctx context.Context, l events.Log, next int64) (int64, e
 	return offset, nil
 }
 
-// inTopic is begin for an offset up to which records of the log have been read, so
+// InTopic is Begin for an offset up to which records of the log have been read, so
 // that the mapping is known.
-func (m *mirrors) inTopic(ctx context.Context, l events.Log, next int64) (int64, error) {
-	if !m.isMirror(l) || next == 0 {
+func (m *Offsets) InTopic(ctx context.Context, l events.Log, next int64) (int64, error) {
+	if !m.IsMirror(l) || next == 0 {
 		return next, nil
 	}
 	mappings, err := m.of(ctx, l.Origin)
@@ -77,10 +77,10 @@ func (m *mirrors) inTopic(ctx context.Context, l events.Log, next int64) (int64,
 	return offset, nil
 }
 
-// inLog is the offset in a log of the record at an offset of its topic, or mirror, or
+// InLog is the offset in a log of the record at an offset of its topic, or mirror, or
 // of the next one to come.
-func (m *mirrors) inLog(ctx context.Context, l events.Log, offset int64) (int64, error) {
-	if !m.isMirror(l) {
+func (m *Offsets) InLog(ctx context.Context, l events.Log, offset int64) (int64, error) {
+	if !m.IsMirror(l) {
 		return offset, nil
 	}
 	runs, _, err := m.refreshed(ctx, l)
@@ -101,14 +101,14 @@ const (
 	notSaidPatience = 500 * time.Millisecond
 )
 
-// errNotSaid is of records of which no link has said yet where they are in their log.
-var errNotSaid = errors.New("the link has not said yet which offsets its last records have in the log")
+// ErrNotSaid is of records of which no link has said yet where they are in their log.
+var ErrNotSaid = errors.New("the link has not said yet which offsets its last records have in the log")
 
-// toLog gives records that were read from the topic of a log, or from its mirror,
+// ToLog gives records that were read from the topic of a log, or from its mirror,
 // the offsets that they have in the log: all of them, or none. The mirror ends at end, or behind it. If these are not
-// known soon the error, of kind not ready, is errNotSaid.
-func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
-	if !m.isMirror(l) || len(records) == 0 {
+// known soon the error, of kind not ready, is ErrNotSaid.
+func (m *Offsets) ToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) error {
+	if !m.IsMirror(l) || len(records) == 0 {
 		return nil
 	}
 	runs, _, err := m.covering(ctx, l, records[len(records)-1].Offset, end)
@@ -118,14 +118,14 @@ func (m *mirrors) toLog(ctx context.Context, l events.Log, records []*kgo.Record
 	return m.giveOffsets(l, runs, records)
 }
 
-// knownToLog is toLog for as many of the records as possible, from the first one on, which it
-// returns. If that is not all of them there is errNotSaid beside.
-func (m *mirrors) knownToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) ([]*kgo.Record, error) {
-	if !m.isMirror(l) || len(records) == 0 {
+// KnownToLog is ToLog for as many of the records as possible, from the first one on, which it
+// returns. If that is not all of them there is ErrNotSaid beside.
+func (m *Offsets) KnownToLog(ctx context.Context, l events.Log, records []*kgo.Record, end int64) ([]*kgo.Record, error) {
+	if !m.IsMirror(l) || len(records) == 0 {
 		return records, nil
 	}
 	runs, bound, err := m.covering(ctx, l, records[len(records)-1].Offset, end)
-	if err != nil && !errors.Is(err, errNotSaid) {
+	if err != nil && !errors.Is(err, ErrNotSaid) {
 		return nil, err
 	}
 	if err != nil {
@@ -138,7 +138,7 @@ func (m *mirrors) knownToLog(ctx context.Context, l events.Log, records []*kgo.R
 }
 
 // giveOffsets gives records of a mirror the offsets that they have in the log.
-func (m *mirrors) giveOffsets(l events.Log, runs *mapping.Map, records []*kgo.Record) error {
+func (m *Offsets) giveOffsets(l events.Log, runs *mapping.Map, records []*kgo.Record) error {
 	if runs.Identity() {
 		return nil
 	}
@@ -153,22 +153,29 @@ func (m *mirrors) giveOffsets(l events.Log, runs *mapping.Map, records []*kgo.Re
 	return nil
 }
 
-// known is the end of what is known, of the topic of a log or its mirror: of the records before an
+// Known is the end of what is known, of the topic of a log or its mirror: of the records before an
 // offset, those before known have their offsets in the log.
-func (m *mirrors) known(ctx context.Context, l events.Log, end int64) (known int64, err error) {
-	if !m.isMirror(l) || end == 0 {
+func (m *Offsets) Known(ctx context.Context, l events.Log, end int64) (known int64, err error) {
+	if !m.IsMirror(l) || end == 0 {
 		return end, nil
 	}
 	_, bound, err := m.covering(ctx, l, end-1, end)
-	if err != nil && !errors.Is(err, errNotSaid) {
+	if err != nil && !errors.Is(err, ErrNotSaid) {
 		return 0, err
 	}
 	return min(end, bound), nil
 }
 
+// Covers is nil if it is known, soon at the latest, where in its log the record at an offset
+// of a mirror is. If nobody has said so yet the error is ErrNotSaid.
+func (m *Offsets) Covers(ctx context.Context, l events.Log, last, end int64) error {
+	_, _, err := m.covering(ctx, l, last, end)
+	return err
+}
+
 // covering is the mapping of a log once it holds good for an offset of the mirror, if that is
-// soon, and before which offset it does. If it is not, these are there beside errNotSaid.
-func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (runs *mapping.Map, bound int64, err error) {
+// soon, and before which offset it does. If it is not, these are there beside ErrNotSaid.
+func (m *Offsets) covering(ctx context.Context, l events.Log, last, end int64) (runs *mapping.Map, bound int64, err error) {
 	m.mu.Lock()
 	mappings, covered := m.open[l.Origin], m.covered[l]
 	m.mu.Unlock()
@@ -186,9 +193,9 @@ func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (
 			return runs, bound, nil
 		}
 		if time.Since(begun) >= notSaidPatience {
-			return runs, bound, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, m.cfg.TopicOf(l), m.cfg.Region, bound, errNotSaid)
+			return runs, bound, events.Errorf(events.KindNotReady, "%s: mirror %s in %s, from offset %d on: %w", l, m.cfg.TopicOf(l), m.cfg.Region, bound, ErrNotSaid)
 		}
-		if pause.For(ctx, planPause); ended(ctx) {
+		if pause.For(ctx, planPause); ctx.Err() != nil {
 			return nil, 0, ctx.Err()
 		}
 	}
@@ -196,7 +203,7 @@ func (m *mirrors) covering(ctx context.Context, l events.Log, last, end int64) (
 
 // refreshed is the mapping of a log as it is now, and the offset of the mirror
 // before which it holds good.
-func (m *mirrors) refreshed(ctx context.Context, l events.Log) (runs *mapping.Map, bound int64, err error) {
+func (m *Offsets) refreshed(ctx context.Context, l events.Log) (runs *mapping.Map, bound int64, err error) {
 	mappings, err := m.of(ctx, l.Origin)
 	if err != nil {
 		return nil, 0, err
@@ -209,9 +216,16 @@ func (m *mirrors) refreshed(ctx context.Context, l events.Log) (runs *mapping.Ma
 	return mappings.Map(topic, l.Partition), bound, nil
 }
 
-// starts turns beginnings of topics into those of logs: a mirror's into the offset of its
+// Offset is an offset, or why it is not known.
+type Offset struct {
+	N    int64
+	Open int64 // of an end: records behind it that nobody can read before a transaction ends
+	Err  error
+}
+
+// Starts turns beginnings of topics into those of logs: a mirror's into the offset of its
 // first record.
-func (m *mirrors) starts(ctx context.Context, starts map[events.Log]offset) {
+func (m *Offsets) Starts(ctx context.Context, starts map[events.Log]Offset) {
 	m.inLogs(ctx, starts, 0, func(runs *mapping.Map, start int64) int64 {
 		first, ok := runs.Source(start)
 		if !ok { // it has no place in the log
@@ -221,9 +235,9 @@ func (m *mirrors) starts(ctx context.Context, starts map[events.Log]offset) {
 	})
 }
 
-// ends turns ends of topics into those of logs: a mirror's into the offset behind
+// Ends turns ends of topics into those of logs: a mirror's into the offset behind
 // that of its last record.
-func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
+func (m *Offsets) Ends(ctx context.Context, ends map[events.Log]Offset) {
 	m.inLogs(ctx, ends, 1, func(runs *mapping.Map, end int64) int64 {
 		last, ok := runs.Source(end - 1)
 		if !ok {
@@ -234,10 +248,10 @@ func (m *mirrors) ends(ctx context.Context, ends map[events.Log]offset) {
 }
 
 // inLogs turns offsets of mirrors, from some offset on, into those of logs.
-func (m *mirrors) inLogs(ctx context.Context, offsets map[events.Log]offset, from int64, inLog func(runs *mapping.Map, n int64) int64) {
+func (m *Offsets) inLogs(ctx context.Context, offsets map[events.Log]Offset, from int64, inLog func(runs *mapping.Map, n int64) int64) {
 	refreshed := map[events.Origin]error{}
 	for l, o := range offsets {
-		if !m.isMirror(l) || o.err != nil || o.n < from {
+		if !m.IsMirror(l) || o.Err != nil || o.N < from {
 			continue
 		}
 		mappings, err := m.of(ctx, l.Origin)
@@ -248,16 +262,16 @@ func (m *mirrors) inLogs(ctx context.Context, offsets map[events.Log]offset, fro
 			err = refreshed[l.Origin]
 		}
 		if err != nil {
-			offsets[l] = offset{err: err}
+			offsets[l] = Offset{Err: err}
 			continue
 		}
-		offsets[l] = offset{n: inLog(mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), o.n)}
+		offsets[l] = Offset{N: inLog(mappings.Map(m.cfg.Streams[l.Stream].Topic, l.Partition), o.N)}
 	}
 }
 
 // of is the mappings of an origin. One caller at a time opens some, which takes requests;
 // the others wait no longer than their context.
-func (m *mirrors) of(ctx context.Context, origin events.Origin) (*replicator.Mappings, error) {
+func (m *Offsets) of(ctx context.Context, origin events.Origin) (*replicator.Mappings, error) {
 	if mappings := m.opened(origin); mappings != nil {
 		return mappings, nil
 	}
@@ -279,34 +293,8 @@ func (m *mirrors) of(ctx context.Context, origin events.Origin) (*replicator.Map
 	return mappings, err
 }
 
-func (m *mirrors) opened(origin events.Origin) *replicator.Mappings {
+func (m *Offsets) opened(origin events.Origin) *replicator.Mappings {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.open[origin]
-}
-
-// compactedTopics tells which topics of a cluster are compacted: what is missing there
-// has been folded by some regions and cannot be by others. Elsewhere only transactions
-// leave offsets without records. A topic of which the cluster does not tell counts as
-// compacted.
-func compactedTopics(ctx context.Context, admin *kadm.Client, topics []string) (map[string]bool, error) {
-	compacted := map[string]bool{}
-	for _, topic := range topics {
-		compacted[topic] = true
-	}
-	described, err := admin.DescribeTopicConfigs(ctx, topics...)
-	if errors.Is(err, kerr.ClusterAuthorizationFailed) || errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return compacted, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, topic := range described {
-		for _, c := range topic.Configs {
-			if c.Key == "cleanup.policy" && topic.Err == nil {
-				compacted[topic.Name] = c.MaybeValue() != "delete"
-			}
-		}
-	}
-	return compacted, nil
 }
