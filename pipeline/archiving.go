@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/archive"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/projections/digest"
 )
 
@@ -38,10 +39,10 @@ var _ archive.Node = archiveNode{}
 // node is archived by that one.
 func (n archiveNode) Archives(shard int32) bool {
 	r := n.region
-	if c, ok := r.claims.of(shardKey(shard)); ok && c.Node == r.name {
+	if c, ok := r.claims.Of(claims.ShardKey(shard)); ok && c.Node == r.name {
 		return true
 	}
-	if !r.member.has(shard) {
+	if !r.member.Has(shard) {
 		return false
 	}
 	state := r.keeper.stateOf(shard).state
@@ -49,12 +50,12 @@ func (n archiveNode) Archives(shard int32) bool {
 }
 
 // Sure implements archive.Node.
-func (n archiveNode) Sure() error { return n.region.claims.lapsed() }
+func (n archiveNode) Sure() error { return n.region.claims.Lapsed() }
 
 // Epoch implements archive.Node.
 func (n archiveNode) Epoch(shard int32) events.Epoch {
-	if c, ok := n.region.claims.of(shardKey(shard)); ok && c.Node == n.region.name {
-		return c.epoch
+	if c, ok := n.region.claims.Of(claims.ShardKey(shard)); ok && c.Node == n.region.name {
+		return c.Epoch
 	}
 	return 0
 }

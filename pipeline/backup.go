@@ -129,7 +129,7 @@ func (r *Region) BackupShards(ctx context.Context, p api.BackupShardsParams) (b 
 	if n := len(p.Since); n > 0 && n != len(p.Shards) {
 		return nil, events.Errorf(events.KindInvalid, "backup of %d shards since %d vectors", len(p.Shards), n)
 	}
-	if err := r.claims.confirm(ctx); err != nil {
+	if err := r.claims.Confirm(ctx); err != nil {
 		return nil, err
 	}
 	shards, release, err := r.useOwn(p.Shards)

@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
@@ -38,7 +39,7 @@ type checker struct {
 
 	mu      sync.Mutex
 	judge   *divergence.Judge
-	foreign *recentError // that another deployment attests what is this one's; nil: never
+	foreign *trouble.Recent // that another deployment attests what is this one's; nil: never
 }
 
 // attestationTopics are the region's own topic of attestations and its mirrors of
@@ -107,7 +108,7 @@ func (r *Region) heldShard(partition int32) (*projections.Shard, func()) {
 // sureShard is a holder for what is told to others: a node that was silent for a while
 // has no shards until it knows that they are still its own.
 func (r *Region) sureShard(partition int32) (*projections.Shard, func()) {
-	if r.claims.lapsed() != nil {
+	if r.claims.Lapsed() != nil {
 		return nil, func() {}
 	}
 	return r.heldShard(partition)
@@ -213,20 +214,20 @@ func (c *checker) meets(refused error, made time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.foreign == nil || time.Since(c.foreign.at) > divergence.RecentFor {
+	if c.foreign == nil || time.Since(c.foreign.At) > divergence.RecentFor {
 		c.log.Error("another deployment attests the same logs in the same topics", "error", refused)
 	}
-	c.foreign = &recentError{refused, time.Now()}
+	c.foreign = &trouble.Recent{Err: refused, At: time.Now()}
 }
 
 // problem says that another deployment is in the way.
 func (c *checker) problem() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.foreign == nil || time.Since(c.foreign.at) > divergence.RecentFor {
+	if c.foreign == nil || time.Since(c.foreign.At) > divergence.RecentFor {
 		return nil
 	}
-	return fmt.Errorf("another deployment uses the same Kafka cluster and names: %w; give one of them a name, in all its regions (deployment), and a group of its own", c.foreign.err)
+	return fmt.Errorf("another deployment uses the same Kafka cluster and names: %w; give one of them a name, in all its regions (deployment), and a group of its own", c.foreign.Err)
 }
 
 // compare compares until the context ends.

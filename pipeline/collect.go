@@ -102,7 +102,7 @@ func (c *collector) pass(ctx context.Context) {
 
 // sureWhile is a sureShard for work that may have to wait: its context ends when the shard is to be closed.
 func (r *Region) sureWhile(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func()) {
-	if s := r.shards.get(partition); s != nil && r.claims.lapsed() == nil {
+	if s := r.shards.get(partition); s != nil && r.claims.Lapsed() == nil {
 		if while, done, ok := s.useWhile(ctx); ok {
 			return while, s.Shard, done
 		}

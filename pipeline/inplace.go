@@ -15,6 +15,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
@@ -304,7 +305,7 @@ func (k *keeper) giveUp(p int32, shard *openShard, err error) {
 	}
 	k.log.Error("a shard that was served out of its backup is damaged, and is restored again", "shard", p, "error", err)
 	at.state, k.damaged[p] = shardClosing, true
-	k.tasks.Go(func() { k.close(p, shard, err, reclaimPause) })
+	k.tasks.Go(func() { k.close(p, shard, err, claims.ReclaimPause) })
 }
 
 // inPlaceStatus is how far a shard is here; nil: all of it.

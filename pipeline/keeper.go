@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
@@ -21,10 +22,6 @@ import (
 const (
 	openRetryLeast = 500 * time.Millisecond
 	openRetryMost  = 10 * time.Second
-
-	// A node from which something was taken that it was assigned claims it again
-	// only after this: by then one of the two knows better from the group.
-	reclaimPause = 3 * heartbeatInterval
 
 	// Between looks whether logs can be read again for read models.
 	owedRetryLeast = time.Second
@@ -39,8 +36,8 @@ const (
 type keeper struct {
 	cfg    *config.Config
 	begin  *beginnings
-	claims *claims
-	member *member
+	claims *claims.Log
+	member *claims.Member
 	shards *shardSet
 	worker *worker
 	reread projections.History // from where read models may have logs again
@@ -119,12 +116,12 @@ func (k *keeper) run(ctx context.Context) {
 
 // claimed takes in a claim, in the order of the log. A shard that is open here
 // under an earlier one is fenced at once.
-func (k *keeper) claimed(key string, c claim) {
+func (k *keeper) claimed(key string, c claims.Claim) {
 	p, err := strconv.ParseInt(key, 10, 32)
 	if err != nil || p < 0 || p >= int64(k.cfg.Partitions) {
 		return
 	}
-	if shard := k.shards.get(int32(p)); shard != nil && shard.Epoch() < c.epoch {
+	if shard := k.shards.get(int32(p)); shard != nil && shard.Epoch() < c.Epoch {
 		shard.fence(superseded(c))
 	}
 	k.forgetMoved(int32(p))
@@ -135,13 +132,13 @@ func (k *keeper) claimed(key string, c claim) {
 // until it is known that another node owns the shard: one that is opened here again may
 // prove that it was repaired.
 func (k *keeper) forgetMoved(p int32) {
-	if newest, ok := k.claims.of(shardKey(p)); ok && newest.Node != k.claims.self {
+	if newest, ok := k.claims.Of(claims.ShardKey(p)); ok && !k.claims.IsOwn(newest) {
 		k.forget(p)
 	}
 }
 
-func superseded(c claim) error {
-	return fmt.Errorf("node %s owns it since %s, under epoch %s", c.Node, c.At.Format(time.RFC3339), c.epoch)
+func superseded(c claims.Claim) error {
+	return fmt.Errorf("node %s owns it since %s, under epoch %s", c.Node, c.At.Format(time.RFC3339), c.Epoch)
 }
 
 // look does what is due for one shard.
@@ -149,17 +146,17 @@ func (k *keeper) look(ctx context.Context, p int32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	at := &k.places[p]
-	newest, _ := k.claims.of(shardKey(p))
-	assigned := k.member.has(p)
+	newest, _ := k.claims.Of(claims.ShardKey(p))
+	assigned := k.member.Has(p)
 	switch at.state {
 	case shardOpening:
 		if !assigned {
 			at.cancel()
 		}
 	case shardOpen:
-		if shard := k.shards.get(p); shard.Epoch() < newest.epoch || shard.isClosing() {
+		if shard := k.shards.get(p); shard.Epoch() < newest.Epoch || shard.isClosing() {
 			at.state = shardClosing
-			k.tasks.Go(func() { k.close(p, shard, superseded(newest), reclaimPause) })
+			k.tasks.Go(func() { k.close(p, shard, superseded(newest), claims.ReclaimPause) })
 		} else {
 			k.lookRenewal(ctx, p, shard)
 		}
@@ -201,7 +198,7 @@ func (k *keeper) open(ctx context.Context, p int32, since time.Time) (opened *op
 	if err == nil {
 		opened = &openShard{Shard: shard}
 		k.shards.put(p, opened)
-		if c, _ := k.claims.of(shardKey(p)); c.epoch > shard.Epoch() {
+		if c, _ := k.claims.Of(claims.ShardKey(p)); c.Epoch > shard.Epoch() {
 			opened.fence(superseded(c)) // and the next look closes it
 		}
 		k.worker.add(places)
@@ -278,7 +275,7 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 	if err != nil {
 		return nil, "", err
 	}
-	epoch, err := k.claims.take(ctx, shardKey(p), p, began.epoch)
+	epoch, err := k.claims.Take(ctx, claims.ShardKey(p), p, began.epoch)
 	if err != nil {
 		return nil, "", err
 	}
@@ -344,7 +341,7 @@ func (k *keeper) problem() error {
 	for p := range k.cfg.Partitions {
 		at := k.stateOf(p)
 		switch {
-		case !k.member.has(p) || at.state == shardOpen:
+		case !k.member.Has(p) || at.state == shardOpen:
 		case at.err != nil:
 			return events.Errorf(events.KindNotReady, "shard %d is not open: %w", p, at.err)
 		default:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/replicator"
 )
@@ -17,8 +18,8 @@ import (
 // node that is assigned the shard claims the link. Until it does, the node that had
 // it before goes on; two instances at a time do no harm.
 type linkKeeper struct {
-	claims     *claims
-	member     *member
+	claims     *claims.Log
+	member     *claims.Member
 	partitions int32
 	links      []keptLink
 	log        *slog.Logger
@@ -43,21 +44,21 @@ type runningLink struct {
 
 // tend runs one link whenever it is this node's, until the context ends.
 func (k *linkKeeper) tend(ctx context.Context, kept keptLink) {
-	home := homeOf(kept.origin.String(), k.partitions)
+	home := claims.HomeOf(kept.origin.String(), k.partitions)
 	for !ended(ctx) {
-		if !k.member.has(home) {
+		if !k.member.Has(home) {
 			k.note(kept.origin, nil)
 			pause.For(ctx, keepInterval)
 			continue
 		}
-		epoch, err := k.claims.take(ctx, linkKey(kept.origin), home, 0)
+		epoch, err := k.claims.Take(ctx, claims.LinkKey(kept.origin), home, 0)
 		k.note(kept.origin, err)
 		if err != nil {
 			pause.For(ctx, openRetryLeast)
 			continue
 		}
 		k.run(ctx, kept, epoch)
-		pause.For(ctx, reclaimPause)
+		pause.For(ctx, claims.ReclaimPause)
 	}
 }
 
@@ -75,7 +76,7 @@ func (k *linkKeeper) run(ctx context.Context, kept keptLink, epoch events.Epoch)
 	k.mu.Lock()
 	k.running[kept.origin] = &runningLink{link, epoch, stop}
 	k.mu.Unlock()
-	if c, _ := k.claims.of(linkKey(kept.origin)); c.epoch > epoch {
+	if c, _ := k.claims.Of(claims.LinkKey(kept.origin)); c.Epoch > epoch {
 		stop()
 	}
 	k.log.Info("link runs on this node", "origin", kept.origin.String(), "epoch", uint64(epoch))
@@ -86,11 +87,11 @@ func (k *linkKeeper) run(ctx context.Context, kept keptLink, epoch events.Epoch)
 }
 
 // claimed takes in a claim, in the order of the log.
-func (k *linkKeeper) claimed(key string, c claim) {
+func (k *linkKeeper) claimed(key string, c claims.Claim) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for origin, l := range k.running {
-		if key == linkKey(origin) && l.epoch < c.epoch {
+		if key == claims.LinkKey(origin) && l.epoch < c.Epoch {
 			l.stop()
 		}
 	}
@@ -117,20 +118,20 @@ func (k *linkKeeper) all() (links []*replicator.Link) {
 }
 
 // where is the node that runs the link from an origin, or why none does.
-func (k *linkKeeper) where(origin events.Origin) (claim, error) {
+func (k *linkKeeper) where(origin events.Origin) (claims.Claim, error) {
 	k.mu.Lock()
 	err := k.errs[origin]
 	k.mu.Unlock()
-	c, ok := k.claims.of(linkKey(origin))
+	c, ok := k.claims.Of(claims.LinkKey(origin))
 	switch {
-	case ok && c.Node != k.claims.self:
+	case ok && !k.claims.IsOwn(c):
 		return c, nil
 	case err != nil:
-		return claim{}, events.Errorf(events.KindNotReady, "the link from %s runs on no node: %w", origin, err)
+		return claims.Claim{}, events.Errorf(events.KindNotReady, "the link from %s runs on no node: %w", origin, err)
 	case !ok:
-		return claim{}, events.Errorf(events.KindNotReady, "the link from %s runs on no node yet", origin)
+		return claims.Claim{}, events.Errorf(events.KindNotReady, "the link from %s runs on no node yet", origin)
 	}
-	return claim{}, events.Errorf(events.KindNotReady, "the link from %s is starting, or moving to another node", origin)
+	return claims.Claim{}, events.Errorf(events.KindNotReady, "the link from %s is starting, or moving to another node", origin)
 }
 
 // atRest is what is known of a link that runs nowhere.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
@@ -31,6 +32,7 @@ type movedShard struct {
 	*testing.T
 	asks       *Region
 	from, to   *Region
+	opts       []kgo.Opt                   // of a cluster
 	owner      func(method string) *Region // who answers a call
 	log        events.Log                  // of another region
 	asked      []string                    // methods
@@ -61,19 +63,30 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 		cfg.Limits.MinFreeBytes = 0
 		cfg.Regions = map[events.Region]config.Region{"us-east-1": {Incarnation: 1}, "eu-central-1": {Incarnation: 1}, "us-west-1": {Incarnation: 1}}
 		m := &movedShard{T: t, log: events.Log{Origin: events.FirstOrigin("eu-central-1"), Stream: "session"}}
+		var network kfake.VirtualNetwork
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9001), kfake.ListenFn(network.Listen), kfake.SeedTopics(1, claims.Topic(&cfg)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		m.opts = []kgo.Opt{kgo.SeedBrokers("127.0.0.1:9001"), kgo.Dialer(network.DialContext)}
 		m.from, m.to, m.asks = m.node(&cfg, "from"), m.node(&cfg, "to"), m.node(&cfg, "asks")
 		m.open(m.from)
 		m.open(m.to)
 		m.owner = func(string) *Region { return m.to }
-		var network kfake.VirtualNetwork
 		listener, err := network.Listen("tcp", "127.0.0.1:8001")
 		if err != nil {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: m}
 		go func() { _ = server.Serve(listener) }()
+		if _, err := m.to.claims.Take(t.Context(), claims.ShardKey(0), 0, 0); err != nil {
+			t.Fatal(err)
+		}
 		for _, r := range []*Region{m.asks, m.from} {
-			r.claims.newest[shardKey(0)] = claim{Node: "to", Address: "http://127.0.0.1:8001"}
+			if err := r.claims.Confirm(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			r.peers.dial = network.DialContext
 			defer r.peers.close()
 		}
@@ -84,9 +97,16 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 
 func (m *movedShard) node(cfg *config.Config, name string) *Region {
 	log := slog.New(slog.DiscardHandler)
+	claimed := claims.Config{Topic: claims.Topic(cfg), Partitions: cfg.Partitions, Node: name, Address: "http://127.0.0.1:8001"}
+	owners, err := claims.New(slices.Clip(m.opts), claimed, func(string, claims.Claim) {}, log)
+	if err != nil {
+		m.Fatal(err)
+	}
+	go owners.Follow(m.Context())
+	m.Cleanup(owners.Close)
 	return &Region{
 		cfg: cfg, name: name, origin: cfg.Origin(cfg.Region), log: log, shards: &shardSet{open: map[int32]*openShard{}},
-		claims: &claims{newest: map[string]claim{}}, peers: &peers{self: name}, keeper: &keeper{places: make([]place, 1)},
+		claims: owners, peers: &peers{self: name}, keeper: &keeper{places: make([]place, 1)},
 		clock: &nodeClock{DurableClock: events.NewDurableClock(0, time.Minute, func(events.HLC) error { return nil })},
 	}
 }

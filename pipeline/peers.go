@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 )
 
 // parallelPeers bounds how many other nodes one call asks at a time.
@@ -70,7 +71,7 @@ func (r *Region) shares(partitions []int32) (own []int32, others []share, err er
 			own = append(own, p)
 			continue
 		}
-		c, ok := r.claims.of(shardKey(p))
+		c, ok := r.claims.Of(claims.ShardKey(p))
 		switch {
 		case !ok:
 			return nil, nil, events.Errorf(events.KindNotReady, "shard %d of %s has no owner at present; the nodes of the region are starting, or none of them runs", p, r.cfg.Region)

@@ -14,12 +14,12 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/archive"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
@@ -64,8 +64,8 @@ type Region struct {
 	name     string      // of this node
 	lock     io.Closer   // on the data directory
 	producer *kgo.Client // writes to the region's own logs
-	claims   *claims
-	member   *member
+	claims   *claims.Log
+	member   *claims.Member
 	shards   *shardSet
 	worker   *worker
 	checks   *checker
@@ -91,8 +91,9 @@ type Region struct {
 var _ api.Node = (*Region)(nil)
 
 const (
-	startTimeout = 30 * time.Second // how long Start tries to reach the region's own parts
-	stopPatience = 3 * time.Second  // how long Stop waits for a cluster that does not answer
+	startTimeout   = 30 * time.Second // how long Start tries to reach the region's own parts
+	commitInterval = 5 * time.Second  // between commits of the group's offsets
+	stopPatience   = 3 * time.Second  // how long Stop waits for a cluster that does not answer
 )
 
 // NewRegion prepares a region; Start starts it. A Region is started once.
@@ -202,21 +203,22 @@ func (r *Region) run() error {
 		return err
 	}
 	r.peers = &peers{self: r.name, dial: r.parts.Dial}
-	r.claims, err = newClaims(own, r.name, r.parts.Address, claimsTopic(r.cfg), r.cfg.Partitions, func(key string, c claim) {
+	cfg := claims.Config{Topic: claims.Topic(r.cfg), Partitions: r.cfg.Partitions, Node: r.name, Address: r.parts.Address}
+	r.claims, err = claims.New(own, cfg, func(key string, c claims.Claim) {
 		r.keeper.claimed(key, c)
 		r.links.claimed(key, c)
 	}, r.log)
 	if err != nil {
 		return err
 	}
-	begin.admin = kadm.NewClient(r.claims.client)
+	begin.admin = r.claims.Admin()
 	if r.clock, err = openClock(r.parts.FS, r.cfg.DataDir, r.cfg.Limits.MaxClockSkew); err != nil {
 		return err
 	}
 	if r.worker, err = newWorker(own, r.cfg, r.shards, r.metrics, r.clock, r.log); err != nil {
 		return err
 	}
-	if r.member, err = newMember(own, r.name, r.cfg, r.keeper.nudge, r.log); err != nil {
+	if r.member, err = claims.NewMember(own, r.name, r.cfg, r.keeper.nudge, r.log); err != nil {
 		return err
 	}
 	begin.mirrors = r.worker.mirrors
@@ -258,7 +260,7 @@ func (r *Region) launch(ctx context.Context) {
 		}
 	})
 	for _, part := range []func(context.Context){
-		r.claims.follow, r.claims.keepConfirmed, r.member.watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce,
+		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce,
 	} {
 		r.running.Go(func() { part(ctx) })
 	}
@@ -273,7 +275,7 @@ func (r *Region) launch(ctx context.Context) {
 // announce tells the region's other nodes that this one is there.
 func (r *Region) announce(ctx context.Context) {
 	for !ended(ctx) {
-		err := r.claims.enter(ctx)
+		err := r.claims.Enter(ctx)
 		if err == nil {
 			return
 		}
@@ -288,7 +290,7 @@ func (r *Region) keepCommitted(ctx context.Context) {
 		if pause.For(ctx, commitInterval); ended(ctx) {
 			return
 		}
-		r.member.commit(r.places())
+		r.member.Commit(r.places())
 	}
 }
 
@@ -378,7 +380,7 @@ func (r *Region) stop() error {
 		defer r.worker.mirrors.Close() // until shards are closed logs may be read again
 	}
 	if r.claims != nil {
-		r.claims.client.Close()
+		r.claims.Close()
 	}
 	if r.checks != nil {
 		r.checks.close()
@@ -408,10 +410,8 @@ func (r *Region) leave() {
 	if r.member == nil {
 		return
 	}
-	r.member.close(r.places())
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	if err := r.claims.leave(ctx); err != nil {
+	r.member.Close(r.places())
+	if err := r.claims.Leave(); err != nil {
 		r.log.Debug("other nodes were not told that this one stops", "error", err)
 	}
 }

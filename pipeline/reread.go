@@ -43,7 +43,7 @@ var _ projections.History = (*rereader)(nil)
 func (r *Region) newRereader(own []kgo.Opt) (*rereader, error) {
 	src, err := newSource(r.cfg, r.parts.Bucket, nil)
 	return &rereader{
-		cfg: r.cfg, opts: own, admin: kadm.NewClient(r.claims.client), mirrors: r.worker.mirrors, compacted: r.worker.isCompacted,
+		cfg: r.cfg, opts: own, admin: r.claims.Admin(), mirrors: r.worker.mirrors, compacted: r.worker.isCompacted,
 		bucket: r.parts.Bucket, opener: src.Opener,
 	}, err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 )
 
 // RestoreShards implements api.Node: it has shards begin anew with what the bucket has, on
@@ -73,11 +74,11 @@ func (r *Region) assigned(ctx context.Context, partitions []int32) (own []int32,
 	_, forwarded := api.ForwardedFrom(ctx)
 	byNode := map[string]int{}
 	for _, p := range partitions {
-		if r.member.has(p) {
+		if r.member.Has(p) {
 			own = append(own, p)
 			continue
 		}
-		c, ok := r.claims.of(shardKey(p))
+		c, ok := r.claims.Of(claims.ShardKey(p))
 		if !ok || forwarded || c.Node == r.name {
 			return nil, nil, events.Errorf(events.KindNotReady, "shard %d of %s has no owner at present, or is moving; try again", p, r.cfg.Region)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/replicator"
@@ -149,7 +150,7 @@ func linkProblems(s replicator.Status) (problems []string) {
 
 // trouble says why this node does not do all that it has to do.
 func (r *Region) trouble() error {
-	for _, err := range []error{r.worker.problem(), r.member.problem(), r.claims.lapsed(), r.keeper.problem()} {
+	for _, err := range []error{r.worker.problem(), r.member.Problem(), r.claims.Lapsed(), r.keeper.problem()} {
 		if err != nil {
 			return err
 		}
@@ -167,7 +168,7 @@ func (r *Region) notReady() error {
 		return events.Errorf(events.KindNotReady, "not ready: %w", err)
 	}
 	for _, p := range r.cfg.Shards() {
-		if _, ok := r.claims.of(shardKey(p)); !ok {
+		if _, ok := r.claims.Of(claims.ShardKey(p)); !ok {
 			return events.Errorf(events.KindNotReady, "not ready: shard %d has no owner yet", p)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/replicator"
 )
@@ -28,7 +29,7 @@ func (r *Region) Status(ctx context.Context) (*api.Status, error) {
 		return s, nil
 	}
 	nodes, statuses := r.askNodes(ctx)
-	s.Nodes = append(nodes, nodeStatus(r.name, r.claims.address, s))
+	s.Nodes = append(nodes, nodeStatus(r.name, r.parts.Address, s))
 	slices.SortFunc(s.Nodes, func(a, b api.NodeStatus) int { return cmp.Compare(a.Node, b.Node) })
 	for _, other := range statuses {
 		addNode(s, other)
@@ -60,27 +61,27 @@ func nodeStatus(node, address string, s *api.Status) api.NodeStatus {
 func (r *Region) askNodes(ctx context.Context) (nodes []api.NodeStatus, answers []*api.Status) {
 	owners := map[string]bool{}
 	for _, p := range r.cfg.Shards() {
-		c, _ := r.claims.of(shardKey(p))
+		c, _ := r.claims.Of(claims.ShardKey(p))
 		owners[c.Node] = true
 	}
 	var mu sync.Mutex
 	var asked sync.WaitGroup
 	places := make(chan struct{}, parallelPeers)
-	for name, known := range r.claims.members() {
-		if name == r.name || known.stopped && !owners[name] {
+	for name, known := range r.claims.Nodes() {
+		if name == r.name || known.Stopped && !owners[name] {
 			continue
 		}
 		asked.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			s, err := r.askNode(ctx, name, known.address)
+			s, err := r.askNode(ctx, name, known.Address)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err == nil:
-				nodes, answers = append(nodes, nodeStatus(name, known.address, s)), append(answers, s)
-			case owners[name] || time.Since(known.seen) < nodeShown:
-				nodes = append(nodes, api.NodeStatus{Node: name, Address: known.address, Error: err.Error(), Shards: []int32{}})
+				nodes, answers = append(nodes, nodeStatus(name, known.Address, s)), append(answers, s)
+			case owners[name] || time.Since(known.Seen) < nodeShown:
+				nodes = append(nodes, api.NodeStatus{Node: name, Address: known.Address, Error: err.Error(), Shards: []int32{}})
 			}
 		})
 	}
@@ -138,8 +139,8 @@ func (r *Region) addMissing(s *api.Status) {
 			continue
 		}
 		row := api.ShardStatus{Partition: p, State: "unknown"}
-		if c, ok := r.claims.of(shardKey(p)); ok {
-			row.Node, row.Epoch = c.Node, c.epoch
+		if c, ok := r.claims.Of(claims.ShardKey(p)); ok {
+			row.Node, row.Epoch = c.Node, c.Epoch
 			row.Error = fmt.Sprintf("its owner, node %s, does not have it open, or does not answer", c.Node)
 		} else {
 			row.Error = "it has no owner at present"

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 )
 
 // topicsPollInterval is how often a cluster is asked whether new topics have
@@ -30,7 +31,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Concat(slices.Sorted(maps.Keys(r.cfg.Routes())), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claimsTopic(r.cfg)})
+	want := slices.Concat(slices.Sorted(maps.Keys(r.cfg.Routes())), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claims.Topic(r.cfg)})
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err
@@ -86,19 +87,19 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 // createTopics creates topics of logs and of attestations.
 func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []string) error {
 	attestations := attestationTopics(r.cfg)
-	var logs, attests, claims []string
+	var logs, attests, owners []string
 	for _, topic := range topics {
 		switch _, ok := attestations[topic]; {
 		case ok:
 			attests = append(attests, topic)
-		case topic == claimsTopic(r.cfg):
-			claims = append(claims, topic)
+		case topic == claims.Topic(r.cfg):
+			owners = append(owners, topic)
 		default:
 			logs = append(logs, topic)
 		}
 	}
 	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, attestationConfigs, attests),
-		r.createTopicsLike(ctx, admin, r.cfg.Partitions, claimsConfigs, claims))
+		r.createTopicsLike(ctx, admin, r.cfg.Partitions, claims.TopicConfigs, owners))
 }
 
 // createTopicsLike creates topics with the cluster's default replication. What

@@ -17,10 +17,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -29,7 +31,6 @@ const (
 	fetchWait         = 500 * time.Millisecond
 	diskFullPause     = 2 * time.Second
 	errorPause        = 200 * time.Millisecond
-	troubleStays      = 15 * time.Second // longer than the client's pauses between tries
 	topicsInterval    = 30 * time.Second // between looks at what has become of the topics
 )
 
@@ -39,7 +40,7 @@ type worker struct {
 	cfg     *config.Config
 	client  *kgo.Client
 	shards  *shardSet
-	claims  *claims
+	claims  *claims.Log
 	routes  map[string]config.Route
 	metrics *metrics
 	clock   *nodeClock
@@ -58,7 +59,7 @@ type worker struct {
 	passed    passed         // of the region's own logs
 	paused    map[events.Log]bool
 	waiting   map[int32]error      // why the folding of shards waits
-	trouble   *recentError         // the last that was told
+	trouble   *trouble.Recent      // the last that was told
 	topics    error                // what is wrong with the topics
 	behind    map[events.Log]error // whose mirrors are waited for, and why
 	compacted map[string]bool      // topics; see compactedTopics
@@ -300,7 +301,7 @@ func (w *worker) fold(ctx context.Context, runs map[int32][]projections.Run) err
 // nothing had happened. It is false if the context has ended before.
 func (w *worker) isSure(ctx context.Context) bool {
 	for !ended(ctx) {
-		if w.claims.lapsed() == nil {
+		if w.claims.Lapsed() == nil {
 			return true
 		}
 		pause.For(ctx, errorPause)
@@ -365,12 +366,12 @@ func (w *worker) pauseBlocked() {
 // checkFetchErrors blocks the logs of which records are gone. Everything else
 // is wrong and tried again by the client, in part without a pause.
 func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
-	var trouble error
+	var last error
 	for _, fe := range fetches.Errors() {
 		rt, known := w.routes[fe.Topic]
 		var loss *kgo.ErrDataLoss
 		switch {
-		case fe.Topic == "" && isInterrupt(fe.Err):
+		case fe.Topic == "" && errors.Is(fe.Err, context.Canceled):
 		case known && fe.Partition >= 0 && w.isBehind(rt.Log(fe.Partition), fe.Err):
 			w.setBehind(rt.Log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
@@ -379,20 +380,20 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 					l, fe.Topic, w.cfg.Region, shard.Next(l), fe.Err))
 			}
 		case fe.Topic == "":
-			trouble = fmt.Errorf("kafka of %s: %w", w.cfg.Region, fe.Err)
+			last = fmt.Errorf("kafka of %s: %w", w.cfg.Region, fe.Err)
 		default:
-			trouble = fmt.Errorf("read topic %s, partition %d of %s: %w", fe.Topic, fe.Partition, w.cfg.Region, fe.Err)
+			last = fmt.Errorf("read topic %s, partition %d of %s: %w", fe.Topic, fe.Partition, w.cfg.Region, fe.Err)
 		}
 	}
-	if trouble == nil {
+	if last == nil {
 		return false
 	}
 	w.mu.Lock()
-	known := w.trouble.isFresh()
-	w.trouble = &recentError{trouble, time.Now()}
+	known := w.trouble.IsFresh()
+	w.trouble = &trouble.Recent{Err: last, At: time.Now()}
 	w.mu.Unlock()
 	if !known {
-		w.log.Warn("logs cannot be read and are tried again", "error", trouble)
+		w.log.Warn("logs cannot be read and are tried again", "error", last)
 	}
 	return true
 }
@@ -484,8 +485,8 @@ func (w *worker) problem() error {
 	switch {
 	case len(w.waiting) > 0:
 		return w.waiting[slices.Min(slices.Collect(maps.Keys(w.waiting)))]
-	case w.trouble.isFresh():
-		return w.trouble.err
+	case w.trouble.IsFresh():
+		return w.trouble.Err
 	case len(w.behind) > 0:
 		return w.behind[slices.MinFunc(slices.Collect(maps.Keys(w.behind)), events.Log.Compare)]
 	}

@@ -1,8 +1,7 @@
-package pipeline
+package claims
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -17,23 +16,27 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/trouble"
 )
 
 const (
-	commitInterval = 5 * time.Second
-	commitTimeout  = 1 * time.Second
+	commitTimeout = 1 * time.Second
 
 	// A node that is gone for longer than this loses its place in the group. (Under
 	// the consumer protocol the brokers decide, see group_protocol.)
 	sessionTimeout    = 10 * time.Second
 	heartbeatInterval = 1 * time.Second
+
+	// ReclaimPause is after which a node claims again at the earliest what was taken from it
+	// and it is assigned: by then one of the two knows better from the group.
+	ReclaimPause = 3 * heartbeatInterval
 )
 
-// member is this node's place in the region's consumer group. The group shares
+// Member is this node's place in the region's consumer group. The group shares
 // out the partitions of the claims topic and with them the shards; it fetches
 // nothing. What it assigns is what a node is to claim; who owns a shard is said
 // by the claims.
-type member struct {
+type Member struct {
 	cfg    *config.Config
 	client *kgo.Client
 	name   string // in the group; empty: the group gives one
@@ -42,14 +45,14 @@ type member struct {
 	mu       sync.Mutex
 	joined   bool // the group has assigned something, be it nothing
 	assigned map[int32]bool
-	trouble  *recentError
+	trouble  *trouble.Recent
 }
 
-// newMember joins the group. changed is called after every change of what is
+// NewMember joins the group. changed is called after every change of what is
 // assigned, from a goroutine of the client.
-func newMember(opts []kgo.Opt, name string, cfg *config.Config, changed func(), log *slog.Logger) (*member, error) {
-	m := &member{cfg: cfg, name: name, log: log, assigned: map[int32]bool{}}
-	topic := claimsTopic(cfg)
+func NewMember(opts []kgo.Opt, name string, cfg *config.Config, changed func(), log *slog.Logger) (*Member, error) {
+	m := &Member{cfg: cfg, name: name, log: log, assigned: map[int32]bool{}}
+	topic := Topic(cfg)
 	opts = append(opts,
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.MaxVersions(commitVersions()),
@@ -92,11 +95,11 @@ func newMember(opts []kgo.Opt, name string, cfg *config.Config, changed func(), 
 }
 
 // isConsumer reports whether the group has the brokers' protocol (KIP-848).
-func (m *member) isConsumer() bool { return m.cfg.GroupProtocol == config.GroupConsumer }
+func (m *Member) isConsumer() bool { return m.cfg.GroupProtocol == config.GroupConsumer }
 
 // assign takes in what the group has assigned: under the consumer protocol what
 // comes to what there is, under the classic one everything.
-func (m *member) assign(partitions []int32) {
+func (m *Member) assign(partitions []int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.isConsumer() {
@@ -111,7 +114,7 @@ func (m *member) assign(partitions []int32) {
 // revoke takes in what the group takes back. Under the classic protocol that is
 // everything, each time that anybody comes or goes, and says nothing of what is
 // assigned next.
-func (m *member) revoke(partitions []int32) {
+func (m *Member) revoke(partitions []int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.isConsumer() {
@@ -123,26 +126,26 @@ func (m *member) revoke(partitions []int32) {
 }
 
 // lose takes in that the group has gone on without this node.
-func (m *member) lose() {
+func (m *Member) lose() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.assigned)
 	m.joined = false
 }
 
-// has reports whether this node is to own a shard.
-func (m *member) has(partition int32) bool {
+// Has reports whether this node is to own a shard.
+func (m *Member) Has(partition int32) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.assigned[partition]
 }
 
-// watch takes in what the client has to complain about, until the context ends.
-func (m *member) watch(ctx context.Context) {
-	for !ended(ctx) {
+// Watch takes in what the client has to complain about, until the context ends.
+func (m *Member) Watch(ctx context.Context) {
+	for ctx.Err() == nil {
 		fetches := m.client.PollFetches(ctx)
 		for _, fe := range fetches.Errors() {
-			if ended(ctx) {
+			if ctx.Err() != nil {
 				return
 			}
 			m.tell(fmt.Errorf("group %s of %s: %w", m.cfg.Group, m.cfg.Region, fe.Err))
@@ -151,33 +154,33 @@ func (m *member) watch(ctx context.Context) {
 	}
 }
 
-func (m *member) tell(err error) {
+func (m *Member) tell(err error) {
 	m.mu.Lock()
-	known := m.trouble.isFresh()
-	m.trouble = &recentError{err, time.Now()}
+	known := m.trouble.IsFresh()
+	m.trouble = &trouble.Recent{Err: err, At: time.Now()}
 	m.mu.Unlock()
 	if !known {
 		m.log.Warn("the group does not answer, or not as it should", "error", err)
 	}
 }
 
-// problem says why this node has no proper place in the group.
-func (m *member) problem() error {
+// Problem says why this node has no proper place in the group.
+func (m *Member) Problem() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.trouble.isFresh():
-		return m.trouble.err
+	case m.trouble.IsFresh():
+		return m.trouble.Err
 	case !m.joined:
 		return events.Errorf(events.KindNotReady, "group %s of %s has not given this node its place yet", m.cfg.Group, m.cfg.Region)
 	}
 	return nil
 }
 
-// commit stores places in logs as the group's offsets, for tools that show lag. Nothing
+// Commit stores places in logs as the group's offsets, for tools that show lag. Nothing
 // depends on it. The client's own commits are of what it has fetched, and wait for
 // rebalances.
-func (m *member) commit(places events.Vector) {
+func (m *Member) Commit(places events.Vector) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	name, generation := m.client.GroupMetadata()
@@ -218,11 +221,11 @@ func commitVersions() *kversion.Versions {
 	return v
 }
 
-// close ends the membership. A static member keeps its place when it goes
+// Close ends the membership. A static member keeps its place when it goes
 // silent, so that a restart after a crash is quick; one that stops on purpose says
 // so, and nobody waits for it.
-func (m *member) close(places events.Vector) {
-	m.commit(places)
+func (m *Member) Close(places events.Vector) {
+	m.Commit(places)
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	if m.name != "" {
@@ -233,15 +236,3 @@ func (m *member) close(places events.Vector) {
 	}
 	m.client.Close()
 }
-
-// recentError is an error and when it was told. As long as it lasts a client
-// tells it again and again; that it is over it does not tell.
-type recentError struct {
-	err error
-	at  time.Time
-}
-
-func (e *recentError) isFresh() bool { return e != nil && time.Since(e.at) < troubleStays }
-
-// isInterrupt reports whether an error of a poll is that of its own context.
-func isInterrupt(err error) bool { return errors.Is(err, context.Canceled) }
