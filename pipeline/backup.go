@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -57,7 +58,7 @@ func (r *Region) CreateBackup(ctx context.Context) (*api.Backup, error) {
 // createBackup has the owner of every shard copy it, and publishes them together: all of
 // it, or what has changed since a parent.
 func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*format.Manifest, error) {
-	if err := refuseForward(ctx, "backup"); err != nil {
+	if err := peers.RefuseForward(ctx, "backup"); err != nil {
 		return nil, err
 	}
 	id, now := snapshotter.NewID()
@@ -65,7 +66,7 @@ func (r *Region) createBackup(ctx context.Context, parent *format.Manifest) (*fo
 	cfg.Groups = r.groupsFor(ctx)
 	left := r.cfg.Shards()
 	var copied []format.Shard
-	err := whileMoving(ctx, func() error {
+	err := peers.WhileMoving(ctx, func() error {
 		shards, err := r.copyShards(ctx, id, left, parent)
 		copied = append(copied, shards...)
 		left = slices.DeleteFunc(left, func(p int32) bool {
@@ -94,7 +95,7 @@ func (r *Region) copyShards(ctx context.Context, id string, partitions []int32, 
 	g.SetLimit(parallelPeers)
 	for i, o := range others {
 		g.Go(func() error {
-			c, err := r.peers.at(o.node, o.address)
+			c, err := r.peers.At(o.node, o.address)
 			if err != nil {
 				return err
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/replicator"
@@ -352,7 +353,7 @@ func (r *Region) askFindings(ctx context.Context, findings []divergence.Finding)
 		if err != nil || len(others) == 0 {
 			continue
 		}
-		asking, cancel := context.WithTimeout(ctx, peerPatience)
+		asking, cancel := context.WithTimeout(ctx, peers.Patience)
 		err = r.askOthers(asking, others, func(ctx context.Context, _ int, c *api.Client) error {
 			theirs, err := c.Check(ctx, api.CheckParams{})
 			if err != nil {
@@ -380,7 +381,7 @@ func (r *Region) Acknowledge(ctx context.Context, p api.AcknowledgeParams) (done
 			return nil, err
 		}
 		if len(others) > 0 {
-			if err := refuseForward(ctx, "acknowledge"); err != nil {
+			if err := peers.RefuseForward(ctx, "acknowledge"); err != nil {
 				return nil, err
 			}
 			err = r.askOthers(ctx, others, func(ctx context.Context, _ int, c *api.Client) (err error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -348,7 +349,7 @@ func (c *collector) ask(ctx context.Context, p api.SlicesParams, dead []projecti
 		p.Keys = append(p.Keys, api.Bytes(d.Key))
 	}
 	var pages []*api.SlicesPage
-	err = whileMoving(ctx, func() (err error) {
+	err = peers.WhileMoving(ctx, func() (err error) {
 		pages, err = c.gather(ctx, p)
 		return err
 	})

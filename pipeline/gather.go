@@ -6,40 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
-	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
-const (
-	// movePatience is how long a read waits for shards that are moving.
-	movePatience = 3 * time.Second
-	movePause    = 100 * time.Millisecond
-)
-
 // errNoLimit refuses a call of another node that would have no end.
 var errNoLimit = events.Errorf(events.KindInvalid, "want a key, or a limit of 1 or more")
-
-// whileMoving does something again and again while it is not ready, for as long
-// as a shard takes to move. What another node has forwarded it does once: that node
-// asks again.
-func whileMoving(ctx context.Context, do func() error) error {
-	_, forwarded := api.ForwardedFrom(ctx)
-	begun := time.Now()
-	for {
-		err := do()
-		if forwarded || events.KindOf(err) != events.KindNotReady || time.Since(begun) >= movePatience {
-			return err
-		}
-		if pause.For(ctx, movePause); ended(ctx) {
-			return err
-		}
-	}
-}
 
 // Slices implements api.PeerNode: what the shards of this node have.
 func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPage, error) {
@@ -171,7 +147,7 @@ func (r *Region) view(ctx context.Context, stream events.Stream, key string, atL
 // entity reads all slices of one key, of shards that have folded a cut.
 func (r *Region) entity(ctx context.Context, stream events.Stream, key string, atLeast events.Vector) (projections.Entity, error) {
 	var pages []*api.SlicesPage
-	err := whileMoving(ctx, func() (err error) {
+	err := peers.WhileMoving(ctx, func() (err error) {
 		// All of them: producers with other partitioners put one key into other partitions.
 		pages, err = r.gather(ctx, api.SlicesParams{Stream: stream, Shards: r.cfg.Shards(), Key: api.Bytes(key), AtLeast: atLeast})
 		return err
@@ -190,7 +166,7 @@ func (r *Region) entity(ctx context.Context, stream events.Stream, key string, a
 // it has come. The shards have folded a cut.
 func (r *Region) views(ctx context.Context, stream events.Stream, prefix, after string, limit int, atLeast events.Vector) (entries []projections.Entry, last string, more bool, err error) {
 	var pages []*api.SlicesPage
-	err = whileMoving(ctx, func() (err error) {
+	err = peers.WhileMoving(ctx, func() (err error) {
 		p := api.SlicesParams{Stream: stream, Shards: r.cfg.Shards(), Prefix: api.Bytes(prefix), After: api.Bytes(after), Limit: limit, AtLeast: atLeast}
 		pages, err = r.gather(ctx, p)
 		return err

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
@@ -150,19 +150,19 @@ func onLink[R any](ctx context.Context, r *Region, name string,
 		return nil, err
 	}
 	var did error // here: what it says of itself is no reason to ask again
-	err = whileMoving(ctx, func() error {
+	err = peers.WhileMoving(ctx, func() error {
 		if l := r.links.here(origin); l != nil {
 			result, did = here(l)
 			return nil
 		}
-		if err := refuseForward(ctx, fmt.Sprintf("link from %s", origin)); err != nil {
+		if err := peers.RefuseForward(ctx, fmt.Sprintf("link from %s", origin)); err != nil {
 			return err
 		}
 		c, err := r.links.where(origin)
 		if err != nil {
 			return err
 		}
-		client, err := r.peers.at(c.Node, c.Address)
+		client, err := r.peers.At(c.Node, c.Address)
 		if err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func onLink[R any](ctx context.Context, r *Region, name string,
 }
 
 // linkDetailsOf are the details of every link of the region, from the nodes that run
-// them. Each node is waited for as long as peerPatience.
+// them. Each node is waited for as long as peers.Patience.
 func (r *Region) linkDetailsOf(ctx context.Context) []replicator.Details {
 	details := make([]replicator.Details, len(r.links.links))
 	var asked sync.WaitGroup
@@ -186,7 +186,7 @@ func (r *Region) linkDetailsOf(ctx context.Context) []replicator.Details {
 			continue
 		}
 		asked.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, peerPatience)
+			ctx, cancel := context.WithTimeout(ctx, peers.Patience)
 			defer cancel()
 			d, err := r.remoteLink(ctx, kept.origin)
 			if err != nil {
@@ -204,7 +204,7 @@ func (r *Region) remoteLink(ctx context.Context, origin events.Origin) (replicat
 	if err != nil {
 		return replicator.Details{}, err
 	}
-	client, err := r.peers.at(c.Node, c.Address)
+	client, err := r.peers.At(c.Node, c.Address)
 	if err != nil {
 		return replicator.Details{}, err
 	}
@@ -214,6 +214,3 @@ func (r *Region) remoteLink(ctx context.Context, origin events.Origin) (replicat
 	}
 	return d.Details, nil
 }
-
-// peerPatience is how long another node is waited for that is asked what it does.
-const peerPatience = time.Second

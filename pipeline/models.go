@@ -10,13 +10,14 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections/derived"
 )
 
 // models asks the owners of all shards how their read models are.
 func (r *Region) models(ctx context.Context) ([]api.ModelDetails, error) {
 	var answers []*api.ModelShards
-	err := whileMoving(ctx, func() (err error) {
+	err := peers.WhileMoving(ctx, func() (err error) {
 		answers, err = fromOwners(ctx, r, r.cfg.Shards(),
 			func(own []int32) (*api.ModelShards, error) {
 				return r.ModelShards(ctx, api.ModelShardsParams{Shards: own})
@@ -143,7 +144,7 @@ func (r *Region) RebuildModel(ctx context.Context, p api.RebuildModelParams) (*a
 		}
 		return answer, err
 	}
-	err := whileMoving(ctx, func() error {
+	err := peers.WhileMoving(ctx, func() error {
 		_, err := fromOwners(ctx, r, slices.Clone(left),
 			func(own []int32) (*api.ModelShards, error) {
 				answer, err := r.RebuildShards(ctx, api.RebuildShardsParams{RebuildModelParams: p, Shards: own})
@@ -170,7 +171,7 @@ func (r *Region) QueryModel(ctx context.Context, p api.QueryModelParams) (*api.M
 	}
 	ask := api.ModelPageParams{Name: p.Name, Prefix: p.Prefix, After: p.After, Limit: limit}
 	var pages []*api.ModelPage
-	err = whileMoving(ctx, func() (err error) {
+	err = peers.WhileMoving(ctx, func() (err error) {
 		pages, err = fromOwners(ctx, r, r.cfg.Shards(),
 			func(own []int32) (*api.ModelPage, error) {
 				mine := ask

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -32,6 +34,7 @@ type movedShard struct {
 	*testing.T
 	asks       *Region
 	from, to   *Region
+	dial       func(ctx context.Context, network, address string) (net.Conn, error)
 	opts       []kgo.Opt                   // of a cluster
 	owner      func(method string) *Region // who answers a call
 	log        events.Log                  // of another region
@@ -69,6 +72,7 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 			t.Fatal(err)
 		}
 		defer cluster.Close()
+		m.dial = network.DialContext
 		m.opts = []kgo.Opt{kgo.SeedBrokers("127.0.0.1:9001"), kgo.Dialer(network.DialContext)}
 		m.from, m.to, m.asks = m.node(&cfg, "from"), m.node(&cfg, "to"), m.node(&cfg, "asks")
 		m.open(m.from)
@@ -87,8 +91,7 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 			if err := r.claims.Confirm(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			r.peers.dial = network.DialContext
-			defer r.peers.close()
+			defer r.peers.Close()
 		}
 		defer server.Close()
 		test(m)
@@ -106,7 +109,7 @@ func (m *movedShard) node(cfg *config.Config, name string) *Region {
 	m.Cleanup(owners.Close)
 	return &Region{
 		cfg: cfg, name: name, origin: cfg.Origin(cfg.Region), log: log, shards: &shardSet{open: map[int32]*openShard{}},
-		claims: owners, peers: &peers{self: name}, keeper: &keeper{places: make([]place, 1)},
+		claims: owners, peers: peers.New(name, m.dial), keeper: &keeper{places: make([]place, 1)},
 		clock: &nodeClock{DurableClock: events.NewDurableClock(0, time.Minute, func(events.HLC) error { return nil })},
 	}
 }

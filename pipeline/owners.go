@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -45,7 +46,7 @@ func (r *Region) awaitShard(ctx context.Context, partition int32, cut events.Vec
 // what they have folded: what is written here next comes after it.
 func (r *Region) appliedOf(ctx context.Context, p api.AppliedParams) (events.Vector, error) {
 	all := events.Vector{}
-	err := whileMoving(ctx, func() error {
+	err := peers.WhileMoving(ctx, func() error {
 		answers, err := fromOwners(ctx, r, p.Shards,
 			func(own []int32) (*api.Applied, error) {
 				mine := p
@@ -136,7 +137,7 @@ func (r *Region) parkedAt(ctx context.Context, positions []events.Position) (rea
 	for i, p := range positions {
 		byShard[p.Partition] = append(byShard[p.Partition], i)
 	}
-	err = whileMoving(ctx, func() error {
+	err = peers.WhileMoving(ctx, func() error {
 		reasons = make([]string, len(positions))
 		own, others, err := r.shares(slices.Sorted(maps.Keys(byShard)))
 		if err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,45 +14,6 @@ import (
 
 // parallelPeers bounds how many other nodes one call asks at a time.
 const parallelPeers = 8
-
-// peers are clients of the region's other nodes, by address.
-type peers struct {
-	self string // name of this node
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-	mu      sync.Mutex
-	clients map[string]*api.Client
-}
-
-// at is a client of the node at an address.
-func (p *peers) at(node, address string) (*api.Client, error) {
-	if address == "" {
-		return nil, events.Errorf(events.KindNotReady, "node %s does not say where it can be reached; set api.advertise there", node)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c, ok := p.clients[address]; ok {
-		return c, nil
-	}
-	c, err := api.NewPeerClient(address, p.self, p.dial)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", node, err)
-	}
-	if p.clients == nil {
-		p.clients = map[string]*api.Client{}
-	}
-	p.clients[address] = c
-	return c, nil
-}
-
-func (p *peers) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.clients {
-		c.Close()
-	}
-	clear(p.clients)
-}
 
 // share is what one node has of what is asked for.
 type share struct {
@@ -112,15 +71,6 @@ func (r *Region) notHere(p int32) error {
 	return events.Errorf(events.KindNotReady, "shard %d of %s is not open on node %s (%s)", p, r.cfg.Region, r.name, r.keeper.stateOf(p).state)
 }
 
-// refuseForward refuses what another node has forwarded and this one would have to
-// forward again.
-func refuseForward(ctx context.Context, what string) error {
-	if from, is := api.ForwardedFrom(ctx); is {
-		return events.Errorf(events.KindNotReady, "%s: node %s asks this node, and it is not here either; it is moving", what, from)
-	}
-	return nil
-}
-
 // askOthers asks nodes at the same time, a bounded number of them. An error of one
 // ends the others.
 func (r *Region) askOthers(ctx context.Context, others []share, ask func(ctx context.Context, i int, c *api.Client) error) error {
@@ -128,7 +78,7 @@ func (r *Region) askOthers(ctx context.Context, others []share, ask func(ctx con
 	g.SetLimit(parallelPeers)
 	for i, o := range others {
 		g.Go(func() error {
-			c, err := r.peers.at(o.node, o.address)
+			c, err := r.peers.At(o.node, o.address)
 			if err == nil {
 				err = ask(ctx, i, c)
 			}

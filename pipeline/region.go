@@ -23,6 +23,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
 	"github.com/evenkeel/evenkeel/replicator"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
@@ -75,7 +76,7 @@ type Region struct {
 	keeper   *keeper
 	renewals *renewals
 	links    *linkKeeper
-	peers    *peers
+	peers    *peers.Peers
 
 	started  time.Time
 	cancel   context.CancelFunc // ends what goes on in the background
@@ -202,7 +203,7 @@ func (r *Region) run() error {
 	if r.links, err = r.newLinkKeeper(life, own); err != nil {
 		return err
 	}
-	r.peers = &peers{self: r.name, dial: r.parts.Dial}
+	r.peers = peers.New(r.name, r.parts.Dial)
 	cfg := claims.Config{Topic: claims.Topic(r.cfg), Partitions: r.cfg.Partitions, Node: r.name, Address: r.parts.Address}
 	r.claims, err = claims.New(own, cfg, func(key string, c claims.Claim) {
 		r.keeper.claimed(key, c)
@@ -393,7 +394,7 @@ func (r *Region) stop() error {
 		err = errors.Join(err, r.clock.close())
 	}
 	if r.peers != nil {
-		r.peers.close()
+		r.peers.Close()
 	}
 	if r.shards != nil {
 		err = errors.Join(err, r.keeper.closeAll())

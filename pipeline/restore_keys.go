@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -122,7 +123,7 @@ func (k *keysBack) keys(ctx context.Context) (keys []*keyBack, last string, more
 		return []*keyBack{key}, "", false, nil
 	}
 	var pages []*api.SlicesPage
-	err = whileMoving(ctx, func() (err error) {
+	err = peers.WhileMoving(ctx, func() (err error) {
 		pages, err = k.region.gather(ctx, api.SlicesParams{Stream: k.p.Stream, Shards: k.region.cfg.Shards(), Prefix: k.p.Prefix, After: k.p.After, Limit: k.p.Limit})
 		return err
 	})

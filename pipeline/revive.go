@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
@@ -48,7 +49,7 @@ func (s *stamper) resetFirst(ctx context.Context, e *events.Event) (*kgo.Record,
 
 // slicesIn reads the slices that a key has in the shard of a log, once that has folded a cut.
 func (r *Region) slicesIn(ctx context.Context, log events.Log, key string, atLeast events.Vector) (list []merge.Slice, err error) {
-	err = whileMoving(ctx, func() error {
+	err = peers.WhileMoving(ctx, func() error {
 		pages, err := r.gather(ctx, api.SlicesParams{Stream: log.Stream, Shards: []int32{log.Partition}, Key: api.Bytes(key), AtLeast: atLeast})
 		list = nil
 		for _, page := range pages {

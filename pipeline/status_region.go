@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/claims"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections/digest"
 	"github.com/evenkeel/evenkeel/replicator"
 )
@@ -90,9 +91,9 @@ func (r *Region) askNodes(ctx context.Context) (nodes []api.NodeStatus, answers 
 }
 
 func (r *Region) askNode(ctx context.Context, name, address string) (*api.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, peerPatience)
+	ctx, cancel := context.WithTimeout(ctx, peers.Patience)
 	defer cancel()
-	c, err := r.peers.at(name, address)
+	c, err := r.peers.At(name, address)
 	if err != nil {
 		return nil, err
 	}

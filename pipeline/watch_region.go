@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/peers"
 )
 
 // Watch implements api.Node: it puts together what the owners of the shards emit. A
@@ -28,7 +29,7 @@ func (r *Region) Watch(ctx context.Context, p api.WatchParams, emit func(api.Cha
 	}
 	var own []int32
 	var others []share
-	err := whileMoving(ctx, func() (err error) {
+	err := peers.WhileMoving(ctx, func() (err error) {
 		own, others, err = r.shares(p.Partitions)
 		return err
 	})
@@ -38,7 +39,7 @@ func (r *Region) Watch(ctx context.Context, p api.WatchParams, emit func(api.Cha
 	if len(others) == 0 {
 		return r.watchOwn(ctx, p, emit)
 	}
-	if err := refuseForward(ctx, "watch"); err != nil {
+	if err := peers.RefuseForward(ctx, "watch"); err != nil {
 		return err
 	}
 	return r.watchAll(ctx, p, own, others, emit)
@@ -56,7 +57,7 @@ func (r *Region) watchAll(ctx context.Context, p api.WatchParams, own []int32, o
 	m := &mergedWatch{emit: emit, parts: parts, cuts: make([]events.Vector, len(parts)), begun: make(chan struct{})}
 	for i, o := range others {
 		g.Go(func() error {
-			c, err := r.peers.at(o.node, o.address)
+			c, err := r.peers.At(o.node, o.address)
 			if err != nil {
 				return err
 			}
