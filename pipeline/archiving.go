@@ -114,7 +114,7 @@ func addArchive(s *api.Status, others []api.ArchivePoint) {
 			continue
 		}
 		p := &s.Archive[i]
-		p.Records, p.Age = sum(p.Records, o.Records), combine(p.Age, o.Age, func(a, b float64) float64 { return max(a, b) })
+		p.Records, p.Age = sum(p.Records, o.Records), api.Combine(p.Age, o.Age, func(a, b float64) float64 { return max(a, b) })
 		p.Error = cmp.Or(p.Error, o.Error)
 		if o.Newest.After(p.Newest) {
 			p.Newest = o.Newest

@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/links"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/pipeline/trouble"
@@ -264,18 +265,18 @@ func (c *checker) forget(partition int32) {
 }
 
 // findings tell how every log stands.
-func (c *checker) findings(links []*replicator.Link) []divergence.Finding {
-	blocked := c.blocked(links)
+func (c *checker) findings(running []*replicator.Link) []divergence.Finding {
+	blocked := c.blocked(running)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.judge.Findings(time.Now(), func(log events.Log) string { return blocked[log] })
 }
 
 // blocked says what keeps logs from being compared: the link, the shard, the fold.
-func (c *checker) blocked(links []*replicator.Link) map[events.Log]string {
+func (c *checker) blocked(running []*replicator.Link) map[events.Log]string {
 	blocked := map[events.Log]string{}
-	for _, l := range links {
-		c.linkTroubles(linkDetails(l), blocked)
+	for _, l := range running {
+		c.linkTroubles(links.Details(l), blocked)
 	}
 	for p := range c.cfg.Partitions {
 		shard, release := c.held(p)
@@ -335,7 +336,7 @@ func (r *Region) Check(ctx context.Context, p api.CheckParams) (*api.Check, erro
 	if err := r.cfg.CheckStream(p.Stream); err != nil && p.Stream != "" {
 		return nil, err
 	}
-	findings := r.checks.findings(r.links.all())
+	findings := r.checks.findings(r.links.Running())
 	if _, forwarded := api.ForwardedFrom(ctx); !forwarded {
 		r.askFindings(ctx, findings)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -15,9 +14,9 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/links"
 	"github.com/evenkeel/evenkeel/pipeline/listed"
 	"github.com/evenkeel/evenkeel/pipeline/mirrors"
-	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // lagTimeout bounds how long the cluster is waited for; what it did not say by
@@ -37,7 +36,7 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	if err != nil {
 		return nil, err
 	}
-	details := r.linkDetailsOf(ctx)
+	details := r.links.All(ctx)
 	ends := r.endsOf(ctx, r.cfg.Region, local)
 	lag := &api.Lag{Region: r.cfg.Region, Folds: []api.LagRow{}, Links: []api.LinkLag{}}
 	vector := status.Vector()
@@ -53,7 +52,7 @@ func (r *Region) Lag(ctx context.Context) (*api.Lag, error) {
 	}
 	slices.SortFunc(lag.Folds, func(a, b api.LagRow) int { return a.Log.Compare(b.Log) })
 	for _, d := range details {
-		lag.Links = append(lag.Links, linkLags(r.cfg, d)...)
+		lag.Links = append(lag.Links, links.Lags(r.cfg, d)...)
 	}
 	return lag, nil
 }
@@ -75,67 +74,6 @@ func lagRow(log events.Log, end, next mirrors.Offset) api.LagRow {
 		row.Error = fmt.Sprintf("stands at offset %d, behind which the log already ends at %d: the log was truncated or re-created", next.N, *row.End)
 	default:
 		row.Records = new(max(0, end.N-next.N))
-	}
-	return row
-}
-
-// linkLags is how far mirrors are behind, by topic and partition. Partitions of
-// streams that the link does not know yet are unknown, not missing.
-func linkLags(cfg *config.Config, d replicator.Details) []api.LinkLag {
-	streams := map[string]events.Stream{}
-	unseen := map[events.Log]bool{}
-	for name, s := range cfg.Streams {
-		streams[s.Topic] = name
-		for p := range cfg.Partitions {
-			unseen[events.Log{Origin: d.Origin, Stream: name, Partition: p}] = true
-		}
-	}
-	var rows []api.LinkLag
-	for _, p := range d.Partitions {
-		if p.Topic == cfg.AttestationTopic() {
-			continue // no data: what regions say of themselves, all the time
-		}
-		row := linkLag(d.Origin, p)
-		if name, ok := streams[p.Topic]; ok {
-			row.Log = &events.Log{Origin: d.Origin, Stream: name, Partition: p.Partition}
-			delete(unseen, *row.Log)
-		}
-		rows = append(rows, row)
-	}
-	for log := range unseen {
-		rows = append(rows, api.LinkLag{
-			Log: &log, Origin: log.Origin, Topic: cfg.Streams[log.Stream].Topic, Partition: log.Partition,
-			Error: cmp.Or(d.Error, "the link has not come to this partition yet"),
-		})
-	}
-	slices.SortFunc(rows, func(a, b api.LinkLag) int {
-		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
-	return rows
-}
-
-func linkLag(origin events.Origin, p replicator.PartitionStatus) api.LinkLag {
-	row := api.LinkLag{
-		Origin: origin, Topic: p.Topic, Partition: p.Partition, State: p.State,
-		Next: p.SourceNext, Lag: p.Lag, FetchAge: p.FetchAge, AckAge: p.AckAge,
-	}
-	if p.SourceNext != nil && p.Lag.Records != nil {
-		end := *p.SourceNext + *p.Lag.Records
-		row.End = &end
-		return row
-	}
-	row.Records = nil
-	switch {
-	case p.Stop != nil:
-		row.Error = p.Stop.Reason
-	case p.Reason != "":
-		row.Error = p.Reason
-	case p.State == replicator.Paused:
-		row.Error = "paused by an operator"
-	case p.FetchAge == nil:
-		row.Error = "the source has not answered yet"
-	default:
-		row.Error = fmt.Sprintf("the source last answered %.0f s ago", *p.FetchAge)
 	}
 	return row
 }

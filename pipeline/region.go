@@ -22,6 +22,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/pipeline/links"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/pipeline/telemetry"
@@ -52,6 +53,8 @@ type Parts struct {
 
 // Region is one node of one region.
 type Region struct {
+	api.LinksNode // answered by links
+
 	cfg     *config.Config
 	parts   Parts
 	origin  events.Origin
@@ -75,7 +78,7 @@ type Region struct {
 	touched  *touchedSets
 	keeper   *keeper
 	renewals *renewals
-	links    *linkKeeper
+	links    *links.Links
 	peers    *peers.Peers
 
 	started  time.Time
@@ -200,14 +203,11 @@ func (r *Region) run() error {
 	r.shards = newShardSet()
 	begin := r.beginnings()
 	r.keeper = newKeeper(r.cfg, begin, r.shards, r.log)
-	if r.links, err = r.newLinkKeeper(life, own); err != nil {
-		return err
-	}
 	r.peers = peers.New(r.name, r.parts.Dial)
 	cfg := claims.Config{Topic: claims.Topic(r.cfg), Partitions: r.cfg.Partitions, Node: r.name, Address: r.parts.Address}
 	r.claims, err = claims.New(own, cfg, func(key string, c claims.Claim) {
 		r.keeper.claimed(key, c)
-		r.links.claimed(key, c)
+		r.links.Claimed(key, c)
 	}, r.log)
 	if err != nil {
 		return err
@@ -234,8 +234,14 @@ func (r *Region) run() error {
 		r.parts.Registry.MustRegister(archive.NewGauges(r.archiver))
 	}
 	r.worker.claims, r.worker.damaged = r.claims, r.keeper.giveUp
-	r.links.claims, r.links.member = r.claims, r.member
-	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), newLinkGauges(r.links), newInPlaceGauges(r.shards))
+	r.links, err = links.New(life, r.cfg, links.Parts{
+		Own: own, Opts: r.kafkaOpts, Admin: r.adminOf, Claims: r.claims, Member: r.member, Peers: r.peers, Metrics: replicator.NewMetrics(r.parts.Registry), Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.LinksNode = r.links
+	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), links.NewGauges(r.links), newInPlaceGauges(r.shards))
 	if r.backups != nil {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
 		r.running.Go(func() { r.backups.run(ctx) })
@@ -261,15 +267,12 @@ func (r *Region) launch(ctx context.Context) {
 		}
 	})
 	for _, part := range []func(context.Context){
-		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce,
+		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce, r.links.Run,
 	} {
 		r.running.Go(func() { part(ctx) })
 	}
 	if r.archiver != nil {
 		r.running.Go(func() { r.archiver.Run(ctx) })
-	}
-	for _, kept := range r.links.links {
-		r.running.Go(func() { r.links.tend(ctx, kept) })
 	}
 }
 
@@ -305,49 +308,6 @@ func (r *Region) places() events.Vector {
 		maps.Copy(places, r.worker.readFurther(p, shard))
 	}
 	return places
-}
-
-// newLinkKeeper prepares the links from all peers.
-func (r *Region) newLinkKeeper(life context.Context, own []kgo.Opt) (*linkKeeper, error) {
-	k := &linkKeeper{
-		partitions: r.cfg.Partitions, log: r.log,
-		running: map[events.Origin]*runningLink{}, errs: map[events.Origin]error{},
-	}
-	metrics := replicator.NewMetrics(r.parts.Registry)
-	for _, source := range r.cfg.Peers() {
-		sourceOpts, err := r.kafkaOpts(source)
-		if err != nil {
-			return nil, err
-		}
-		sourceOpts = slices.Clip(append(sourceOpts, kgo.WithContext(life)))
-		linkCfg, err := linkConfig(r.cfg, source)
-		if err != nil {
-			return nil, err
-		}
-		if linkCfg.Relays, err = r.relays(life, source); err != nil {
-			return nil, err
-		}
-		k.links = append(k.links, keptLink{r.cfg.Origin(source), func() *replicator.Link {
-			return replicator.NewLink(sourceOpts, own, linkCfg, metrics, r.log)
-		}})
-	}
-	return k, nil
-}
-
-// relays are the peers that have mirrors of an origin besides this region.
-func (r *Region) relays(life context.Context, origin events.Region) ([]replicator.Relay, error) {
-	var relays []replicator.Relay
-	for _, peer := range r.cfg.Peers() {
-		if peer == origin {
-			continue
-		}
-		opts, err := r.kafkaOpts(peer)
-		if err != nil {
-			return nil, err
-		}
-		relays = append(relays, replicator.Relay{Region: peer, Opts: append(opts, kgo.WithContext(life))})
-	}
-	return relays, nil
 }
 
 // Failed is closed when the region cannot go on; Failure then says why.

@@ -33,7 +33,7 @@ func (r *Region) localStatus() (*api.Status, error) {
 			return nil, err
 		}
 	}
-	for _, l := range r.links.all() {
+	for _, l := range r.links.Running() {
 		s.Links = append(s.Links, l.Status())
 	}
 	for name, region := range r.cfg.Regions {
@@ -128,7 +128,7 @@ func (r *Region) problems() []string {
 	if err := r.checks.problem(); err != nil {
 		problems = append(problems, err.Error())
 	}
-	for _, l := range r.links.all() {
+	for _, l := range r.links.Running() {
 		problems = append(problems, linkProblems(l.Status())...)
 	}
 	problems = append(problems, r.backups.problems()...)

@@ -13,7 +13,6 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections/digest"
-	"github.com/evenkeel/evenkeel/replicator"
 )
 
 // nodeShown is for how long a node is shown that does not answer and owns nothing.
@@ -169,26 +168,13 @@ func sumUp(s *api.Status) {
 	}
 }
 
-func sum(a, b *int64) *int64 { return combine(a, b, func(a, b int64) int64 { return a + b }) }
+func sum(a, b *int64) *int64 { return api.Combine(a, b, func(a, b int64) int64 { return a + b }) }
 
 // addLinks adds the links of which no node has told, and puts all in order.
 func (r *Region) addLinks(s *api.Status) {
-	told := s.Links
-	s.Links = []replicator.Status{}
-	for _, kept := range r.links.links {
-		i := slices.IndexFunc(told, func(l replicator.Status) bool { return l.Origin == kept.origin })
-		if i >= 0 {
-			s.Links = append(s.Links, told[i])
-			continue
-		}
-		why := errLinkUnknown
-		if _, err := r.links.where(kept.origin); err != nil {
-			why = err
-		}
-		l := r.atRest(kept.origin, why).Status
-		s.Links = append(s.Links, l)
+	all, missing := r.links.Complete(s.Links)
+	s.Links = all
+	for _, l := range missing {
 		s.Problems = append(s.Problems, linkProblems(l)...)
 	}
 }
-
-var errLinkUnknown = events.Errorf(events.KindNotReady, "the node that runs it does not answer")

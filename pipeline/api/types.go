@@ -255,6 +255,15 @@ func Known(n *int64) int64 {
 	return *n
 }
 
+// Combine does something with two values that may not be known; the result is not if either is not.
+func Combine[T any](a, b *T, do func(T, T) T) *T {
+	if a == nil || b == nil {
+		return nil
+	}
+	sum := do(*a, *b)
+	return &sum
+}
+
 // NodeStatus is a node of the region.
 type NodeStatus struct {
 	Node     string     `json:"node"`

@@ -1,4 +1,4 @@
-package pipeline
+package links
 
 import (
 	"strconv"
@@ -8,10 +8,10 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
-// linkGauges shows what links are doing whenever it is asked. What is not known
+// Gauges show what links are doing whenever they are asked. What is not known
 // has no value: an alert on lag needs one on its absence beside it.
-type linkGauges struct {
-	links      *linkKeeper
+type Gauges struct {
+	links      *Links
 	up         *prometheus.Desc
 	configured *prometheus.Desc
 	state      *prometheus.Desc
@@ -20,11 +20,12 @@ type linkGauges struct {
 	fetchAge, ackAge                 *prometheus.Desc
 }
 
-func newLinkGauges(links *linkKeeper) *linkGauges {
+// NewGauges makes the gauges of links; the caller registers them.
+func NewGauges(links *Links) *Gauges {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("evenkeel_link_"+name, help, append([]string{"origin"}, labels...), nil)
 	}
-	return &linkGauges{
+	return &Gauges{
 		links:      links,
 		up:         desc("up", "1 if everything that is not stopped or paused is being mirrored, else 0. Only of links that run on this node."),
 		configured: prometheus.NewDesc("evenkeel_links_configured", "Links that the region's nodes have to run, all of them together, whether or not any does.", nil, nil),
@@ -38,21 +39,21 @@ func newLinkGauges(links *linkKeeper) *linkGauges {
 }
 
 // Describe implements prometheus.Collector.
-func (g *linkGauges) Describe(ch chan<- *prometheus.Desc) {
+func (g *Gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{g.up, g.configured, g.state, g.lagRecords, g.lagBytes, g.lagSeconds, g.fetchAge, g.ackAge} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (g *linkGauges) Collect(ch chan<- prometheus.Metric) {
-	ch <- prometheus.MustNewConstMetric(g.configured, prometheus.GaugeValue, float64(len(g.links.links)))
-	for _, l := range g.links.all() {
-		g.collect(ch, linkDetails(l))
+func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(g.configured, prometheus.GaugeValue, float64(len(g.links.kept)))
+	for _, l := range g.links.Running() {
+		g.collect(ch, Details(l))
 	}
 }
 
-func (g *linkGauges) collect(ch chan<- prometheus.Metric, d replicator.Details) {
+func (g *Gauges) collect(ch chan<- prometheus.Metric, d replicator.Details) {
 	origin := d.Origin.String()
 	show := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{origin}, labels...)...)

@@ -1,4 +1,4 @@
-package pipeline
+package links
 
 import (
 	"context"
@@ -17,18 +17,18 @@ import (
 const planTimeout = 10 * time.Second
 
 // ResumeLink implements api.LinksNode.
-func (r *Region) ResumeLink(ctx context.Context, p api.ResumeLinkParams) (*api.LinkResumed, error) {
-	return onLink(ctx, r, p.Origin,
-		func(l *replicator.Link) (*api.LinkResumed, error) { return r.resumeLink(ctx, l, p) },
+func (k *Links) ResumeLink(ctx context.Context, p api.ResumeLinkParams) (*api.LinkResumed, error) {
+	return onLink(ctx, k, p.Origin,
+		func(l *replicator.Link) (*api.LinkResumed, error) { return k.resumeLink(ctx, l, p) },
 		func(ctx context.Context, c *api.Client) (*api.LinkResumed, error) { return c.ResumeLink(ctx, p) })
 }
 
-func (r *Region) resumeLink(ctx context.Context, l *replicator.Link, p api.ResumeLinkParams) (*api.LinkResumed, error) {
+func (k *Links) resumeLink(ctx context.Context, l *replicator.Link, p api.ResumeLinkParams) (*api.LinkResumed, error) {
 	choice, err := replicator.ParseChoice(p.From)
 	if err != nil {
 		return nil, err
 	}
-	d := linkDetails(l)
+	d := Details(l)
 	parts, err := scope(d, p.Topic, p.Partition)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (r *Region) resumeLink(ctx context.Context, l *replicator.Link, p api.Resum
 	}
 	result := &api.LinkResumed{Origin: d.Origin, From: p.From, DryRun: p.DryRun, Partitions: stopped}
 	if p.DryRun {
-		return result, r.planResume(ctx, d.Origin.Region, p, stopped)
+		return result, k.planResume(ctx, d.Origin.Region, p, stopped)
 	}
 	_, err = l.Resume(ctx, p.Topic, p.Partition, choice)
 	return result, err
@@ -69,10 +69,10 @@ func recreated(s replicator.State) bool {
 }
 
 // planResume says of stopped partitions of a topic where they would go on.
-func (r *Region) planResume(ctx context.Context, source events.Region, p api.ResumeLinkParams, parts []api.ResumedPartition) error {
+func (k *Links) planResume(ctx context.Context, source events.Region, p api.ResumeLinkParams, parts []api.ResumedPartition) error {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	admin, err := r.adminOf(ctx, source)
+	admin, err := k.admin(ctx, source)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package pipeline
+package links
 
 import (
 	"cmp"
@@ -13,55 +13,27 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/replicator"
-	"github.com/evenkeel/evenkeel/replicator/follow"
 )
 
-// linkConfig is what the link from a region does.
-func linkConfig(cfg *config.Config, source events.Region) (replicator.Config, error) {
-	l := cfg.Links
-	always := append(cfg.LogTopics(), cfg.AttestationTopic())
-	topics, err := follow.NewPatterns(append(always, l.Include...), l.Exclude)
-	if err != nil {
-		return replicator.Config{}, err
-	}
-	groups, err := follow.NewPatterns(l.Groups, l.GroupsExclude)
-	if err != nil {
-		return replicator.Config{}, err
-	}
-	internal := follow.Internal(slices.Sorted(maps.Keys(cfg.Regions))...)
-	return replicator.Config{
-		Origin:      cfg.Origin(source),
-		Destination: cfg.Region,
-		Topics:      topics.Sparing(internal),
-		// The source's own nodes read its logs and mirrors, which are others here.
-		Groups:             groups.Sparing(func(group string) bool { return group == cfg.Group }),
-		Internal:           internal,
-		Overrides:          l.Overrides,
-		Principal:          l.Principal,
-		WindowBytes:        l.WindowBytes,
-		RateBytesPerSecond: l.RateBytesPerSecond,
-	}, nil
-}
-
-// linkOrigin finds the origin that a link is named by.
-func (r *Region) linkOrigin(name string) (events.Origin, error) {
+// origin finds the origin that a link is named by.
+func (k *Links) origin(name string) (events.Origin, error) {
 	var names []string
-	for _, kept := range r.links.links {
+	for _, kept := range k.kept {
 		if kept.origin.String() == name {
 			return kept.origin, nil
 		}
 		names = append(names, kept.origin.String())
 	}
 	if len(names) == 0 {
-		return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no links: no other regions are configured", r.cfg.Region)
+		return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no links: no other regions are configured", k.cfg.Region)
 	}
-	return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no link from %q; there are links from %s", r.cfg.Region, name, strings.Join(names, ", "))
+	return events.Origin{}, events.Errorf(events.KindNotFound, "%s has no link from %q; there are links from %s", k.cfg.Region, name, strings.Join(names, ", "))
 }
 
-// linkDetails are a link's details. While a partition waits, or is paused or
+// Details are a link's details. While a partition waits, or is paused or
 // stopped, nobody asks the source, so its lag is not known, however short it was a
 // moment ago.
-func linkDetails(l *replicator.Link) replicator.Details {
+func Details(l *replicator.Link) replicator.Details {
 	d := l.Details()
 	d.Partitions = slices.Clone(d.Partitions)
 	for i, p := range d.Partitions {
@@ -73,16 +45,16 @@ func linkDetails(l *replicator.Link) replicator.Details {
 }
 
 // ListLinks implements api.LinksNode.
-func (r *Region) ListLinks(ctx context.Context) (*api.LinkList, error) {
+func (k *Links) ListLinks(ctx context.Context) (*api.LinkList, error) {
 	list := &api.LinkList{Links: []api.LinkRow{}}
-	for _, d := range r.linkDetailsOf(ctx) {
-		list.Links = append(list.Links, linkRow(r.cfg, d))
+	for _, d := range k.All(ctx) {
+		list.Links = append(list.Links, rowOf(k.cfg, d))
 	}
 	return list, nil
 }
 
-// linkRow sums up a link.
-func linkRow(cfg *config.Config, d replicator.Details) api.LinkRow {
+// rowOf sums up a link.
+func rowOf(cfg *config.Config, d replicator.Details) api.LinkRow {
 	row := api.LinkRow{Status: d.Status, Partitions: map[replicator.State]int{}, Failing: []replicator.TaskStatus{}, Memory: d.Memory}
 	for _, p := range d.Partitions {
 		row.Partitions[p.State]++
@@ -92,15 +64,15 @@ func linkRow(cfg *config.Config, d replicator.Details) api.LinkRow {
 			row.Failing = append(row.Failing, t)
 		}
 	}
-	lags := linkLags(cfg, d)
+	lags := Lags(cfg, d)
 	row.Lag = replicator.Lag{Records: new(int64), Bytes: new(int64), Seconds: new(float64)}
 	for _, l := range lags {
 		if l.Records == nil {
 			row.Unknown++
 		}
-		row.Lag.Records = combine(row.Lag.Records, l.Records, func(a, b int64) int64 { return a + b })
-		row.Lag.Bytes = combine(row.Lag.Bytes, l.Bytes, func(a, b int64) int64 { return a + b })
-		row.Lag.Seconds = combine(row.Lag.Seconds, l.Seconds, func(a, b float64) float64 { return max(a, b) })
+		row.Lag.Records = api.Combine(row.Lag.Records, l.Records, func(a, b int64) int64 { return a + b })
+		row.Lag.Bytes = api.Combine(row.Lag.Bytes, l.Bytes, func(a, b int64) int64 { return a + b })
+		row.Lag.Seconds = api.Combine(row.Lag.Seconds, l.Seconds, func(a, b float64) float64 { return max(a, b) })
 	}
 	if len(d.Lacking) > 0 {
 		row.Lag = replicator.Lag{} // what has no mirror is behind by nobody knows how much
@@ -108,27 +80,18 @@ func linkRow(cfg *config.Config, d replicator.Details) api.LinkRow {
 	return row
 }
 
-// combine is unknown if either is.
-func combine[T any](a, b *T, do func(T, T) T) *T {
-	if a == nil || b == nil {
-		return nil
-	}
-	sum := do(*a, *b)
-	return &sum
-}
-
 // ShowLink implements api.LinksNode.
-func (r *Region) ShowLink(ctx context.Context, p api.ShowLinkParams) (*api.LinkDetails, error) {
-	return onLink(ctx, r, p.Origin,
-		func(l *replicator.Link) (*api.LinkDetails, error) { return r.showLink(ctx, l, p) },
+func (k *Links) ShowLink(ctx context.Context, p api.ShowLinkParams) (*api.LinkDetails, error) {
+	return onLink(ctx, k, p.Origin,
+		func(l *replicator.Link) (*api.LinkDetails, error) { return k.showLink(ctx, l, p) },
 		func(ctx context.Context, c *api.Client) (*api.LinkDetails, error) { return c.ShowLink(ctx, p) })
 }
 
-func (r *Region) showLink(ctx context.Context, l *replicator.Link, p api.ShowLinkParams) (_ *api.LinkDetails, err error) {
+func (k *Links) showLink(ctx context.Context, l *replicator.Link, p api.ShowLinkParams) (_ *api.LinkDetails, err error) {
 	if p.Topic == "" && p.Partition != nil {
 		return nil, events.Errorf(events.KindInvalid, "partition %d of which topic?", *p.Partition)
 	}
-	d := &api.LinkDetails{Details: linkDetails(l)}
+	d := &api.LinkDetails{Details: Details(l)}
 	if p.Topic == "" {
 		return d, nil
 	}
@@ -172,21 +135,21 @@ func scope(d replicator.Details, topic string, num int32) ([]replicator.Partitio
 }
 
 // PauseLink implements api.LinksNode.
-func (r *Region) PauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
-	return onLink(ctx, r, p.Origin,
+func (k *Links) PauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
+	return onLink(ctx, k, p.Origin,
 		func(l *replicator.Link) (*api.LinkPaused, error) { return setPause(ctx, l, p, true) },
 		func(ctx context.Context, c *api.Client) (*api.LinkPaused, error) { return c.PauseLink(ctx, p) })
 }
 
 // UnpauseLink implements api.LinksNode.
-func (r *Region) UnpauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
-	return onLink(ctx, r, p.Origin,
+func (k *Links) UnpauseLink(ctx context.Context, p api.PauseLinkParams) (*api.LinkPaused, error) {
+	return onLink(ctx, k, p.Origin,
 		func(l *replicator.Link) (*api.LinkPaused, error) { return setPause(ctx, l, p, false) },
 		func(ctx context.Context, c *api.Client) (*api.LinkPaused, error) { return c.UnpauseLink(ctx, p) })
 }
 
 func setPause(ctx context.Context, l *replicator.Link, p api.PauseLinkParams, paused bool) (*api.LinkPaused, error) {
-	d := linkDetails(l)
+	d := Details(l)
 	what, concerned, err := pauseScope(d, p.What)
 	if err != nil {
 		return nil, err
@@ -197,7 +160,7 @@ func setPause(ctx context.Context, l *replicator.Link, p api.PauseLinkParams, pa
 		}
 	}
 	result := &api.LinkPaused{Origin: d.Origin, What: what, Paused: paused, Partitions: []replicator.PartitionStatus{}}
-	for _, p := range linkDetails(l).Partitions {
+	for _, p := range Details(l).Partitions {
 		if concerned(p) && (p.State == replicator.Paused || p.State.Stopped()) {
 			result.Partitions = append(result.Partitions, p)
 		}
@@ -248,8 +211,8 @@ func parseTopicPause(text string) (topic string, num int32, err error) {
 }
 
 // VerifyLink implements api.LinksNode.
-func (r *Region) VerifyLink(ctx context.Context, p api.VerifyLinkParams) (*replicator.Verified, error) {
-	return onLink(ctx, r, p.Origin,
+func (k *Links) VerifyLink(ctx context.Context, p api.VerifyLinkParams) (*replicator.Verified, error) {
+	return onLink(ctx, k, p.Origin,
 		func(l *replicator.Link) (*replicator.Verified, error) { return verifyLink(ctx, l, p) },
 		func(ctx context.Context, c *api.Client) (*replicator.Verified, error) { return c.VerifyLink(ctx, p) })
 }
@@ -258,7 +221,7 @@ func verifyLink(ctx context.Context, l *replicator.Link, p api.VerifyLinkParams)
 	if p.From < 0 {
 		return nil, events.Errorf(events.KindInvalid, "verify from offset %d: want 0 or more", p.From)
 	}
-	if _, err := scope(linkDetails(l), p.Topic, p.Partition); err != nil {
+	if _, err := scope(Details(l), p.Topic, p.Partition); err != nil {
 		return nil, err
 	}
 	if p.Partition < 0 {

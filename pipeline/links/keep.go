@@ -1,10 +1,11 @@
-package pipeline
+package links
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -14,20 +15,10 @@ import (
 	"github.com/evenkeel/evenkeel/replicator"
 )
 
-// linkKeeper runs the links whose home this node is: each link has a shard, and the
-// node that is assigned the shard claims the link. Until it does, the node that had
-// it before goes on; two instances at a time do no harm.
-type linkKeeper struct {
-	claims     *claims.Log
-	member     *claims.Member
-	partitions int32
-	links      []keptLink
-	log        *slog.Logger
-
-	mu      sync.Mutex
-	running map[events.Origin]*runningLink
-	errs    map[events.Origin]error // why it could not be claimed the last time
-}
+const (
+	lookInterval = 500 * time.Millisecond // between looks whether a link is to run here
+	retryPause   = 500 * time.Millisecond // before a claim is tried again
+)
 
 // keptLink is how a link is made.
 type keptLink struct {
@@ -42,19 +33,28 @@ type runningLink struct {
 	stop  context.CancelFunc
 }
 
+// Run runs links whenever they are this node's, until the context ends.
+func (k *Links) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, kept := range k.kept {
+		running.Go(func() { k.tend(ctx, kept) })
+	}
+	running.Wait()
+}
+
 // tend runs one link whenever it is this node's, until the context ends.
-func (k *linkKeeper) tend(ctx context.Context, kept keptLink) {
-	home := claims.HomeOf(kept.origin.String(), k.partitions)
-	for !ended(ctx) {
+func (k *Links) tend(ctx context.Context, kept keptLink) {
+	home := claims.HomeOf(kept.origin.String(), k.cfg.Partitions)
+	for ctx.Err() == nil {
 		if !k.member.Has(home) {
 			k.note(kept.origin, nil)
-			pause.For(ctx, keepInterval)
+			pause.For(ctx, lookInterval)
 			continue
 		}
 		epoch, err := k.claims.Take(ctx, claims.LinkKey(kept.origin), home, 0)
 		k.note(kept.origin, err)
 		if err != nil {
-			pause.For(ctx, openRetryLeast)
+			pause.For(ctx, retryPause)
 			continue
 		}
 		k.run(ctx, kept, epoch)
@@ -62,14 +62,14 @@ func (k *linkKeeper) tend(ctx context.Context, kept keptLink) {
 	}
 }
 
-func (k *linkKeeper) note(origin events.Origin, err error) {
+func (k *Links) note(origin events.Origin, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.errs[origin] = err
 }
 
 // run runs a link until it is claimed by another node.
-func (k *linkKeeper) run(ctx context.Context, kept keptLink, epoch events.Epoch) {
+func (k *Links) run(ctx context.Context, kept keptLink, epoch events.Epoch) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	link := kept.make()
@@ -86,8 +86,8 @@ func (k *linkKeeper) run(ctx context.Context, kept keptLink, epoch events.Epoch)
 	k.mu.Unlock()
 }
 
-// claimed takes in a claim, in the order of the log.
-func (k *linkKeeper) claimed(key string, c claims.Claim) {
+// Claimed takes in a claim, in the order of the log.
+func (k *Links) Claimed(key string, c claims.Claim) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for origin, l := range k.running {
@@ -98,7 +98,7 @@ func (k *linkKeeper) claimed(key string, c claims.Claim) {
 }
 
 // here is the link from an origin if it runs on this node, else nil.
-func (k *linkKeeper) here(origin events.Origin) *replicator.Link {
+func (k *Links) here(origin events.Origin) *replicator.Link {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if l, ok := k.running[origin]; ok {
@@ -107,9 +107,9 @@ func (k *linkKeeper) here(origin events.Origin) *replicator.Link {
 	return nil
 }
 
-// all are the links that run on this node, in the order of the configuration.
-func (k *linkKeeper) all() (links []*replicator.Link) {
-	for _, kept := range k.links {
+// Running are the links that run on this node, in the order of the configuration.
+func (k *Links) Running() (links []*replicator.Link) {
+	for _, kept := range k.kept {
 		if l := k.here(kept.origin); l != nil {
 			links = append(links, l)
 		}
@@ -118,7 +118,7 @@ func (k *linkKeeper) all() (links []*replicator.Link) {
 }
 
 // where is the node that runs the link from an origin, or why none does.
-func (k *linkKeeper) where(origin events.Origin) (claims.Claim, error) {
+func (k *Links) where(origin events.Origin) (claims.Claim, error) {
 	k.mu.Lock()
 	err := k.errs[origin]
 	k.mu.Unlock()
@@ -135,34 +135,34 @@ func (k *linkKeeper) where(origin events.Origin) (claims.Claim, error) {
 }
 
 // atRest is what is known of a link that runs nowhere.
-func (r *Region) atRest(origin events.Origin, why error) replicator.Details {
+func (k *Links) atRest(origin events.Origin, why error) replicator.Details {
 	return replicator.Details{Status: replicator.Status{
-		Origin: origin, Destination: r.cfg.Region, Error: why.Error(), Since: r.started.UTC(), Stopped: []string{},
+		Origin: origin, Destination: k.cfg.Region, Error: why.Error(), Since: k.since, Stopped: []string{},
 	}}
 }
 
 // onLink asks the link from an origin, on this node or on the one that runs it.
-func onLink[R any](ctx context.Context, r *Region, name string,
+func onLink[R any](ctx context.Context, k *Links, name string,
 	here func(*replicator.Link) (*R, error), there func(context.Context, *api.Client) (*R, error),
 ) (result *R, err error) {
-	origin, err := r.linkOrigin(name)
+	origin, err := k.origin(name)
 	if err != nil {
 		return nil, err
 	}
 	var did error // here: what it says of itself is no reason to ask again
 	err = peers.WhileMoving(ctx, func() error {
-		if l := r.links.here(origin); l != nil {
+		if l := k.here(origin); l != nil {
 			result, did = here(l)
 			return nil
 		}
 		if err := peers.RefuseForward(ctx, fmt.Sprintf("link from %s", origin)); err != nil {
 			return err
 		}
-		c, err := r.links.where(origin)
+		c, err := k.where(origin)
 		if err != nil {
 			return err
 		}
-		client, err := r.peers.At(c.Node, c.Address)
+		client, err := k.peers.At(c.Node, c.Address)
 		if err != nil {
 			return err
 		}
@@ -175,22 +175,22 @@ func onLink[R any](ctx context.Context, r *Region, name string,
 	return result, did
 }
 
-// linkDetailsOf are the details of every link of the region, from the nodes that run
+// All are the details of every link of the region, from the nodes that run
 // them. Each node is waited for as long as peers.Patience.
-func (r *Region) linkDetailsOf(ctx context.Context) []replicator.Details {
-	details := make([]replicator.Details, len(r.links.links))
+func (k *Links) All(ctx context.Context) []replicator.Details {
+	details := make([]replicator.Details, len(k.kept))
 	var asked sync.WaitGroup
-	for i, kept := range r.links.links {
-		if l := r.links.here(kept.origin); l != nil {
-			details[i] = linkDetails(l)
+	for i, kept := range k.kept {
+		if l := k.here(kept.origin); l != nil {
+			details[i] = Details(l)
 			continue
 		}
 		asked.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, peers.Patience)
 			defer cancel()
-			d, err := r.remoteLink(ctx, kept.origin)
+			d, err := k.remote(ctx, kept.origin)
 			if err != nil {
-				d = r.atRest(kept.origin, err)
+				d = k.atRest(kept.origin, err)
 			}
 			details[i] = d
 		})
@@ -199,12 +199,12 @@ func (r *Region) linkDetailsOf(ctx context.Context) []replicator.Details {
 	return details
 }
 
-func (r *Region) remoteLink(ctx context.Context, origin events.Origin) (replicator.Details, error) {
-	c, err := r.links.where(origin)
+func (k *Links) remote(ctx context.Context, origin events.Origin) (replicator.Details, error) {
+	c, err := k.where(origin)
 	if err != nil {
 		return replicator.Details{}, err
 	}
-	client, err := r.peers.At(c.Node, c.Address)
+	client, err := k.peers.At(c.Node, c.Address)
 	if err != nil {
 		return replicator.Details{}, err
 	}
@@ -214,3 +214,24 @@ func (r *Region) remoteLink(ctx context.Context, origin events.Origin) (replicat
 	}
 	return d.Details, nil
 }
+
+// Complete puts the links that nodes have told of in order, and adds those that none has told of;
+// missing are these.
+func (k *Links) Complete(told []replicator.Status) (all, missing []replicator.Status) {
+	all = []replicator.Status{}
+	for _, kept := range k.kept {
+		if i := slices.IndexFunc(told, func(l replicator.Status) bool { return l.Origin == kept.origin }); i >= 0 {
+			all = append(all, told[i])
+			continue
+		}
+		why := errUnknown
+		if _, err := k.where(kept.origin); err != nil {
+			why = err
+		}
+		l := k.atRest(kept.origin, why).Status
+		all, missing = append(all, l), append(missing, l)
+	}
+	return all, missing
+}
+
+var errUnknown = events.Errorf(events.KindNotReady, "the node that runs it does not answer")
