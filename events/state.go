@@ -99,3 +99,18 @@ func VectorOf(states []LogState) Vector {
 	}
 	return v
 }
+
+// ContextOf is what a shard has applied of all origins' logs beside the given one,
+// and where that one stands.
+func ContextOf(states []LogState, log Log) (c Context, next int64) {
+	for _, st := range states { // in order
+		if st.Log.Stream != log.Stream || st.Next == 0 {
+			continue
+		}
+		c = append(c, Seen{Origin: st.Log.Origin, Next: st.Next})
+		if st.Log == log {
+			next = st.Next
+		}
+	}
+	return c, next
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/listed"
@@ -56,7 +57,7 @@ type beginnings struct {
 	mirrors  *mirrors.Offsets // between whose offsets and those of the logs vectors are compared
 	renewals *renewals        // of shards of this node
 
-	attested func(context.Context) (*attested, error) // what other regions say of their logs
+	attested func(context.Context) (*checks.Attested, error) // what other regions say of their logs
 
 	node    string         // which one this is
 	outside *outsideTables // the tables of backups, where they are; nil: no backups

@@ -16,6 +16,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/peers"
@@ -48,10 +49,10 @@ type collector struct {
 	origin  events.Origin
 	source  string
 	client  *kgo.Client
-	held    holder
+	held    checks.Holder
 	hold    func(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func())
 	gather  func(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error)
-	checks  *checker
+	checks  *checks.Checker
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
@@ -394,7 +395,7 @@ func (c *collector) write(ctx context.Context, shard *projections.Shard, log eve
 	if e.Clock, e.Time, err = c.clock.now(); err != nil {
 		return 0, err
 	}
-	e.Deps, _ = contextOf(shard.Logs(), log)
+	e.Deps, _ = events.ContextOf(shard.Logs(), log)
 	record, err := events.Encode(e)
 	if err != nil {
 		return 0, err
@@ -409,9 +410,7 @@ func (c *collector) write(ctx context.Context, shard *projections.Shard, log eve
 // known is, of a stream's partition, what all regions have folded as they attest, and the cut that has all
 // that any of them has: what is read of a state that has reached it is no older than what they said.
 func (c *collector) known(stream events.Stream, partition int32) (stable events.Context, atLeast events.Vector, err error) {
-	c.checks.mu.Lock()
-	defer c.checks.mu.Unlock()
-	least, most, err := c.checks.judge.Known(stream, partition)
+	least, most, err := c.checks.Known(stream, partition)
 	atLeast = events.Vector{}
 	for _, s := range most {
 		atLeast[events.Log{Origin: s.Origin, Stream: stream, Partition: partition}] = s.Next

@@ -66,7 +66,7 @@ func (c *collector) behind() map[events.Origin]int64 {
 				break
 			}
 			log := events.Log{Origin: c.origin, Stream: stream, Partition: p}
-			applied, next := c.checks.applied(log), shard.Next(log)
+			applied, next := c.checks.Applied(log), shard.Next(log)
 			for origin := range behind {
 				behind[origin] += max(0, next-applied[origin])
 			}
@@ -74,11 +74,4 @@ func (c *collector) behind() map[events.Origin]int64 {
 		release()
 	}
 	return behind
-}
-
-// applied is up to where each region has folded a log, as it attests.
-func (c *checker) applied(log events.Log) map[events.Origin]int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.judge.Applied(log)
 }

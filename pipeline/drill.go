@@ -128,7 +128,7 @@ func (b Backups) compareAttested(ctx context.Context, dir, differed string) (str
 	for p := range all {
 		all[p] = int32(p)
 	}
-	g, err := a.ofDir(b.Config, b.files(), b.Log, dir, all)
+	g, err := compareDir(a, b.Config, b.files(), b.Log, dir, all)
 	if err != nil {
 		return "", err
 	}

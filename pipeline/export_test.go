@@ -8,9 +8,6 @@ var LastSlot = lastSlot
 // PruneSlot is pruneSlot, for tests.
 var PruneSlot = pruneSlot
 
-// FoldVersion is foldVersion, for tests.
-const FoldVersion = foldVersion
-
 // HasSeen is hasSeen, for tests.
 var HasSeen = hasSeen
 

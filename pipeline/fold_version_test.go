@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
-	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
@@ -29,17 +29,17 @@ var (
 	}
 )
 
-// No fold changes without foldVersion: regions before and after the change would compare what cannot
+// No fold changes without FoldVersion: regions before and after the change would compare what cannot
 // be compared, and find that they have diverged.
 func TestFoldVersion(t *testing.T) {
 	logs := foldedLogs(t)
 	for _, rule := range projections.Rules() {
 		if got := foldOf(t, rule, logs); got != foldsTo[rule.Name()] {
-			t.Errorf("merge rule %s makes %s of the same logs, not %q: raise foldVersion in pipeline/attest.go, and write both down here", rule.Name(), got, foldsTo[rule.Name()])
+			t.Errorf("merge rule %s makes %s of the same logs, not %q: raise FoldVersion in pipeline/checks/attest.go, and write both down here", rule.Name(), got, foldsTo[rule.Name()])
 		}
 	}
-	if pipeline.FoldVersion != foldedBy {
-		t.Errorf("foldVersion is %d, the folds above are of %d: was it raised for nothing?", pipeline.FoldVersion, foldedBy)
+	if checks.FoldVersion != foldedBy {
+		t.Errorf("FoldVersion is %d, the folds above are of %d: was it raised for nothing?", checks.FoldVersion, foldedBy)
 	}
 }
 

@@ -371,3 +371,9 @@ func readEvent(record *kgo.Record) (e events.Event, reason string) {
 	}
 	return e, ""
 }
+
+// topicPartition is a partition of a topic.
+type topicPartition struct {
+	topic     string
+	partition int32
+}

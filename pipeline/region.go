@@ -19,6 +19,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/archive"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
@@ -72,7 +73,7 @@ type Region struct {
 	member   *claims.Member
 	shards   *shardSet
 	worker   *worker
-	checks   *checker
+	checks   *checks.Checker
 	backups  *backupWatch      // nil: there is no bucket
 	archiver *archive.Archiver // nil: there is no continuous backup
 	touched  *touchedSets
@@ -177,12 +178,12 @@ func (r *Region) takeDir() (err error) {
 
 func (r *Region) beginnings() *beginnings {
 	b := &beginnings{cfg: r.cfg, fs: r.parts.FS, log: r.log, node: r.name, renewals: r.renewals}
-	b.attested = func(ctx context.Context) (*attested, error) {
+	b.attested = func(ctx context.Context) (*checks.Attested, error) {
 		opts, err := r.kafkaOpts(r.cfg.Region)
 		if err != nil {
 			return nil, err
 		}
-		return readAttested(ctx, r.cfg, opts)
+		return checks.ReadAttested(ctx, r.cfg, opts)
 	}
 	if r.parts.Bucket != nil {
 		b.bucket, b.outside = r.parts.Bucket, newOutsideTables(r.cfg, r.parts.Bucket, nil)
@@ -252,7 +253,7 @@ func (r *Region) run() error {
 	if err := r.startChecks(ctx, own); err != nil {
 		return err
 	}
-	r.keeper.forget = r.checks.forget
+	r.keeper.forget = r.checks.Forget
 	r.launch(ctx)
 	return nil
 }
@@ -344,7 +345,7 @@ func (r *Region) stop() error {
 		r.claims.Close()
 	}
 	if r.checks != nil {
-		r.checks.close()
+		r.checks.Close()
 	}
 	if r.producer != nil {
 		r.producer.Close()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -139,8 +140,8 @@ func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 	if err != nil {
 		return err
 	}
-	err = b.agreed(ctx, p, note, func(a *attested) (*api.Agreement, error) {
-		return a.ofDir(b.cfg, b.fs, b.log, b.renewals.aside(p), []int32{p})
+	err = b.agreed(ctx, p, note, func(a *checks.Attested) (*api.Agreement, error) {
+		return compareDir(a, b.cfg, b.fs, b.log, b.renewals.aside(p), []int32{p})
 	})
 	if err != nil {
 		return errors.Join(err, b.fs.RemoveAll(b.renewals.aside(p)))
@@ -151,7 +152,7 @@ func (b *beginnings) bringTo(ctx context.Context, p int32, note renewal) error {
 
 // agreed refuses a new state that is not the one that other regions have attested, unless an operator takes it
 // all the same.
-func (b *beginnings) agreed(ctx context.Context, p int32, note renewal, compare func(*attested) (*api.Agreement, error)) error {
+func (b *beginnings) agreed(ctx context.Context, p int32, note renewal, compare func(*checks.Attested) (*api.Agreement, error)) error {
 	a, err := b.attested(ctx)
 	if err != nil {
 		return err
@@ -178,7 +179,7 @@ func (b *beginnings) referAside(ctx context.Context, m *format.Manifest, p int32
 	if err := b.referTo(ctx, m, p, t); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(work))
 	}
-	if err := b.agreed(ctx, p, note, func(a *attested) (*api.Agreement, error) { return a.ofStates(m.Shards[p].States), nil }); err != nil {
+	if err := b.agreed(ctx, p, note, func(a *checks.Attested) (*api.Agreement, error) { return a.OfStates(m.Shards[p].States), nil }); err != nil {
 		return errors.Join(err, b.fs.RemoveAll(work))
 	}
 	if _, err := b.renewals.change(p, func(n *renewal) { n.Backup, n.Compared = m.ID, true }); err != nil {

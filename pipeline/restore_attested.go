@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
@@ -20,7 +21,7 @@ func (r *restoring) compare(ctx context.Context) error {
 	}
 	asking, cancel := context.WithTimeout(ctx, planPatience)
 	defer cancel()
-	a, err := readAttested(asking, cfg, r.job.KafkaOpts)
+	a, err := checks.ReadAttested(asking, cfg, r.job.KafkaOpts)
 	if err != nil {
 		r.unattested = err.Error()
 		r.job.Log.Warn("what was restored could not be compared with what other regions have attested", "error", err)
@@ -30,7 +31,7 @@ func (r *restoring) compare(ctx context.Context) error {
 	for _, shard := range r.plan().Shards {
 		shards = append(shards, shard.Shard)
 	}
-	if r.attested, err = a.ofShards(shards, r.look); err != nil {
+	if r.attested, err = a.OfShards(shards, r.look); err != nil {
 		return err
 	}
 	err = r.attested.Err()

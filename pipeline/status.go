@@ -125,7 +125,7 @@ func (r *Region) problems() []string {
 	problems = append(problems, r.renewals.problems()...)
 	problems = append(problems, r.modelProblems()...)
 	problems = append(problems, r.divergences()...)
-	if err := r.checks.problem(); err != nil {
+	if err := r.checks.Problem(); err != nil {
 		problems = append(problems, err.Error())
 	}
 	for _, l := range r.links.Running() {

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/claims"
 )
 
@@ -31,7 +32,7 @@ func (r *Region) ensureTopics(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	want := slices.Concat(slices.Sorted(maps.Keys(r.cfg.Routes())), slices.Sorted(maps.Keys(attestationTopics(r.cfg))), []string{claims.Topic(r.cfg)})
+	want := slices.Concat(slices.Sorted(maps.Keys(r.cfg.Routes())), slices.Sorted(maps.Keys(r.cfg.AttestationTopics())), []string{claims.Topic(r.cfg)})
 	missing, err := r.checkTopics(ctx, admin, want)
 	if err != nil {
 		return err
@@ -65,7 +66,7 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 		return nil, events.Errorf(events.KindNotReady, "kafka of %s at %s cannot be reached: %w; check regions.%s.kafka",
 			r.cfg.Region, strings.Join(r.cfg.Own().Kafka.Seeds, ", "), err, r.cfg.Region)
 	}
-	attestations := attestationTopics(r.cfg) // of which any number will do
+	attestations := r.cfg.AttestationTopics() // of which any number will do
 	var wrong []error
 	for _, topic := range want {
 		t, ok := found.Topics[topic]
@@ -86,7 +87,7 @@ func (r *Region) checkTopics(ctx context.Context, admin *kadm.Client, want []str
 
 // createTopics creates topics of logs and of attestations.
 func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []string) error {
-	attestations := attestationTopics(r.cfg)
+	attestations := r.cfg.AttestationTopics()
 	var logs, attests, owners []string
 	for _, topic := range topics {
 		switch _, ok := attestations[topic]; {
@@ -98,7 +99,7 @@ func (r *Region) createTopics(ctx context.Context, admin *kadm.Client, topics []
 			logs = append(logs, topic)
 		}
 	}
-	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, attestationConfigs, attests),
+	return errors.Join(r.createTopicsLike(ctx, admin, r.cfg.Partitions, nil, logs), r.createTopicsLike(ctx, admin, 1, checks.TopicConfigs, attests),
 		r.createTopicsLike(ctx, admin, r.cfg.Partitions, claims.TopicConfigs, owners))
 }
 

@@ -43,6 +43,17 @@ func (c *Config) LogTopics() []string {
 	return topics
 }
 
+// AttestationTopics are the region's own topic of attestations and its mirrors of the others', and whose
+// they are.
+func (c *Config) AttestationTopics() map[string]events.Origin {
+	topics := map[string]events.Origin{c.AttestationTopic(): c.Origin(c.Region)}
+	for _, peer := range c.Peers() {
+		origin := c.Origin(peer)
+		topics[origin.MirrorTopic(c.AttestationTopic())] = origin
+	}
+	return topics
+}
+
 // Shards are the numbers of all shards, in order.
 func (c *Config) Shards() []int32 {
 	all := make([]int32, c.Partitions)

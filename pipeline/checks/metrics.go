@@ -1,4 +1,4 @@
-package pipeline
+package checks
 
 import (
 	"strconv"
@@ -9,16 +9,17 @@ import (
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
-// checkMetrics counts what becomes of attestations.
-type checkMetrics struct {
+// Metrics count what becomes of attestations.
+type Metrics struct {
 	written  prometheus.Counter
 	compared prometheus.Counter
 	refused  *prometheus.CounterVec
 	found    *prometheus.CounterVec
 }
 
-func newCheckMetrics(r prometheus.Registerer) *checkMetrics {
-	m := &checkMetrics{
+// NewMetrics makes and registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
 		written: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "evenkeel_attestations_written_total", Help: "Attestations of the region's own logs that were written."}),
 		compared: prometheus.NewCounter(prometheus.CounterOpts{
@@ -38,9 +39,12 @@ func newCheckMetrics(r prometheus.Registerer) *checkMetrics {
 	return m
 }
 
-// checkGauges shows how logs compare whenever it is asked. Only logs that have
+// Gauges show how logs compare whenever they are asked. Only logs that have
 // diverged have series of their own.
-type checkGauges struct{ region *Region }
+type Gauges struct{ checks *Checker }
+
+// NewGauges makes the gauges of a checker; the caller registers them.
+func NewGauges(c *Checker) *Gauges { return &Gauges{c} }
 
 var (
 	logsDesc = prometheus.NewDesc("evenkeel_check_logs",
@@ -54,14 +58,14 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (g *checkGauges) Describe(ch chan<- *prometheus.Desc) {
+func (g *Gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{logsDesc, configuredDesc, divergedDesc, attestationAgeDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (g *checkGauges) Collect(ch chan<- prometheus.Metric) {
+func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	show := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
@@ -70,16 +74,16 @@ func (g *checkGauges) Collect(ch chan<- prometheus.Metric) {
 		oldest  time.Time
 		unheard bool
 	}
-	checks := g.region.checks
+	checks := g.checks
 	origins := map[string]*tally{} // also of a node that holds nothing: sums over nodes are of numbers
 	for _, origin := range checks.topics {
 		origins[origin.String()] = &tally{results: map[divergence.Result]int{}}
 	}
 	held := map[int32]bool{}
-	for p := range g.region.cfg.Partitions {
+	for p := range checks.cfg.Partitions {
 		held[p] = checks.holds(p)
 	}
-	findings := checks.findings(nil)
+	findings := checks.Findings(nil)
 	for _, f := range findings {
 		origin := f.Log.Origin.String()
 		t := origins[origin]

@@ -1,4 +1,4 @@
-package pipeline
+package checks
 
 import (
 	"context"
@@ -17,27 +17,27 @@ import (
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
-// foldVersion numbers what folds make of events, of all rules together. Raise it
+// FoldVersion numbers what folds make of events, of all rules together. Raise it
 // when the same record leads to other bytes than before: while regions run
 // different versions their states differ and are not compared. It is of the program, not
 // of the state that it finds; divergence/DESIGN.md says what follows.
-const foldVersion = 2
+const FoldVersion = 2
 
 // formatVersion is the version of everything that a comparison of two regions'
 // folds depends on: the chain, the digest, the merge rule and its slices.
 func formatVersion(rule string) uint32 {
 	h := fnv.New32a()
-	fmt.Fprintf(h, "%s/%d", rule, foldVersion)
+	fmt.Fprintf(h, "%s/%d", rule, FoldVersion)
 	return digest.ChainVersion<<24 | digest.SumVersion<<16 | h.Sum32()&0xffff
 }
 
-// attester attests the region's own logs in the shards that this node has.
-type attester struct {
+// Attester attests the region's own logs in the shards that this node has.
+type Attester struct {
 	cfg     *config.Config
 	origin  events.Origin
 	client  *kgo.Client
-	held    holder // nil: another node has it
-	metrics *checkMetrics
+	held    Holder // nil: another node has it
+	metrics *Metrics
 	log     *slog.Logger
 
 	mu    sync.Mutex
@@ -52,8 +52,15 @@ type attestPace struct {
 	underWay bool
 }
 
-// run attests until the context ends.
-func (a *attester) run(ctx context.Context) {
+// NewAttester makes an Attester that writes with the client.
+func NewAttester(cfg *config.Config, client *kgo.Client, held Holder, m *Metrics, log *slog.Logger) *Attester {
+	return &Attester{
+		cfg: cfg, origin: cfg.Origin(cfg.Region), client: client, held: held, metrics: m, log: log, paces: map[events.Log]*attestPace{},
+	}
+}
+
+// Run attests until the context ends.
+func (a *Attester) Run(ctx context.Context) {
 	tick := time.NewTicker(divergence.LookInterval)
 	defer tick.Stop()
 	for {
@@ -67,7 +74,7 @@ func (a *attester) run(ctx context.Context) {
 }
 
 // attest attests every log of this node's shards for which it is time.
-func (a *attester) attest(ctx context.Context, now time.Time) {
+func (a *Attester) attest(ctx context.Context, now time.Time) {
 	for p := range a.cfg.Partitions {
 		shard, release := a.held(p)
 		if shard != nil {
@@ -77,7 +84,7 @@ func (a *attester) attest(ctx context.Context, now time.Time) {
 	}
 }
 
-func (a *attester) attestShard(ctx context.Context, shard *projections.Shard, p int32, now time.Time) {
+func (a *Attester) attestShard(ctx context.Context, shard *projections.Shard, p int32, now time.Time) {
 	states := shard.Logs()
 	for stream := range a.cfg.Streams {
 		log := events.Log{Origin: a.origin, Stream: stream, Partition: p}
@@ -87,8 +94,8 @@ func (a *attester) attestShard(ctx context.Context, shard *projections.Shard, p 
 	}
 }
 
-func (a *attester) attestLog(ctx context.Context, shard *projections.Shard, log events.Log, states []events.LogState, now time.Time) error {
-	applied, next := contextOf(states, log)
+func (a *Attester) attestLog(ctx context.Context, shard *projections.Shard, log events.Log, states []events.LogState, now time.Time) error {
+	applied, next := events.ContextOf(states, log)
 	epoch := shard.Epoch()
 	pace, offset, due := a.due(log, epoch, next, now)
 	if !due {
@@ -115,7 +122,7 @@ func (a *attester) attestLog(ctx context.Context, shard *projections.Shard, log 
 }
 
 // due tells whether and where a log is to be attested.
-func (a *attester) due(log events.Log, epoch events.Epoch, next int64, now time.Time) (pace *attestPace, offset int64, due bool) {
+func (a *Attester) due(log events.Log, epoch events.Epoch, next int64, now time.Time) (pace *attestPace, offset int64, due bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	pace, ok := a.paces[log]
@@ -130,7 +137,7 @@ func (a *attester) due(log events.Log, epoch events.Epoch, next int64, now time.
 	return pace, offset, due
 }
 
-func (a *attester) attested(pace *attestPace, err error) {
+func (a *Attester) attested(pace *attestPace, err error) {
 	a.mu.Lock()
 	pace.underWay = false
 	if err != nil {
@@ -142,19 +149,4 @@ func (a *attester) attested(pace *attestPace, err error) {
 		return
 	}
 	a.metrics.written.Inc()
-}
-
-// contextOf is what a shard has applied of all origins' logs beside the given one,
-// and where that one stands.
-func contextOf(states []events.LogState, log events.Log) (c events.Context, next int64) {
-	for _, st := range states { // in order
-		if st.Log.Stream != log.Stream || st.Next == 0 {
-			continue
-		}
-		c = append(c, events.Seen{Origin: st.Log.Origin, Next: st.Next})
-		if st.Log == log {
-			next = st.Next
-		}
-	}
-	return c, next
 }
