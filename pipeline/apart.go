@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/pace"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/projections"
 )
@@ -84,7 +85,7 @@ func (w *worker) beginOutside(ctx context.Context, p int32, shard *openShard, ru
 	if !ok {
 		return nil
 	}
-	t := &outsideTurn{partition: p, shard: shard, folded: make(chan struct{}), parts: split(runs, apartBytesMost)}
+	t := &outsideTurn{partition: p, shard: shard, folded: make(chan struct{}), parts: pace.Split(runs, apartBytesMost)}
 	w.turns.Go(func() {
 		defer done()
 		err := w.foldParts(ctx, t)
@@ -202,7 +203,7 @@ func (w *worker) setApart(p int32, is bool) {
 	w.mu.Lock()
 	w.apart[p] = is
 	w.mu.Unlock()
-	w.pace.setApart(p, is)
+	w.pace.SetApart(p, is)
 }
 
 func (w *worker) isApart(p int32) bool {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/pace"
 )
 
 // landedTimeout bounds the search for what a load has written.
@@ -102,7 +103,7 @@ func (r *Region) findSource(ctx context.Context, topic, source string, from, to 
 	}
 	defer client.Close()
 	for len(left) > 0 {
-		fetches := client.PollRecords(ctx, workerPollRecords)
+		fetches := client.PollRecords(ctx, pace.PollRecords)
 		for _, fe := range fetches.Errors() {
 			if errors.Is(fe.Err, kerr.OffsetOutOfRange) {
 				return nil, events.Errorf(events.KindRefused, "topic %s of %s, partition %d: what was written from offset %d on has expired in part, so what has landed cannot be known",

@@ -206,5 +206,5 @@ func (r *Region) ParkedReasons(_ context.Context, p api.ParkedParams) (*api.Park
 
 // load says what holds a shard up.
 func (r *Region) load(partition int32, shard *projections.Shard) api.ShardLoad {
-	return r.worker.pace.load(partition, shard)
+	return r.worker.pace.Load(partition, shard)
 }

@@ -21,17 +21,17 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
+	"github.com/evenkeel/evenkeel/pipeline/pace"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
 )
 
 const (
-	workerPollRecords = 10_000 // folded in one batch per shard
-	fetchWait         = 500 * time.Millisecond
-	diskFullPause     = 2 * time.Second
-	errorPause        = 200 * time.Millisecond
-	topicsInterval    = 30 * time.Second // between looks at what has become of the topics
+	fetchWait      = 500 * time.Millisecond
+	diskFullPause  = 2 * time.Second
+	errorPause     = 200 * time.Millisecond
+	topicsInterval = 30 * time.Second // between looks at what has become of the topics
 )
 
 // worker reads the logs and mirrors of the shards that are open on this node and
@@ -44,7 +44,7 @@ type worker struct {
 	routes  map[string]config.Route
 	metrics *metrics
 	clock   *nodeClock
-	pace    *pace
+	pace    *pace.Meter
 	mirrors *mirrors.Offsets
 	log     *slog.Logger
 
@@ -67,7 +67,7 @@ type worker struct {
 
 func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics, clock *nodeClock, log *slog.Logger) (*worker, error) {
 	w := &worker{
-		cfg: cfg, shards: shards, routes: cfg.Routes(), metrics: m, clock: clock, pace: newPace(), mirrors: mirrors.New(opts, cfg), log: log,
+		cfg: cfg, shards: shards, routes: cfg.Routes(), metrics: m, clock: clock, pace: pace.New(), mirrors: mirrors.New(opts, cfg), log: log,
 		orders: orders.New(int(cfg.Partitions)), failed: make(chan error, cfg.Partitions),
 		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
@@ -133,7 +133,7 @@ func (w *worker) remove(p int32) {
 		w.client.ResumeFetchPartitions(partitions)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.pace.forget(p)
+		w.pace.Forget(p)
 		delete(w.apart, p)
 		delete(w.waiting, p)
 		maps.DeleteFunc(w.paused, func(l events.Log, _ bool) bool { return l.Partition == p })
@@ -160,7 +160,7 @@ func (w *worker) run(ctx context.Context) error {
 			return err
 		default:
 		}
-		fetches := w.pace.poll(w.together(), w.routes, func() kgo.Fetches { return w.orders.Poll(ctx, w.poll) })
+		fetches := w.pace.Poll(w.together(), w.routes, func() kgo.Fetches { return w.orders.Poll(ctx, w.poll) })
 		if ended(ctx) {
 			return nil
 		}
@@ -175,7 +175,7 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 func (w *worker) poll(ctx context.Context) kgo.Fetches {
-	return w.client.PollRecords(ctx, workerPollRecords)
+	return w.client.PollRecords(ctx, pace.PollRecords)
 }
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
@@ -313,7 +313,7 @@ func (w *worker) isSure(ctx context.Context) bool {
 // backup is out of reach and what it has of the shard is not here yet.
 func (w *worker) foldShard(ctx context.Context, p int32, shard *openShard, runs []projections.Run) error {
 	for wait := errorPause; ; wait = min(2*wait, outsideRetryMost) {
-		done, err := w.pace.apply(p, shard.Shard, runs)
+		done, err := w.pace.Apply(p, shard.Shard, runs)
 		var full *projections.DiskFullError
 		switch {
 		case err == nil:

@@ -1,4 +1,4 @@
-package pipeline
+package pace
 
 import (
 	"fmt"
@@ -74,7 +74,7 @@ func TestSplit(t *testing.T) {
 			runs = append(runs, run)
 		}
 		whole := map[events.Log][]*kgo.Record{}
-		for _, part := range split(runs, most) {
+		for _, part := range Split(runs, most) {
 			size, count := 0, 0
 			for _, run := range part {
 				if len(run.Records) == 0 || run.Sparse != (run.Log.Partition%2 == 0) {
@@ -132,7 +132,7 @@ func (f heldFile) Write(p []byte) (int, error) {
 // paced is a real shard whose worker is the test.
 type paced struct {
 	*testing.T
-	*pace
+	*Meter
 	shard *projections.Shard
 	next  int64 // offset
 }
@@ -147,7 +147,7 @@ func newPaced(t *testing.T, fs vfs.FS, rule merge.Rule) *paced {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &paced{T: t, pace: newPace(), shard: shard}
+	return &paced{T: t, Meter: New(), shard: shard}
 }
 
 func (p *paced) close() {
@@ -159,7 +159,7 @@ func (p *paced) close() {
 // polled has a poll take so long, and leave the shard so far behind.
 func (p *paced) polled(took time.Duration, behind int64) {
 	routes := map[string]config.Route{"session": {Origin: pacedLog.Origin, Stream: pacedLog.Stream}}
-	p.poll([]int32{0}, routes, func() kgo.Fetches {
+	p.Poll([]int32{0}, routes, func() kgo.Fetches {
 		time.Sleep(took)
 		p.OnBrokerRead(kgo.BrokerMetadata{}, kmsg.Fetch.Int16(), 0, 0, 0, nil)
 		last := &kgo.Record{Offset: p.next - 1}
@@ -173,7 +173,7 @@ func (p *paced) polled(took time.Duration, behind int64) {
 func (p *paced) fold(records, size int) error {
 	for range records {
 		r := &kgo.Record{Offset: p.next, Key: fmt.Append(nil, "k-", p.next), Value: make([]byte, size), Timestamp: time.Now()}
-		if _, err := p.apply(0, p.shard, []projections.Run{{Log: pacedLog, Records: []*kgo.Record{r}}}); err != nil {
+		if _, err := p.Apply(0, p.shard, []projections.Run{{Log: pacedLog, Records: []*kgo.Record{r}}}); err != nil {
 			return err
 		}
 		p.next++
@@ -183,7 +183,7 @@ func (p *paced) fold(records, size int) error {
 
 func (p *paced) is(word string) api.ShardLoad {
 	p.Helper()
-	load := p.load(0, p.shard)
+	load := p.Load(0, p.shard)
 	if load.Pace != word {
 		p.Errorf("it is %s, want %s: %+v", load.Pace, word, load)
 	}
@@ -230,7 +230,7 @@ func TestPaceOfAStalledDisk(t *testing.T) {
 			t.Errorf("%+v", load)
 		}
 		for range 2 { // until it is forgotten
-			p.polled(2*paceWindow, 0)
+			p.polled(2*window, 0)
 		}
 		p.is(api.PaceKeepingUp)
 	})

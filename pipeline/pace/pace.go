@@ -1,4 +1,4 @@
-package pipeline
+package pace
 
 import (
 	"errors"
@@ -15,25 +15,29 @@ import (
 )
 
 const (
-	// paceWindow is how long what a shard's time went into is added up before it is
+	// PollRecords is how many records a worker polls at the most, to be folded in one batch
+	// per shard.
+	PollRecords = 10_000
+
+	// window is how long what a shard's time went into is added up before it is
 	// begun anew.
-	paceWindow = 10 * time.Second
+	window = 10 * time.Second
 
 	// applyBytesMost bounds the records of one batch, and so the memory that
 	// folding them takes; a larger record is a batch of its own.
 	applyBytesMost = 16 << 20
 )
 
-// pace measures what the time of a worker and its shards goes into. The worker has
+// Meter measures what the time of a worker and its shards goes into. The worker has
 // it poll and apply; as a hook of the client it sees when brokers answer.
-type pace struct {
+type Meter struct {
 	mu      sync.Mutex
 	fetched time.Time // last answer of a broker to a fetch; zero if there was none
 	polling time.Time // begin of the poll that goes on; zero if there is none
 	shards  map[int32]*shardPace
 }
 
-var _ kgo.HookBrokerRead = (*pace)(nil)
+var _ kgo.HookBrokerRead = (*Meter)(nil)
 
 // shardPace is what the time of a shard went into.
 type shardPace struct {
@@ -41,7 +45,7 @@ type shardPace struct {
 	total       effort               // since the start
 	behind      map[events.Log]int64 // records of each log that were not fetched yet, as of its last fetch
 	diskFull    bool
-	isApart     bool // it waits for the bucket, see outsideTurn
+	isApart     bool // it waits for the bucket, and folds by itself
 }
 
 // effort is where time went, from a moment on.
@@ -53,10 +57,11 @@ type effort struct {
 	stalled    time.Duration
 }
 
-func newPace() *pace { return &pace{shards: map[int32]*shardPace{}} }
+// New makes a Meter that has measured nothing.
+func New() *Meter { return &Meter{shards: map[int32]*shardPace{}} }
 
 // OnBrokerRead implements kgo.HookBrokerRead.
-func (p *pace) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+func (p *Meter) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	if kmsg.Key(key) != kmsg.Fetch || err != nil {
 		return
 	}
@@ -65,9 +70,9 @@ func (p *pace) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Du
 	p.fetched = time.Now()
 }
 
-// poll polls, and takes note of how long it took and how far behind that leaves
+// Poll polls, and takes note of how long it took and how far behind that leaves
 // whom.
-func (p *pace) poll(shards []int32, routes map[string]config.Route, do func() kgo.Fetches) kgo.Fetches {
+func (p *Meter) Poll(shards []int32, routes map[string]config.Route, do func() kgo.Fetches) kgo.Fetches {
 	begun := time.Now()
 	p.mu.Lock()
 	p.polling = begun
@@ -90,9 +95,9 @@ func (p *pace) poll(shards []int32, routes map[string]config.Route, do func() kg
 	return fetches
 }
 
-// apply has a shard fold runs, in batches of bounded size.
-func (p *pace) apply(n int32, shard *projections.Shard, runs []projections.Run) (done projections.Applied, err error) {
-	for _, part := range split(runs, applyBytesMost) {
+// Apply has a shard fold runs, in batches of bounded size.
+func (p *Meter) Apply(n int32, shard *projections.Shard, runs []projections.Run) (done projections.Applied, err error) {
+	for _, part := range Split(runs, applyBytesMost) {
 		begun, before := time.Now(), shard.Effort()
 		applied, err := shard.Apply(part)
 		p.applied(n, time.Since(begun), before, shard.Effort(), err)
@@ -104,7 +109,7 @@ func (p *pace) apply(n int32, shard *projections.Shard, runs []projections.Run) 
 	return done, nil
 }
 
-func (p *pace) applied(n int32, took time.Duration, before, after projections.Effort, err error) {
+func (p *Meter) applied(n int32, took time.Duration, before, after projections.Effort, err error) {
 	var full *projections.DiskFullError
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,21 +119,21 @@ func (p *pace) applied(n int32, took time.Duration, before, after projections.Ef
 	s.diskFull = errors.As(err, &full)
 }
 
-// setApart notes whether the other shards go on without one, because it waits for the bucket.
-func (p *pace) setApart(n int32, is bool) {
+// SetApart notes whether the other shards go on without one, because it waits for the bucket.
+func (p *Meter) SetApart(n int32, is bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shard(n).isApart = is
 }
 
-// forget ends the account of a shard that is not here any more.
-func (p *pace) forget(n int32) {
+// Forget ends the account of a shard that is not here any more.
+func (p *Meter) Forget(n int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.shards, n)
 }
 
-func (p *pace) shard(n int32) *shardPace {
+func (p *Meter) shard(n int32) *shardPace {
 	s, ok := p.shards[n]
 	if !ok {
 		s = &shardPace{behind: map[events.Log]int64{}, now: effort{since: time.Now()}, total: effort{since: time.Now()}}
@@ -138,7 +143,7 @@ func (p *pace) shard(n int32) *shardPace {
 }
 
 func (s *shardPace) spend(e effort) {
-	if time.Since(s.now.since) > paceWindow {
+	if time.Since(s.now.since) > window {
 		s.before, s.now = s.now, effort{since: time.Now()}
 	}
 	s.now.add(e)
@@ -148,7 +153,7 @@ func (s *shardPace) spend(e effort) {
 // recent is what the time of the last seconds went into, up to this moment.
 func (s *shardPace) recent(polling time.Time) effort {
 	var e effort
-	if time.Since(s.now.since) <= 2*paceWindow {
+	if time.Since(s.now.since) <= 2*window {
 		e.add(s.now)
 		e.add(s.before)
 	}
@@ -165,8 +170,8 @@ func (e *effort) add(f effort) {
 	e.stalled += f.stalled
 }
 
-// load is what is known of a shard.
-func (p *pace) load(n int32, shard *projections.Shard) api.ShardLoad {
+// Load is what is known of a shard.
+func (p *Meter) Load(n int32, shard *projections.Shard) api.ShardLoad {
 	storage, isBlocked := shard.Storage(), len(shard.Blocked()) > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +196,7 @@ const (
 
 	// behindMost is what a shard may be behind and still be said to keep up: two
 	// polls.
-	behindMost = 2 * workerPollRecords
+	behindMost = 2 * PollRecords
 
 	sublevelsMost = 20 // of Pebble's level 0; at 100 it stops writes
 )
@@ -234,8 +239,8 @@ func (p pressure) word() string {
 	return api.PaceFold
 }
 
-// split cuts runs into batches of at most so many bytes each, in order.
-func split(runs []projections.Run, bytesMost int) (parts [][]projections.Run) {
+// Split cuts runs into batches of at most so many bytes each, in order.
+func Split(runs []projections.Run, bytesMost int) (parts [][]projections.Run) {
 	var part []projections.Run
 	size := 0
 	for _, run := range runs {
