@@ -191,7 +191,7 @@ func (r *Region) beginnings() *beginnings {
 	return b
 }
 
-// run starts what goes on in the background.
+// run wires the parts and starts what goes on in the background.
 func (r *Region) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	life, kill := context.WithCancel(context.Background())
@@ -201,6 +201,21 @@ func (r *Region) run() error {
 		return err
 	}
 	own = slices.Clip(append(own, kgo.WithContext(life))) // each client appends its own
+	if err := r.wire(life, own); err != nil {
+		return err
+	}
+	r.register()
+	if err := r.startChecks(ctx, own); err != nil {
+		return err
+	}
+	r.keeper.forget = r.checks.Forget
+	r.launch(ctx)
+	return nil
+}
+
+// wire makes the parts and has them know each other. The options are those of clients of the region's own
+// cluster; all clients end with life.
+func (r *Region) wire(life context.Context, own []kgo.Opt) (err error) {
 	r.shards = newShardSet()
 	begin := r.beginnings()
 	r.keeper = newKeeper(r.cfg, begin, r.shards, r.log)
@@ -231,31 +246,23 @@ func (r *Region) run() error {
 	if r.archiver, err = r.newArchiver(own); err != nil {
 		return err
 	}
-	if r.archiver != nil {
-		r.parts.Registry.MustRegister(archive.NewGauges(r.archiver))
-	}
 	r.worker.claims, r.worker.damaged = r.claims, r.keeper.giveUp
 	r.links, err = links.New(life, r.cfg, links.Parts{
 		Own: own, Opts: r.kafkaOpts, Admin: r.adminOf, Claims: r.claims, Member: r.member, Peers: r.peers, Metrics: replicator.NewMetrics(r.parts.Registry), Log: r.log,
 	})
-	if err != nil {
-		return err
-	}
 	r.LinksNode = r.links
+	return err
+}
+
+// register has the parts tell what they do whenever they are asked.
+func (r *Region) register() {
 	r.parts.Registry.MustRegister(newStateGauges(r), newLoadGauges(r), newModelGauges(r), links.NewGauges(r.links), newInPlaceGauges(r.shards))
+	if r.archiver != nil {
+		r.parts.Registry.MustRegister(archive.NewGauges(r.archiver))
+	}
 	if r.backups != nil {
 		r.parts.Registry.MustRegister(newBackupGauges(r.backups))
-		r.running.Go(func() { r.backups.run(ctx) })
-		r.running.Go(func() { r.backups.watchDrills(ctx) })
-		r.running.Go(func() { r.backups.watchCopies(ctx) })
-		r.running.Go(func() { r.backups.watchPrunes(ctx) })
 	}
-	if err := r.startChecks(ctx, own); err != nil {
-		return err
-	}
-	r.keeper.forget = r.checks.Forget
-	r.launch(ctx)
-	return nil
 }
 
 // launch starts the goroutines; they end with the context.
@@ -267,13 +274,17 @@ func (r *Region) launch(ctx context.Context) {
 			close(r.failed)
 		}
 	})
-	for _, part := range []func(context.Context){
+	parts := []func(context.Context){
 		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce, r.links.Run,
-	} {
-		r.running.Go(func() { part(ctx) })
 	}
 	if r.archiver != nil {
-		r.running.Go(func() { r.archiver.Run(ctx) })
+		parts = append(parts, r.archiver.Run)
+	}
+	if r.backups != nil {
+		parts = append(parts, r.backups.run, r.backups.watchDrills, r.backups.watchCopies, r.backups.watchPrunes)
+	}
+	for _, part := range parts {
+		r.running.Go(func() { part(ctx) })
 	}
 }
 
