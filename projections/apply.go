@@ -228,6 +228,7 @@ func (s *Shard) turn(l events.Log, rule merge.Rule) *logTurn {
 	s.mu.RUnlock()
 	if t.log == nil {
 		t.log = newLogEntry(l, rule.Name())
+		s.expect(l)
 	}
 	t.rule, t.meta, t.marks, t.readers = rule, t.log.meta, t.marks[:0], s.models.Readers(l.Stream)
 	t.from, t.expect = t.meta.next, t.meta.next

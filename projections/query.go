@@ -23,10 +23,11 @@ type Entry struct {
 // producers with different partitioners can put one key into different
 // partitions. The entry's Exists is false if the key is not there.
 func Get(shards []*Shard, stream events.Stream, key string) (Entry, error) {
-	for e, err := range scan(shards, stream, appendEntityKey(nil, stream, key), "") {
-		return e, err
+	e, err := EntityOf(shards, stream, key)
+	if err != nil || len(e.Slices) == 0 {
+		return Entry{Stream: stream, Key: key}, err
 	}
-	return Entry{Stream: stream, Key: key}, nil
+	return join(shards[0].cfg.Rules, e)
 }
 
 // Scan reads, in the order of keys, the views of all keys of a stream that
@@ -34,25 +35,13 @@ func Get(shards []*Shard, stream events.Stream, key string) (Entry, error) {
 // given. Each shard is read as it was when the scan began.
 func Scan(shards []*Shard, stream events.Stream, prefix, after string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for e, err := range scan(shards, stream, appendEntityPrefix(nil, stream, prefix), after) {
-			if err == nil && !e.Exists {
-				continue
-			}
-			if !yield(e, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// scan joins the slices of all entities below a database key's prefix, whether
-// the entity exists or not.
-func scan(shards []*Shard, stream events.Stream, dbPrefix []byte, after string) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for e, err := range entities(shards, stream, dbPrefix, after) {
+		for e, err := range Entities(shards, stream, prefix, after) {
 			var entry Entry
 			if err == nil {
 				entry, err = join(shards[0].cfg.Rules, e)
+			}
+			if err == nil && !entry.Exists {
+				continue
 			}
 			if !yield(entry, err) || err != nil {
 				return
@@ -88,10 +77,14 @@ func (e Entity) Join(rule merge.Rule) (Entry, error) {
 // EntityOf reads the slices of one key out of a set of shards, for somebody who
 // joins them with those of other shards. There are none if the key is not there.
 func EntityOf(shards []*Shard, stream events.Stream, key string) (Entity, error) {
-	for e, err := range entities(shards, stream, appendEntityKey(nil, stream, key), "") {
-		return e, err
+	e := Entity{Stream: stream, Key: key}
+	entity := appendEntityKey(nil, stream, key)
+	for _, s := range shards {
+		if err := e.find(s, entity); err != nil {
+			return Entity{Stream: stream, Key: key}, err
+		}
 	}
-	return Entity{Stream: stream, Key: key}, nil
+	return e, nil
 }
 
 // Entities reads, in the order of keys, the slices of all keys of a stream that

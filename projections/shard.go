@@ -78,6 +78,7 @@ type Shard struct {
 
 	mu      sync.RWMutex // guards what follows; Apply alone writes logs
 	logs    map[events.Log]*logEntry
+	origins origins
 	blocked map[events.Log]error
 	fence   error // why nothing is applied any more; nil if it is
 	recent  recent
@@ -133,7 +134,9 @@ func (s *Shard) load() (err error) {
 	if s.logs, err = readLogs(s.db, s.cfg.Partition); err != nil {
 		return err
 	}
+	s.origins = origins{}
 	for l, e := range s.logs {
+		s.origins.add(l)
 		rule, ok := s.cfg.Rules[l.Stream]
 		if ok && rule.Name() != e.meta.rule {
 			return events.Errorf(events.KindRefused,

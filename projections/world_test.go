@@ -329,12 +329,35 @@ func checkViews(t tb, s *projections.Shard, w world, at events.Vector) {
 		if got := scanAll(t, []*projections.Shard{s}, stream, "", ""); !reflect.DeepEqual(got, want) {
 			t.Fatalf("stream %s:\n%+v, want\n%+v", stream, got, want)
 		}
+		checkPoints(t, s, stream)
 		for _, key := range keys {
 			e := getOne(t, []*projections.Shard{s}, stream, key)
 			i := slices.IndexFunc(want, func(e projections.Entry) bool { return e.Key == key })
 			if e.Exists != (i >= 0) || i >= 0 && !reflect.DeepEqual(e, want[i]) {
 				t.Fatalf("stream %s, key %q: %+v", stream, key, e)
 			}
+		}
+	}
+}
+
+// checkPoints compares the slices of single keys, tombstones too, with those that a walk over
+// all of them finds: they are read in different ways.
+func checkPoints(t tb, s *projections.Shard, stream events.Stream) {
+	t.Helper()
+	shards, walked := []*projections.Shard{s}, map[string]projections.Entity{}
+	for e, err := range projections.Entities(shards, stream, "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		walked[e.Key] = e
+	}
+	for _, key := range slices.Concat(keys, slices.Collect(maps.Keys(walked)), []string{"", "absent"}) {
+		want, there := walked[key]
+		if !there {
+			want = projections.Entity{Stream: stream, Key: key}
+		}
+		if got, err := projections.EntityOf(shards, stream, key); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("stream %s, key %q: %+v, %v; walking finds %+v", stream, key, got, err, want)
 		}
 	}
 }
