@@ -455,7 +455,7 @@ func (b *beginnings) referTo(ctx context.Context, m *format.Manifest, partition 
 	if err != nil {
 		return err
 	}
-	return t.restoreInPlace(ctx, b.outside, chain, partition)
+	return t.restoreInPlace(ctx, b.outside, chain, partition, 0)
 }
 
 // clean removes what restores that were broken off have left.

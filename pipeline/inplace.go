@@ -159,8 +159,8 @@ func (o *outsideTables) layer(ctx context.Context, m *format.Manifest, partition
 }
 
 // restoreInPlace makes the state of a shard below a directory of tables that stay in
-// the bucket.
-func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables, chain catalog.Chain, partition int32) error {
+// the bucket, under an epoch if it is not 0.
+func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables, chain catalog.Chain, partition int32, epoch events.Epoch) error {
 	m := chain.Newest()
 	layers, err := outside.layers(ctx, chain, partition)
 	if err != nil {
@@ -170,7 +170,7 @@ func (t *stateTarget) restoreInPlace(ctx context.Context, outside *outsideTables
 	if err != nil {
 		return err
 	}
-	sc.Outside = outside
+	sc.Outside, sc.Epoch = outside, epoch
 	if err := projections.RestoreInPlace(ctx, sc, m.ID, layers, m.Shards[partition].States); err != nil {
 		return fmt.Errorf("restore of backup %s: %w", m.ID, err)
 	}

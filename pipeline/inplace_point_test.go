@@ -149,3 +149,39 @@ func TestPointInPlaceRefused(t *testing.T) {
 }
 
 func flipLast(b []byte) []byte { b[len(b)-1] ^= 1; return b }
+
+// A backup as it is, with nothing to be folded on top, is looked at once when it is restored
+// in place: that costs no more than opening it.
+func TestBackupInPlaceIsLookedAtOnce(t *testing.T) {
+	p := some(t)
+	defer p.close()
+	newest, err := catalog.Newest(t.Context(), p.bucket, us)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &counting{Bucket: p.bucket}
+	job := p.job(vfs.NewMem(), timeline.Target{Backup: newest.ID})
+	job.Bucket = counted
+	if _, err := pipeline.RestoreInPlace(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	restoring := counted.ranges.Swap(0)
+	for n := range int32(pastShards) {
+		s, err := pipeline.OpenShard(job, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if epoch := newest.Shards[n].Epoch; s.Epoch() <= epoch {
+			t.Errorf("shard %d is under epoch %s, and was under %s", n, s.Epoch(), epoch)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opening := counted.ranges.Load(); restoring > opening || opening == 0 {
+		t.Errorf("%d requests for parts of tables, want the %d of opening the shards", restoring, opening)
+	}
+	if err := p.inPlaceIs(job, events.VectorOf(newest.States())); err != nil {
+		t.Error(err)
+	}
+}

@@ -64,7 +64,7 @@ func newPast(t rapid.TB) *past {
 	}
 	p := &past{t: t, cfg: &c, bucket: objstore.NewMemory("bucket"), logs: map[events.Log][]*kgo.Record{}, sealer: sealer}
 	for n := range int32(pastShards) {
-		shard, err := projections.Open(projections.Config{Partition: n, Dir: "own", FS: vfs.NewMem(), Rules: rules, Lineage: projections.Lineage{ID: "own"}, MemTableBytes: 1 << 20})
+		shard, err := projections.Open(projections.Config{Partition: n, Dir: "own", FS: vfs.NewMem(), Rules: rules, Lineage: projections.Lineage{ID: "own"}, Epoch: 3, MemTableBytes: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -225,7 +225,11 @@ func (r *restoring) shard(ctx context.Context, span timeline.Span) error {
 		if err := r.begun(ctx, span.Shard); err != nil {
 			return err
 		}
-		note.States, note.Replayed, err = r.replay(ctx, span, false)
+		if states, is := r.isThere(span); is {
+			note.States = states
+		} else {
+			note.States, note.Replayed, err = r.replay(ctx, span, false)
+		}
 	}
 	if err != nil {
 		return err
@@ -241,7 +245,11 @@ func (r *restoring) begun(ctx context.Context, partition int32) error {
 		return err
 	}
 	if r.outside != nil {
-		if err := r.target.restoreInPlace(ctx, r.outside, r.base, partition); err != nil {
+		epoch, err := r.epoch(ctx, partition)
+		if err != nil {
+			return err
+		}
+		if err := r.target.restoreInPlace(ctx, r.outside, r.base, partition, epoch); err != nil {
 			return err
 		}
 	} else if len(r.base) > 0 {
@@ -253,6 +261,17 @@ func (r *restoring) begun(ctx context.Context, partition int32) error {
 		}
 	}
 	return disk.WriteNote(r.job.FS, path, shardNote{States: []events.LogState{}})
+}
+
+// isThere tells the states of a shard that has just been made of tables in the bucket, if that
+// is all. Nobody opens it then to find nothing to fold: that is a few requests for each
+// table, and somebody waits.
+func (r *restoring) isThere(span timeline.Span) (states []events.LogState, is bool) {
+	if r.outside == nil || span.First > 0 {
+		return nil, false
+	}
+	states = r.base.Newest().Shards[span.Shard].States
+	return states, !lacks(events.VectorOf(states), vectorOf(r.plan().Vector, span.Shard))
 }
 
 // errSpoilt says that what an earlier run has left of a shard cannot be gone on with.
