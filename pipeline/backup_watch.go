@@ -338,7 +338,7 @@ type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
 	copied, archived, hollow                       *prometheus.Desc // of copies
-	stopped, full, pruned                          *prometheus.Desc
+	stopped, full, pruned, opened                  *prometheus.Desc
 }
 
 func newBackupGauges(w *backupWatch) *backupGauges {
@@ -352,6 +352,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		duration: desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
 		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
 		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
+		opened:   desc("evenkeel_backup_recipient_proved_age_seconds", "Age of the newest state that a restore drill has proved with this key alone, of the keys that the newest backup is sealed for, by reading the bucket; +Inf: never.", "recipient"),
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
 		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies; absent if it could not be read yet.", "copy"),
@@ -369,6 +370,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.duration
 	ch <- g.stored
 	ch <- g.proved
+	ch <- g.opened
 	ch <- g.failed
 	ch <- g.copied
 	ch <- g.archived
@@ -400,6 +402,13 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(g.proved, proved)
 	gauge(g.failed, failed)
+	for _, r := range s.Recipients {
+		age := infinite
+		if r.Proved != nil {
+			age = ageOf(*r.Proved)
+		}
+		gauge(g.opened, age, r.Key)
+	}
 	for _, c := range s.Copies {
 		age := infinite
 		if c.Newest != nil {

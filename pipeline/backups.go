@@ -209,9 +209,11 @@ func (b Backups) Status(ctx context.Context) (*api.BackupStatus, error) {
 			s.DrillEvery = 0 // a node could not open what it is to restore
 		}
 	}
-	if err := b.drillStatus(ctx, s); err != nil {
+	proofs, err := b.drillStatus(ctx, s)
+	if err != nil {
 		return nil, err
 	}
+	s.Recipients = recipients(inv, proofs, now)
 	plan, err := catalog.NewestPlan(ctx, b.Bucket, b.Config.Region)
 	if err != nil {
 		return nil, err

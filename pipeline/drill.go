@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -22,8 +24,8 @@ import (
 
 // Drill restores all that there is, what failed in the drill before, and a time that is drawn, to a scratch place below
 // the data directory, proves them, deletes them again, and puts a report into the
-// bucket. That a restore failed is in the report (format.Drill.Err) and no error: errors
-// mean that there is no report.
+// bucket, which says with which keys it was opened. That a restore failed is in the report (format.Drill.Err) and no
+// error: errors mean that there is no report.
 func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 	again, err := b.failedBefore(ctx)
 	if err != nil {
@@ -57,6 +59,12 @@ func (b Backups) Drill(ctx context.Context) (*format.Drill, error) {
 			b.Log.Error("restore drill failed", "aim", t.Aim, "error", t.Error)
 		}
 	}
+	before, err := b.proofs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at := time.Now()
+	d.Prove(before, func(proved time.Time) bool { return catalog.Ahead(proved, at) })
 	return d, catalog.PublishDrill(ctx, b.Bucket, d)
 }
 
@@ -71,12 +79,38 @@ func (b Backups) job(t trial, dir string) RestoreJob {
 func (b Backups) try(ctx context.Context, t trial) (format.Trial, error) {
 	begun := time.Now()
 	result := format.Trial{Aim: t.aim, States: []events.LogState{}}
-	err := b.tryRestore(ctx, t, &result)
-	result.TookSeconds = time.Since(begun).Seconds()
+	var used usedKeys
+	opener, err := b.Config.Opener(b.Opener)
+	if err == nil {
+		b.Opener = opener.Telling(used.note)
+		err = b.tryRestore(ctx, t, &result)
+	}
+	result.TookSeconds, result.OpenedBy = time.Since(begun).Seconds(), used.ids()
 	if err != nil {
 		result.States, result.Error = []events.LogState{}, err.Error()
 	}
 	return result, err
+}
+
+// usedKeys are the ids of the keys that have opened something.
+type usedKeys struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func (u *usedKeys) note(key string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keys == nil {
+		u.keys = map[string]bool{}
+	}
+	u.keys[key] = true
+}
+
+func (u *usedKeys) ids() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Sorted(maps.Keys(u.keys))
 }
 
 func (b Backups) tryRestore(ctx context.Context, t trial, result *format.Trial) (err error) {

@@ -15,7 +15,7 @@ import (
 
 const (
 	// drillsLooked is how many of the newest drills are looked at for one that has
-	// proved something.
+	// proved something, and for what is proved with each key.
 	drillsLooked = 10
 
 	// drillRetry is the pause after a drill that failed.
@@ -57,11 +57,12 @@ func unreadable(err error) bool {
 }
 
 // drillStatus tells of the newest drills in the bucket. Reports that cannot be read and
-// those that a wrong clock has dated are passed over, and told: they say nothing of the backups.
-func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
+// those that a wrong clock has dated are passed over, and told: they say nothing of the backups. proofs are what is
+// proved with each key.
+func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) (proofs []format.Proof, err error) {
 	past, ahead, err := b.drillIDs(ctx, s.Checked)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, id := range ahead {
 		s.Ahead = append(s.Ahead, format.DrillName(b.Config.Region, id))
@@ -73,8 +74,9 @@ func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 			s.DrillsUnread = append(s.DrillsUnread, err.Error())
 			continue
 		case err != nil:
-			return err
+			return nil, err
 		}
+		proofs = append(proofs, d.Proofs...)
 		found := newDrillStatus(d, s.Checked)
 		switch {
 		case newest == nil:
@@ -86,11 +88,8 @@ func (b Backups) drillStatus(ctx context.Context, s *api.BackupStatus) error {
 		if s.Drill.Proved == nil {
 			s.Drill.Proved = found.Proved
 		}
-		if s.Drill.Proved != nil && (s.Drill.Error == "" || before != nil) {
-			break
-		}
 	}
-	return nil
+	return proofs, nil
 }
 
 // Drills lists the reports of drills, newest first, as many as are asked for. Those that cannot be read are told and
@@ -177,10 +176,11 @@ func (w *backupWatch) drilled(d *format.Drill) {
 	if w.seen == nil {
 		return
 	}
-	seen, status := *w.seen, newDrillStatus(d, time.Now())
+	now := time.Now()
+	seen, status := *w.seen, newDrillStatus(d, now)
 	if status.Proved == nil && seen.Drill != nil {
 		status.Proved = seen.Drill.Proved
 	}
-	seen.Drill = status
+	seen.Drill, seen.Recipients = status, withProofs(seen.Recipients, d.Proofs, now)
 	w.seen = &seen
 }

@@ -108,11 +108,12 @@ func (g *golden) make(a, b *region) {
 		return nil
 	})
 	g.point(a, "backup "+a.newest().ID)
-	d := a.drill()
-	if err := d.Err(); err != nil {
-		w.Fatal(err)
+	for _, d := range []*format.Drill{a.drill(), a.drillWith(keys[1].identity)} {
+		if err := d.Err(); err != nil {
+			w.Fatal(err)
+		}
+		g.Drills, g.Proofs = append(g.Drills, d.ID), d.Proofs
 	}
-	g.Drills = append(g.Drills, d.ID)
 	if pruned, err := a.PruneBackups(w.Context(), api.PruneBackupsParams{Run: true}); err != nil || len(pruned.Deleted) == 0 || pruned.Plan == 0 {
 		w.Fatalf("%+v, %v", pruned, err)
 	}

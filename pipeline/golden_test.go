@@ -42,6 +42,7 @@ type golden struct {
 	Merge      map[events.Stream]string `json:"merge"`
 	Backups    []goldenBackup           `json:"backups"`
 	Drills     []string                 `json:"drills"` // ids
+	Proofs     []format.Proof           `json:"proofs,omitempty"` // of the keys
 	Points     []goldenPoint            `json:"points"`
 	Groups     []format.GroupOffset     `json:"groups,omitempty"` // with the newest backup
 
@@ -191,8 +192,18 @@ func (g *golden) isListed(t *testing.T, b pipeline.Backups) {
 			t.Errorf("drill %s: %+v, %v", id, drills, err)
 		}
 	}
-	if s, err := b.StatusAlone(t.Context()); err != nil || s.Backups != len(g.Backups) || len(s.Damaged)+len(s.Ahead)+len(s.DrillsUnread) > 0 {
-		t.Errorf("status: %+v, %v", s, err)
+	s, err := b.StatusAlone(t.Context())
+	if err != nil || s.Backups != len(g.Backups) || len(s.Damaged)+len(s.Ahead)+len(s.DrillsUnread) > 0 {
+		t.Fatalf("status: %+v, %v", s, err)
+	}
+	var proofs []format.Proof
+	for _, r := range s.Recipients {
+		if r.Proved != nil {
+			proofs = append(proofs, format.Proof{Key: r.Key, Drill: r.Drill, StateTime: *r.Proved})
+		}
+	}
+	if !slices.Equal(proofs, g.Proofs) {
+		t.Errorf("proved with each key: %+v, want %+v", proofs, g.Proofs)
 	}
 }
 

@@ -109,6 +109,9 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	runLine(w, "full backup", s.Last)
 	runLine(w, "delta", s.LastDelta)
 	fmt.Fprintln(w, drillText(s))
+	for _, r := range s.Recipients {
+		fmt.Fprintln(w, recipientText(r))
+	}
 	fmt.Fprintln(w, pruneText(s))
 	if len(s.Copies) > 0 {
 		fmt.Fprintln(w)
@@ -156,6 +159,14 @@ func drillText(s *api.BackupStatus) string {
 		return fmt.Sprintf("restore drills %s; the last, %s ago, proved the state of %s", schedule, ago(d.Created), d.Proved.Format(time.RFC3339))
 	}
 	return "restore drills " + schedule + "; none of the last has proved anything"
+}
+
+// recipientText says what drills have proved with a key that the newest backup is sealed for.
+func recipientText(r api.RecipientProof) string {
+	if r.Proved == nil {
+		return fmt.Sprintf("key %s alone has NEVER been proved to open backups; drill it with: evenkeel drill restore --config FILE --identity FILE", r.Key)
+	}
+	return fmt.Sprintf("key %s alone has proved the state of %s, %s ago (drill %s)", r.Key, r.Proved.Format(time.RFC3339), ago(*r.Proved), r.Drill)
 }
 
 // pruneText says how old backups are deleted.

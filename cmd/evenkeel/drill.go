@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +33,12 @@ func (t *tool) drillRestoreCommand() *cobra.Command {
 directory, prove them as every restore is proved, and delete them again. A time to which no restore is promised
 (what was written then was never archived, or is older than backup.keep.segment) is the backup before it. What
 failed in the drill before is restored again, until that succeeds or it is pruned. The report is kept in the
-bucket. Exit code 6 if a restore failed.`,
+bucket. Exit code 6 if a restore failed.
+
+It is made with the configured identity, or with those in --identity FILE and no other. The report names the keys that
+have opened the backups, never an identity; so a drill with the recovery key alone, from where it is kept, proves that
+this key opens them: evenkeel drill restore --config FILE --identity recovery.key. "drill show" and "backup status" tell
+what each key has proved alone, and how long ago.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -128,12 +135,30 @@ func drillsTable(w io.Writer, list *api.DrillList) error {
 		if at := d.Proved(); !at.IsZero() {
 			proved = at.Format(time.RFC3339)
 		}
-		rows = append(rows, []string{d.ID, d.Created.Format(time.RFC3339), fmt.Sprint(len(d.Trials)), result, proved})
+		var keys []string
+		for _, t := range d.Trials {
+			keys = append(keys, t.OpenedBy...)
+		}
+		slices.Sort(keys)
+		rows = append(rows, []string{d.ID, d.Created.Format(time.RFC3339), fmt.Sprint(len(d.Trials)), result, proved, strings.Join(slices.Compact(keys), ", ")})
 	}
-	if err := term.Table(w, []string{"DRILL", "MADE", "RESTORES", "RESULT", "PROVED THE STATE OF"}, rows); err != nil {
+	if err := term.Table(w, []string{"DRILL", "MADE", "RESTORES", "RESULT", "PROVED THE STATE OF", "OPENED WITH KEYS"}, rows); err != nil {
 		return err
 	}
 	return unreadLines(w, list.Unread)
+}
+
+// proofsTable shows what is proved with each key alone; nothing if that is not known of any.
+func proofsTable(w io.Writer, proofs []format.Proof) error {
+	if len(proofs) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, p := range proofs {
+		rows = append(rows, []string{p.Key, p.StateTime.Format(time.RFC3339), ago(p.StateTime), p.Drill})
+	}
+	fmt.Fprintln(w)
+	return term.Table(w, []string{"KEY", "HAS ALONE PROVED THE STATE OF", "AGE", "IN DRILL"}, rows)
 }
 
 func drillTable(w io.Writer, d *format.Drill) error {
@@ -148,9 +173,12 @@ func drillTable(w io.Writer, d *format.Drill) error {
 		if !t.StateTime.IsZero() {
 			at = t.StateTime.Format(time.RFC3339)
 		}
-		rows = append(rows, []string{t.Aim, t.Backup, at, term.Bytes(t.Bytes), fmt.Sprintf("%.2f s", t.TookSeconds), result})
+		rows = append(rows, []string{t.Aim, t.Backup, at, term.Bytes(t.Bytes), fmt.Sprintf("%.2f s", t.TookSeconds), strings.Join(t.OpenedBy, ", "), result})
 	}
-	if err := term.Table(w, []string{"RESTORED", "BEGUN WITH", "STATE OF", "FETCHED", "TOOK", "RESULT"}, rows); err != nil {
+	if err := term.Table(w, []string{"RESTORED", "BEGUN WITH", "STATE OF", "FETCHED", "TOOK", "OPENED WITH KEYS", "RESULT"}, rows); err != nil {
+		return err
+	}
+	if err := proofsTable(w, d.Proofs); err != nil {
 		return err
 	}
 	for _, t := range d.Trials {

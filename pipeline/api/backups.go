@@ -235,6 +235,8 @@ type BackupStatus struct {
 	Drill      *DrillStatus `json:"drill,omitempty"`     // the newest restore drill; nil: there was none
 	DrillEvery float64      `json:"drill_every_seconds"` // the schedule; 0: only on demand, also since no identity opens the backups
 
+	Recipients []RecipientProof `json:"recipients"` // the keys that the newest backup is sealed for; none: it is not, or there is none
+
 	DrillsUnread []string `json:"drills_unread,omitempty"` // why reports of the last drills cannot be read, which are passed over
 
 	// Archive is the continuous backup, by stream; empty: there is none. Without a node it is not
@@ -249,6 +251,13 @@ type DrillStatus struct {
 	Error   string     `json:"error,omitzero"`   // why restores of the newest drill failed
 	Anew    bool       `json:"anew,omitzero"`    // not only by what failed in the one before as well: another is made soon
 	Proved  *time.Time `json:"proved,omitempty"` // of when the newest state is that a drill has proved; nil: none of the last ones has
+}
+
+// RecipientProof is what restore drills have proved with one key alone: without the identities of any other.
+type RecipientProof struct {
+	Key    string     `json:"key"`              // id
+	Proved *time.Time `json:"proved,omitempty"` // of when the newest state is that was proved so; nil: never
+	Drill  string     `json:"drill,omitempty"`  // id of the drill that has proved it
 }
 
 // ArchivePoint is what the loss of everything but the bucket would cost a stream, by

@@ -101,7 +101,7 @@ func TestDocListsFields(t *testing.T) {
 	for place, fields := range map[string][]string{"`shards[].states`": fields(events.LogState{}), "`shards[].tables`": fields(Table{}), "`groups`": fields(Groups{}), "offset:": fields(GroupOffset{}),
 		"floor:": fields(Floor{}), "plan:": fields(Plan{}), "pin:": fields(Pin{}),
 		"segment:": fields(Segment{}), "end:": fields(LogEnd{}), "part:": fields(SegmentPart{}), "mark:": fields(events.Mark{}),
-		"gap:": fields(Gap{}), "range:": fields(Range{}), "block:": fields(Block{}), "drill:": fields(Drill{}), "trial:": fields(Trial{})} {
+		"gap:": fields(Gap{}), "range:": fields(Range{}), "block:": fields(Block{}), "drill:": fields(Drill{}), "trial:": fields(Trial{}), "proof:": fields(Proof{})} {
 		for _, name := range fields {
 			if !slices.Contains(quoted(row(t, place)), name) {
 				t.Errorf("FORMAT.md does not list %s of %s", name, place)

@@ -2,9 +2,12 @@ package format
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,55 +19,103 @@ import (
 func sampleDrill() *Drill {
 	m := sample()
 	return &Drill{
-		Format: 2, Region: m.Region, ID: m.ID, Created: m.Created, Software: "evenkeel 0.1.0", Owner: "node 1",
+		Format: 3, Region: m.Region, ID: m.ID, Created: m.Created, Software: "evenkeel 0.1.0", Owner: "node 1",
 		Trials: []Trial{
-			{Aim: "newest", Backup: m.ID, StateTime: m.Created, Bytes: 70, TookSeconds: 1.5, States: m.States(), Attested: "agrees with 2 of 2 regions"},
-			{Aim: "random", Backup: m.ID, StateTime: m.Created.Add(-time.Hour), Bytes: 7, TookSeconds: 0.5, States: []events.LogState{}, Error: "why"},
+			{Aim: "newest", Backup: m.ID, StateTime: m.Created, Bytes: 70, TookSeconds: 1.5, States: m.States(), Attested: "agrees with 2 of 2 regions", OpenedBy: []string{"00112233445566aa"}},
+			{Aim: "random", Backup: m.ID, StateTime: m.Created.Add(-time.Hour), Bytes: 7, TookSeconds: 0.5, States: []events.LogState{}, Error: "why", OpenedBy: []string{"00112233445566aa", "8899aabbccddeeff"}},
+		},
+		Proofs: []Proof{
+			{Key: "00112233445566aa", Drill: m.ID, StateTime: m.Created},
+			{Key: "8899aabbccddeeff", Drill: NewID(m.Created.Add(-24*time.Hour), [4]byte{7}), StateTime: m.Created.Add(-25 * time.Hour)},
 		},
 	}
 }
 
-func TestGoldenDrill(t *testing.T) {
-	name := filepath.Join("testdata", "drill-2.golden")
-	text, err := sampleDrill().Encode()
-	if err != nil {
-		t.Fatal(err)
+// sampleDrill2 is what format 2 can say of the sample, and sampleDrill1 format 1.
+func sampleDrill2() *Drill {
+	d := sampleDrill()
+	d.Format, d.Proofs = 2, nil
+	for i := range d.Trials {
+		d.Trials[i].OpenedBy = nil
 	}
+	return d
+}
+
+func sampleDrill1() *Drill {
+	d := sampleDrill2()
+	d.Format, d.Trials[0].Attested = 1, ""
+	return d
+}
+
+func goldenDrillName(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("drill-%d.golden", version))
+}
+
+// Drills of all formats that there ever were are read as they were written.
+func TestGoldenDrills(t *testing.T) {
 	if *update {
-		if err := addGolden(name, text); err != nil {
+		text, err := sampleDrill().Encode()
+		if err = errors.Join(err, addGolden(goldenDrillName(DrillVersion), text)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	golden, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatalf("%v; add it with -update", err)
-	}
-	if !bytes.Equal(golden, text) {
-		t.Errorf("the sample is written as\n%s\nthe golden drill is\n%s", text, golden)
-	}
-	if d, err := DecodeDrill(golden); err != nil || !reflect.DeepEqual(d, sampleDrill()) {
-		t.Errorf("the golden drill is read as\n%+v, %v\nwant\n%+v", d, err, sampleDrill())
+	for i, want := range []*Drill{sampleDrill1(), sampleDrill2(), sampleDrill()} {
+		golden, err := os.ReadFile(goldenDrillName(i + 1))
+		if err != nil {
+			t.Fatalf("%v; add it with -update", err)
+		}
+		d, err := DecodeDrill(golden)
+		if err != nil || !reflect.DeepEqual(d, want) {
+			t.Fatalf("the golden drill is read as\n%+v, %v\nwant\n%+v", d, err, want)
+		}
+		if text, err := d.Encode(); err != nil || !bytes.Equal(text, golden) {
+			t.Errorf("written again: %s, %v", text, err)
+		}
 	}
 }
 
-// Drills of format 1 are read as they were written.
-func TestGoldenDrill1(t *testing.T) {
-	golden, err := os.ReadFile(filepath.Join("testdata", "drill-1.golden"))
-	if err != nil {
-		t.Fatal(err)
+// What a format does not know is not written in it.
+func TestOldDrillsTakeNothingNew(t *testing.T) {
+	for name, d := range map[string]*Drill{
+		"attestations": func() *Drill { d := sampleDrill1(); d.Trials[0].Attested = "x"; return d }(),
+		"keys":         func() *Drill { d := sampleDrill2(); d.Trials[0].OpenedBy = []string{"00112233445566aa"}; return d }(),
+		"proofs":       func() *Drill { d := sampleDrill2(); d.Proofs = sampleDrill().Proofs; return d }(),
+	} {
+		if _, err := d.Encode(); events.KindOf(err) != events.KindInconsistent {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	want := sampleDrill()
-	want.Format, want.Trials[0].Attested = 1, ""
-	d, err := DecodeDrill(golden)
-	if err != nil || !reflect.DeepEqual(d, want) {
-		t.Fatalf("the golden drill is read as\n%+v, %v\nwant\n%+v", d, err, want)
+}
+
+// A key has proved what it alone has opened. What earlier drills have proved stays until something newer is.
+func TestDrillProvesKeys(t *testing.T) {
+	const operating, recovery, lost = "00112233445566aa", "8899aabbccddeeff", "ffeeddccbbaa9988"
+	d := sampleDrill()
+	old := Proof{Key: operating, Drill: d.Proofs[1].Drill, StateTime: d.Created.Add(-time.Hour)}
+	never := func(time.Time) bool { return false }
+	before := []Proof{old, {Key: recovery, Drill: old.Drill, StateTime: old.StateTime}}
+	own := Proof{Key: operating, Drill: d.ID, StateTime: d.Created}
+	d.Prove(before, never)
+	if want := []Proof{own, before[1]}; !slices.Equal(d.Proofs, want) { // the second trial has failed, and took both
+		t.Errorf("%+v, want %+v", d.Proofs, want)
 	}
-	if text, err := d.Encode(); err != nil || !bytes.Equal(text, golden) {
-		t.Errorf("written again: %s, %v", text, err)
+	d.Trials[1].Error, d.Trials[1].OpenedBy = "", []string{lost}
+	d.Trials[0].OpenedBy = []string{operating, recovery} // neither alone
+	d.Prove(before, never)
+	if want := []Proof{old, before[1], {Key: lost, Drill: d.ID, StateTime: d.Trials[1].StateTime}}; !slices.Equal(d.Proofs, want) {
+		t.Errorf("%+v, want %+v", d.Proofs, want)
 	}
-	d.Trials[0].Attested = "x"
-	if _, err := d.Encode(); err == nil {
-		t.Error("format 1 takes attestations")
+	newer := []Proof{{Key: lost, Drill: old.Drill, StateTime: d.Created.Add(time.Hour)}}
+	if d.Prove(newer, never); !slices.Equal(d.Proofs, newer) {
+		t.Errorf("%+v, want %+v", d.Proofs, newer)
+	}
+	if _, err := d.Encode(); err != nil {
+		t.Error(err)
+	}
+	past := Proof{Key: lost, Drill: old.Drill, StateTime: old.StateTime}
+	d.Prove(append(newer, past), func(at time.Time) bool { return at.After(old.StateTime) })
+	if want := []Proof{past}; !slices.Equal(d.Proofs, want) {
+		t.Errorf("%+v, want %+v: the rest is still to come", d.Proofs, want)
 	}
 }
 
@@ -89,7 +140,7 @@ func TestDrillSaysWhatIsProved(t *testing.T) {
 func TestDrillRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Drill){
 		"no trials":               func(d *Drill) { d.Trials = nil },
-		"another format":          func(d *Drill) { d.Format = 3 },
+		"another format":          func(d *Drill) { d.Format = 4 },
 		"no id":                   func(d *Drill) { d.ID = "x" },
 		"no owner":                func(d *Drill) { d.Owner = "" },
 		"no aim":                  func(d *Drill) { d.Trials[0].Aim = "" },
@@ -99,6 +150,12 @@ func TestDrillRefuses(t *testing.T) {
 		"proved at no time":       func(d *Drill) { d.Trials[0].StateTime = time.Time{} },
 		"failed and proved":       func(d *Drill) { d.Trials[0].Error = "x" },
 		"negative":                func(d *Drill) { d.Trials[0].Bytes = -1 },
+		"no ids of keys":          func(d *Drill) { d.Trials[0].OpenedBy = []string{"AGE-SECRET-KEY-1"} },
+		"keys are not in order":   func(d *Drill) { k := d.Trials[1].OpenedBy; k[0], k[1] = k[1], k[0] },
+		"proof of no key":         func(d *Drill) { d.Proofs[0].Key = "x" },
+		"proof of no drill":       func(d *Drill) { d.Proofs[0].Drill = "x" },
+		"proof of no time":        func(d *Drill) { d.Proofs[0].StateTime = time.Time{} },
+		"a key is proved twice":   func(d *Drill) { d.Proofs[1].Key = d.Proofs[0].Key },
 		"states are not in order": func(d *Drill) { s := d.Trials[0].States; s[0], s[1] = s[1], s[0] },
 	} {
 		d := sampleDrill()

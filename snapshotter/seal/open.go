@@ -76,6 +76,36 @@ func (o *Opener) Keys() []string {
 // Recipients are the public halves of the keys that the Opener holds.
 func (o *Opener) Recipients() []string { return slices.Clone(o.recipients) }
 
+// Telling is the Opener with its identities, which tells of each object that it opens the id of the key whose
+// identity has opened it: who seals for several keys does not say in the object which of them a place in it is for, so
+// nobody but who opens it knows. opened is called from several goroutines, and may be called again for
+// an object that is read again. That an object is opened says nothing yet of what it holds.
+func (o *Opener) Telling(opened func(key string)) *Opener {
+	if o == nil {
+		return nil
+	}
+	told := &Opener{recipients: o.recipients, keys: o.keys}
+	for i, identity := range o.identities {
+		told.identities = append(told.identities, telling{Identity: identity, key: o.keys[i], opened: opened})
+	}
+	return told
+}
+
+type telling struct {
+	age.Identity
+	key    string
+	opened func(key string)
+}
+
+// Unwrap implements age.Identity.
+func (t telling) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	fileKey, err := t.Identity.Unwrap(stanzas)
+	if err == nil {
+		t.opened(t.key)
+	}
+	return fileKey, err
+}
+
 // Fits says whether what is sealed for the keys with these ids can be opened; no
 // ids: it is not sealed. The error is ErrNoKey of kind events.KindNotFound, and names the
 // keys that are wanted and those that are there.

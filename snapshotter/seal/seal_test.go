@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -90,6 +91,70 @@ func TestEitherKeyOpens(t *testing.T) {
 				t.Errorf("no key: %v", err)
 			}
 		}
+	}
+}
+
+// Whoever opens hears which of the keys it was, also where several are at hand, and of none if none fits.
+func TestTellingWhichKeyOpened(t *testing.T) {
+	for _, postQuantum := range []bool{false, true} {
+		operatingFile, a, err := seal.Generate(postQuantum, time.Unix(1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		recoveryFile, b, err := seal.Generate(postQuantum, time.Unix(1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		strangerFile, _, err := seal.Generate(postQuantum, time.Unix(1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := seal.NewSealer([]string{a, b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain := bytes.Repeat([]byte{7}, 200_000)
+		box := sealed(t, s, plain)
+		for name, c := range map[string]struct {
+			file string
+			want string
+		}{
+			"operating": {operatingFile, seal.KeyID(a)},
+			"recovery":  {recoveryFile, seal.KeyID(b)},
+			"several":   {strangerFile + recoveryFile, seal.KeyID(b)},
+		} {
+			opener, err := seal.NewOpener("test", c.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told []string
+			telling := opener.Telling(func(key string) { told = append(told, key) })
+			if got, err := open(telling, box, s.Keys()); err != nil || !bytes.Equal(got, plain) {
+				t.Fatalf("%s: %d bytes, %v", name, len(got), err)
+			}
+			if !slices.Equal(told, []string{c.want}) {
+				t.Errorf("%s: told %q, want %q", name, told, c.want)
+			}
+			object := &stored{bytes: box}
+			if _, err := telling.OpenAt(t.Context(), object.readRange, int64(len(box)), s.Keys()); err != nil || told[len(told)-1] != c.want || len(told) < 2 {
+				t.Errorf("%s: read at any place: told %q, %v", name, told, err)
+			}
+			if !slices.Equal(telling.Keys(), opener.Keys()) || !slices.Equal(telling.Recipients(), opener.Recipients()) {
+				t.Errorf("%s: %q, %q", name, telling.Keys(), telling.Recipients())
+			}
+		}
+		stranger, err := seal.NewOpener("test", strangerFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		telling := stranger.Telling(func(key string) { t.Errorf("told %s, and nothing was opened", key) })
+		if _, err := open(telling, box, telling.Keys()); !errors.Is(err, seal.ErrDamaged) {
+			t.Errorf("a stranger's key under false ids: %v", err)
+		}
+	}
+	var none *seal.Opener
+	if got, err := open(none.Telling(nil), []byte("plain"), nil); string(got) != "plain" || err != nil {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
