@@ -56,7 +56,7 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 		status.Archived = &at
 	}
 	if ctx.Err() == nil { // what it has it has, also if not all could be copied
-		err = errors.Join(err, lookAtCopy(ctx, to, b.Config.Region, cache, &status))
+		err = errors.Join(err, b.lookAtCopy(ctx, to, cache, &status))
 	}
 	if err != nil {
 		status.Error = err.Error()
@@ -65,9 +65,9 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 	return status
 }
 
-// lookAtCopy reads what a copy has.
-func lookAtCopy(ctx context.Context, to objstore.Reader, r events.Region, cache *catalog.Cache, status *api.CopyStatus) error {
-	inv, err := inventory.ReadCached(ctx, to, r, cache)
+// lookAtCopy reads what a copy has, and what drills of it have proved.
+func (b Backups) lookAtCopy(ctx context.Context, to objstore.Bucket, cache *catalog.Cache, status *api.CopyStatus) error {
+	inv, err := inventory.ReadCached(ctx, to, b.Config.Region, cache)
 	if err != nil {
 		return err
 	}
@@ -81,6 +81,11 @@ func lookAtCopy(ctx context.Context, to objstore.Reader, r events.Region, cache 
 			status.Damaged++
 		}
 	}
+	drilled := &api.BackupStatus{Checked: now}
+	if _, err := (Backups{Config: b.Config, Bucket: to}).drillStatus(ctx, drilled); err != nil {
+		return err
+	}
+	status.Drill = drilled.Drill
 	return nil
 }
 
@@ -176,6 +181,9 @@ func (w *backupWatch) haveCopied(result *api.CopyResult) {
 			}
 			if made.Checked == nil {
 				made.Checked, made.Newest, made.Damaged = before.Checked, before.Newest, before.Damaged
+			}
+			if made.Drill == nil { // reports are never deleted
+				made.Drill = before.Drill
 			}
 		}
 		w.copies = slices.DeleteFunc(slices.Clone(w.copies), func(c api.CopyStatus) bool { return c.Copy == made.Copy })

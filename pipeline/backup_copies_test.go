@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"errors"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
@@ -49,6 +50,52 @@ func TestCopies(t *testing.T) {
 		report, err := pipeline.Restore(r.w.Context(), pipeline.RestoreJob{Config: r.cfg, Bucket: west, FS: r.disk, Log: r.parts().Log, Dir: "elsewhere"})
 		if err != nil || report.Backup != first.ID {
 			t.Errorf("restore from the copy: %+v, %v", report, err)
+		}
+	})
+}
+
+// A copy is drilled by whoever can read it; its report lies in it, is no drill of the bucket, and is told as long as the
+// copy can be read or has been.
+func TestDrillOfACopy(t *testing.T) {
+	one(t, func(r *region) {
+		const age = "evenkeel_backup_copy_proved_age_seconds"
+		west := objstore.NewMemory("west")
+		faulty := faults.New(west)
+		r.copies = map[string]objstore.Bucket{"west": faulty}
+		r.cfg.Backup.Schedule.Copy = 5 * time.Minute
+		filled(r)
+		first := r.backup()
+		time.Sleep(6 * time.Minute)
+		if c := r.status().Backup.Copies[0]; c.Drill != nil || !math.IsInf(r.gauge(age, "west"), 1) {
+			t.Errorf("before a drill: %+v", c.Drill)
+		}
+		own := pipeline.Backups{Config: r.cfg, Bucket: west, FS: r.disk, Log: slog.New(slog.DiscardHandler)}
+		d, err := own.Drill(r.w.Context())
+		if err != nil || d.Err() != nil || d.Trials[0].Backup != first.ID {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		time.Sleep(6 * time.Minute)
+		told := func(when string) {
+			t.Helper()
+			c := r.status().Backup.Copies[0]
+			if c.Drill == nil || c.Drill.ID != d.ID || c.Drill.Proved == nil || !c.Drill.Proved.Equal(first.Created) {
+				t.Errorf("%s: %+v", when, c.Drill)
+			}
+			if got, want := r.gauge(age, "west"), time.Since(first.Created).Seconds(); !(got >= want-1 && got <= want+1) {
+				t.Errorf("%s: proved for a state of %f s ago, want %f", when, got, want)
+			}
+		}
+		told("after the drill")
+		faulty.SetRules(faults.Rule{Ops: []string{objstore.OpList, objstore.OpGet}, Effect: faults.FailBefore})
+		time.Sleep(6 * time.Minute)
+		told("while the copy is away")
+		if s := r.status().Backup; s.Drill != nil || len(r.drills().Drills) > 0 {
+			t.Errorf("it counts as a drill of the bucket: %+v", s.Drill)
+		}
+		faulty.SetRules()
+		alone, err := pipeline.Backups{Config: r.cfg, Bucket: r.bucket, Copies: r.copies, FS: r.disk, Log: own.Log}.StatusAlone(r.w.Context())
+		if err != nil || len(alone.Copies) != 1 || alone.Copies[0].Drill == nil || alone.Copies[0].Drill.ID != d.ID {
+			t.Errorf("without a node: %+v, %v", alone, err)
 		}
 	})
 }

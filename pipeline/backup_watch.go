@@ -333,11 +333,19 @@ func ageOf(at time.Time) float64 {
 	return max(0, now.Sub(at).Seconds())
 }
 
+// provedAge is the age of the newest state that drills have proved.
+func provedAge(d *api.DrillStatus) float64 {
+	if d == nil || d.Proved == nil {
+		return infinite
+	}
+	return ageOf(*d.Proved)
+}
+
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
-	copied, archived, hollow                       *prometheus.Desc // of copies
+	copied, archived, hollow, drilled              *prometheus.Desc // of copies
 	stopped, full, pruned, opened                  *prometheus.Desc
 }
 
@@ -356,6 +364,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
 		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
 		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies; absent if it could not be read yet.", "copy"),
+		drilled:  desc("evenkeel_backup_copy_proved_age_seconds", "Age of the newest state that a restore drill of a copy has proved, by reading it; +Inf: none. Told by the node that copies; absent if the copy could not be read yet.", "copy"),
 		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
@@ -375,6 +384,7 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.copied
 	ch <- g.archived
 	ch <- g.hollow
+	ch <- g.drilled
 	ch <- g.stopped
 	ch <- g.full
 	ch <- g.pruned
@@ -391,23 +401,14 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(g.checked, time.Since(s.Checked).Seconds())
-	proved, failed := infinite, 0.0
-	if d := s.Drill; d != nil {
-		if d.Proved != nil {
-			proved = ageOf(*d.Proved)
-		}
-		if d.Error != "" {
-			failed = 1
-		}
+	failed := 0.0
+	if d := s.Drill; d != nil && d.Error != "" {
+		failed = 1
 	}
-	gauge(g.proved, proved)
+	gauge(g.proved, provedAge(s.Drill))
 	gauge(g.failed, failed)
 	for _, r := range s.Recipients {
-		age := infinite
-		if r.Proved != nil {
-			age = ageOf(*r.Proved)
-		}
-		gauge(g.opened, age, r.Key)
+		gauge(g.opened, provedAge(&api.DrillStatus{Proved: r.Proved}), r.Key)
 	}
 	for _, c := range s.Copies {
 		age := infinite
@@ -422,6 +423,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(g.archived, archived, c.Copy)
 		if c.Checked != nil {
 			gauge(g.hollow, float64(c.Damaged), c.Copy)
+			gauge(g.drilled, provedAge(c.Drill), c.Copy)
 		}
 	}
 	stopped := 0.0

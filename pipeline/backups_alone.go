@@ -24,7 +24,7 @@ func (b Backups) StatusAlone(ctx context.Context) (*api.BackupStatus, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Copies)) {
 		seen := api.CopyStatus{Copy: name, Began: s.Checked}
-		err := lookAtCopy(ctx, b.Copies[name], b.Config.Region, nil, &seen)
+		err := b.lookAtCopy(ctx, b.Copies[name], nil, &seen)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

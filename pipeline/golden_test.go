@@ -41,7 +41,7 @@ type golden struct {
 	Partitions int32                    `json:"partitions"`
 	Merge      map[events.Stream]string `json:"merge"`
 	Backups    []goldenBackup           `json:"backups"`
-	Drills     []string                 `json:"drills"` // ids
+	Drills     []string                 `json:"drills"`           // ids
 	Proofs     []format.Proof           `json:"proofs,omitempty"` // of the keys
 	Points     []goldenPoint            `json:"points"`
 	Groups     []format.GroupOffset     `json:"groups,omitempty"` // with the newest backup

@@ -50,7 +50,7 @@ off goes on where it was.`,
 func copiesTable(w io.Writer, made []api.CopyStatus) error {
 	var rows [][]string
 	for _, c := range made {
-		result, newest, archived := "up to date", "unknown", "unknown"
+		result, newest, archived, proved := "up to date", "unknown", "unknown", "NOTHING"
 		if c.Error != "" {
 			result = "FAILED"
 		}
@@ -62,21 +62,30 @@ func copiesTable(w io.Writer, made []api.CopyStatus) error {
 		if c.Archived != nil {
 			archived = c.Archived.Format(time.RFC3339)
 		}
+		switch {
+		case c.Drill != nil && c.Drill.Proved != nil:
+			proved = ago(*c.Drill.Proved)
+		case c.Drill == nil && c.Checked == nil:
+			proved = "unknown"
+		}
 		if c.Report == nil { // only looked at
-			rows = append(rows, []string{c.Copy, "", "", "", "", "", newest, archived, ""})
+			rows = append(rows, []string{c.Copy, "", "", "", "", "", newest, archived, proved, ""})
 			continue
 		}
 		rows = append(rows, []string{
 			c.Copy, strconv.Itoa(len(c.Report.Backups)), strconv.Itoa(c.Report.Segments), term.Bytes(c.Report.Bytes),
-			strconv.Itoa(len(c.Report.Skipped)), seconds(c.Duration), newest, archived, result,
+			strconv.Itoa(len(c.Report.Skipped)), seconds(c.Duration), newest, archived, proved, result,
 		})
 	}
-	if err := term.Table(w, []string{"COPY", "BACKUPS COPIED", "SEGMENTS", "BYTES", "SKIPPED", "TOOK", "NEWEST RESTORABLE", "ARCHIVE UP TO", "RESULT"}, rows); err != nil {
+	if err := term.Table(w, []string{"COPY", "BACKUPS COPIED", "SEGMENTS", "BYTES", "SKIPPED", "TOOK", "NEWEST RESTORABLE", "ARCHIVE UP TO", "PROVED AGE", "RESULT"}, rows); err != nil {
 		return err
 	}
 	for _, c := range made {
 		if c.Error != "" {
 			fmt.Fprintf(w, "\n! %s: %s\n", c.Copy, c.Error)
+		}
+		if c.Drill != nil && c.Drill.Error != "" {
+			fmt.Fprintf(w, "\n! %s: its last restore drill, %s ago, failed: %s\n", c.Copy, ago(c.Drill.Created), c.Drill.Error)
 		}
 		if c.Damaged > 0 {
 			fmt.Fprintf(w, "\n! %s: objects of %d backups are missing or damaged; see: evenkeel backup verify --all --level manifests --config FILE --copy %s\n", c.Copy, c.Damaged, c.Copy)

@@ -101,6 +101,8 @@ type CopyStatus struct {
 	Damaged  int            `json:"damaged"`           // backups of which the copy lacks objects, or has them in another size
 	Checked  *time.Time     `json:"checked,omitempty"` // when the copy was read for Newest and Damaged; nil: it could not be
 
+	Drill *DrillStatus `json:"drill,omitempty"` // the newest restore drill of the copy; nil: there was none, or its reports could not be read yet
+
 	// Archived is up to when the copy has all that was archived, as far as the node knows; nil:
 	// it does not.
 	Archived *time.Time `json:"archived,omitempty"`
