@@ -122,7 +122,9 @@ func (g *golden) make(a, b *region) {
 	put(b, "", "session", "alice", "third")
 	equal(a, b)
 	for _, st := range a.status().Logs {
-		a.archived(st.Log, st.Next)
+		if !slices.Contains(g.Points[len(g.Points)-1].States, st) && st.Next > 0 { // what came before may be in no segment
+			a.archived(st.Log, st.Next)
+		}
 	}
 	g.point(a, "newest")
 	a.stop() // or deltas go on
