@@ -34,6 +34,7 @@ type backupWatch struct {
 	last     *api.BackupRun    // nil: none
 	drills   time.Time         // when this node has last tried a drill
 	copies   []api.CopyStatus  // as this node has last made them
+	sample   *api.SampleStatus // nil: this node does not sample
 	deltas   deltaWatch
 	prunes   pruneWatch
 	groups   error // why the last backup is without offsets of consumer groups; nil: it is not
@@ -151,7 +152,7 @@ func (w *backupWatch) saw(s *api.BackupStatus, err error) {
 func (w *backupWatch) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last, w.groups, w.copies = nil, nil, nil
+	w.last, w.groups, w.copies, w.sample = nil, nil, nil, nil
 	w.deltas.last, w.deltas.stop = nil, ""
 	w.prunes.last = nil
 }
@@ -260,7 +261,7 @@ func (w *backupWatch) status() *api.BackupStatus {
 		s.Error = w.failed.Error()
 	}
 	s.Last, s.LastDelta = w.last, w.deltas.last
-	s.Copies, s.Prunes = w.copies, w.prunes.last
+	s.Copies, s.Prunes, s.Sample = w.copies, w.prunes.last, w.sample
 	return &s
 }
 
@@ -294,6 +295,7 @@ func (w *backupWatch) problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged in copy %s; see: evenkeel backup verify --all --level manifests --config FILE --copy %s", c.Damaged, c.Copy, c.Copy))
 		}
 	}
+	problems = append(problems, sampleProblems(w.sample)...)
 	problems = append(problems, w.deltas.problems(time.Now())...)
 	problems = append(problems, w.prunes.problems()...)
 	if w.seen != nil && w.seen.Drill != nil && w.seen.Drill.Error != "" {
@@ -333,12 +335,20 @@ func ageOf(at time.Time) float64 {
 	return max(0, now.Sub(at).Seconds())
 }
 
-// provedAge is the age of the newest state that drills have proved.
-func provedAge(d *api.DrillStatus) float64 {
-	if d == nil || d.Proved == nil {
+// ageIf is ageOf a time that may not be there.
+func ageIf(at *time.Time) float64 {
+	if at == nil {
 		return infinite
 	}
-	return ageOf(*d.Proved)
+	return ageOf(*at)
+}
+
+// provedAge is the age of the newest state that drills have proved.
+func provedAge(d *api.DrillStatus) float64 {
+	if d == nil {
+		return infinite
+	}
+	return ageIf(d.Proved)
 }
 
 // backupGauges shows what a watch has seen whenever it is asked.
@@ -346,6 +356,7 @@ type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
 	copied, archived, hollow, drilled              *prometheus.Desc // of copies
+	sampledDamaged, sampledNever, sampledAge       *prometheus.Desc
 	stopped, full, pruned, opened                  *prometheus.Desc
 }
 
@@ -369,6 +380,10 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
 		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
 		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
+
+		sampledDamaged: desc("evenkeel_backup_sampled_damaged", "Objects of the bucket that were damaged or missing when they were last looked at between drills. Told, as all of sampling, by the node that schedules."),
+		sampledNever:   desc("evenkeel_backup_sampled_never", "Objects of the bucket that were not looked at between drills, as far as the node remembers; absent if it is not known yet."),
+		sampledAge:     desc("evenkeel_backup_sampled_age_seconds", "Since an object of the bucket was last looked at between drills; +Inf: none was."),
 	}
 }
 
@@ -385,6 +400,9 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.archived
 	ch <- g.hollow
 	ch <- g.drilled
+	ch <- g.sampledDamaged
+	ch <- g.sampledNever
+	ch <- g.sampledAge
 	ch <- g.stopped
 	ch <- g.full
 	ch <- g.pruned
@@ -408,7 +426,7 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	gauge(g.proved, provedAge(s.Drill))
 	gauge(g.failed, failed)
 	for _, r := range s.Recipients {
-		gauge(g.opened, provedAge(&api.DrillStatus{Proved: r.Proved}), r.Key)
+		gauge(g.opened, ageIf(r.Proved), r.Key)
 	}
 	for _, c := range s.Copies {
 		age := infinite
@@ -425,6 +443,13 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 			gauge(g.hollow, float64(c.Damaged), c.Copy)
 			gauge(g.drilled, provedAge(c.Drill), c.Copy)
 		}
+	}
+	if c := s.Sample; c != nil {
+		gauge(g.sampledDamaged, float64(len(c.Damaged)))
+		if c.Never != nil {
+			gauge(g.sampledNever, float64(*c.Never))
+		}
+		gauge(g.sampledAge, ageIf(c.Newest))
 	}
 	stopped := 0.0
 	if g.watch.deltasStopped() {

@@ -190,7 +190,7 @@ func wantMetrics(t *testing.T, registry *prometheus.Registry, rules string) {
 // The age of backups is what the bucket tells, not what the node remembers.
 func TestBackupMetrics(t *testing.T) {
 	one(t, func(r *region) {
-		r.cfg.Backup.Schedule.Copy, r.cfg.Backup.Schedule.Prune = time.Minute, 24*time.Hour
+		r.cfg.Backup.Schedule.Copy, r.cfg.Backup.Schedule.Prune, r.cfg.Backup.SampleBytesPerDay = time.Minute, 24*time.Hour, 1<<30
 		r.copies = map[string]objstore.Bucket{"west": objstore.NewMemory("west")}
 		filled(r)
 		time.Sleep(time.Second)

@@ -14,12 +14,18 @@ type metrics struct {
 	collected prometheus.Counter
 	written   prometheus.Counter
 	backups   *prometheus.CounterVec
+
+	samples      *prometheus.CounterVec
+	samplesBytes prometheus.Counter
 }
 
-// Results of backups.
+// Results of backups, and of looking at single objects.
 const (
 	backupOK     = "ok"
 	backupFailed = "failed"
+
+	sampleOK      = "ok"
+	sampleDamaged = "damaged"
 )
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -36,10 +42,17 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "evenkeel_backups_total", Help: "Backups, by result.",
 		}, []string{"result"}),
 	}
+	m.samples = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "evenkeel_backup_sampled_objects_total", Help: "Objects of the bucket that were looked at between drills, by result.",
+	}, []string{"result"})
+	m.samplesBytes = counter("evenkeel_backup_sampled_bytes_total", "Bytes of these objects.")
+	for _, result := range []string{sampleOK, sampleDamaged} {
+		m.samples.WithLabelValues(result)
+	}
 	for _, result := range []string{backupOK, backupFailed} {
 		m.backups.WithLabelValues(result) // from the start: the first one that fails is an increase
 	}
-	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.written, m.backups)
+	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.written, m.backups, m.samples, m.samplesBytes)
 	return m
 }
 
@@ -100,4 +113,13 @@ func (g *stateGauges) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(g.parked, prometheus.GaugeValue, float64(parked))
 	ch <- prometheus.MustNewConstMetric(g.blocks, prometheus.GaugeValue, float64(blocked))
 	ch <- prometheus.MustNewConstMetric(g.waits, prometheus.GaugeValue, float64(g.region.worker.countWaiting()))
+}
+
+func (m *metrics) sampled(bytes int64, err error) {
+	result := sampleOK
+	if err != nil {
+		result = sampleDamaged
+	}
+	m.samples.WithLabelValues(result).Inc()
+	m.samplesBytes.Add(float64(bytes))
 }

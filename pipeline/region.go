@@ -281,7 +281,7 @@ func (r *Region) launch(ctx context.Context) {
 		parts = append(parts, r.archiver.Run)
 	}
 	if r.backups != nil {
-		parts = append(parts, r.backups.run, r.backups.watchDrills, r.backups.watchCopies, r.backups.watchPrunes)
+		parts = append(parts, r.backups.run, r.backups.watchDrills, r.backups.watchCopies, r.backups.watchPrunes, r.backups.watchSamples)
 	}
 	for _, part := range parts {
 		r.running.Go(func() { part(ctx) })

@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/term"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 )
 
 func (t *tool) backupShowCommand() *cobra.Command {
@@ -112,6 +113,9 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	for _, r := range s.Recipients {
 		fmt.Fprintln(w, recipientText(r))
 	}
+	if s.Sample != nil {
+		fmt.Fprintln(w, sampleText(s.Sample))
+	}
 	fmt.Fprintln(w, pruneText(s))
 	if len(s.Copies) > 0 {
 		fmt.Fprintln(w)
@@ -129,6 +133,13 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	for _, id := range s.Damaged {
 		fmt.Fprintf(w, "\n! backup %s is damaged; see: evenkeel backup verify %s --level manifests", id, id)
 	}
+	var rotten []inventory.Problem
+	if s.Sample != nil {
+		rotten = s.Sample.Damaged
+	}
+	for _, d := range rotten {
+		fmt.Fprintf(w, "\n! %s: %s", d.Object, d.Error)
+	}
 	for _, object := range s.Ahead {
 		fmt.Fprintf(w, "\n! %s is dated in the future: a clock was wrong, or is", object)
 	}
@@ -138,7 +149,7 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 	if s.Error != "" {
 		fmt.Fprintf(w, "\n! the bucket could not be read since: %s", s.Error)
 	}
-	if len(s.Damaged)+len(s.Ahead)+len(s.DrillsUnread) > 0 || s.Error != "" {
+	if len(s.Damaged)+len(rotten)+len(s.Ahead)+len(s.DrillsUnread) > 0 || s.Error != "" {
 		fmt.Fprintln(w)
 	}
 	return nil
@@ -167,6 +178,24 @@ func recipientText(r api.RecipientProof) string {
 		return fmt.Sprintf("key %s alone has NEVER been proved to open backups; drill it with: evenkeel drill restore --config FILE --identity FILE", r.Key)
 	}
 	return fmt.Sprintf("key %s alone has proved the state of %s, %s ago (drill %s)", r.Key, r.Proved.Format(time.RFC3339), ago(*r.Proved), r.Drill)
+}
+
+// sampleText says how objects are looked at between drills.
+func sampleText(s *api.SampleStatus) string {
+	text := fmt.Sprintf("objects are looked at between drills, %s a day", term.Bytes(s.BytesPerDay))
+	if s.Objects != nil && s.Never != nil {
+		text += fmt.Sprintf("; %s of %s never were", term.Count(*s.Never), term.Count(*s.Objects))
+	}
+	if s.Oldest != nil && s.Newest != nil {
+		text += fmt.Sprintf("; the others within %s, the last %s ago", ago(*s.Oldest), ago(*s.Newest))
+	}
+	if n := len(s.Damaged); n > 0 {
+		text += fmt.Sprintf("; %s ARE DAMAGED", term.Count(n))
+	}
+	if s.Error != "" {
+		text += "; the last pass FAILED: " + s.Error
+	}
+	return text
 }
 
 // pruneText says how old backups are deleted.

@@ -239,6 +239,8 @@ type BackupStatus struct {
 
 	Recipients []RecipientProof `json:"recipients"` // the keys that the newest backup is sealed for; none: it is not, or there is none
 
+	Sample *SampleStatus `json:"sample,omitempty"` // how objects are looked at between drills; nil: they are not, or not by this node
+
 	DrillsUnread []string `json:"drills_unread,omitempty"` // why reports of the last drills cannot be read, which are passed over
 
 	// Archive is the continuous backup, by stream; empty: there is none. Without a node it is not
@@ -260,6 +262,18 @@ type RecipientProof struct {
 	Key    string     `json:"key"`              // id
 	Proved *time.Time `json:"proved,omitempty"` // of when the newest state is that was proved so; nil: never
 	Drill  string     `json:"drill,omitempty"`  // id of the drill that has proved it
+}
+
+// SampleStatus is how a node looks at objects of its bucket between drills: at their hashes, and at what they hold if it
+// can open them.
+type SampleStatus struct {
+	BytesPerDay int64               `json:"bytes_per_day"`     // its budget
+	Objects     *int                `json:"objects,omitempty"` // in the bucket, of backups that exist and of the archive; nil: not known yet
+	Never       *int                `json:"never,omitempty"`   // of these, that were not looked at, as far as the node remembers
+	Oldest      *time.Time          `json:"oldest,omitempty"`  // when that one was looked at that was the longest ago; nil: none was
+	Newest      *time.Time          `json:"newest,omitempty"`  // when one was last looked at
+	Damaged     []inventory.Problem `json:"damaged"`           // objects that were damaged, or missing, when they were last looked at
+	Error       string              `json:"error,omitzero"`    // why the last pass could not go on
 }
 
 // ArchivePoint is what the loss of everything but the bucket would cost a stream, by

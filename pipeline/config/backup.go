@@ -92,6 +92,7 @@ func (b *Backup) setDefaults(string) {
 	b.KeepLast = 3
 	b.MaxChain = 48
 	b.Groups = []string{"*"}
+	b.SampleBytesPerDay = 256 << 20
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour
@@ -129,6 +130,8 @@ const (
 	maxSegment  = time.Hour
 	minDelta    = 30 * time.Second
 	minChain    = 2
+
+	maxSampleBytes = 1 << 50
 )
 
 func (b Backup) checkTimes(p *problems) {
@@ -154,6 +157,7 @@ func (b Backup) checkTimes(p *problems) {
 		p.add("backup.keep.segment", "want 0s or more, got %s", b.Keep.Segment)
 	}
 	between(p, "backup.keep_last", int64(b.KeepLast), 1, maxKeepLast, "")
+	between(p, "backup.sample_bytes_per_day", b.SampleBytesPerDay, 0, maxSampleBytes, "")
 	checkEvery(p, "full", b.Schedule.Full, minSchedule, "backups on demand only")
 	checkEvery(p, "drill", b.Schedule.Drill, minSchedule, "drills on demand only")
 	checkEvery(p, "prune", b.Schedule.Prune, minSchedule, "prunes on demand only")
