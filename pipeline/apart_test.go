@@ -87,6 +87,7 @@ func (r *region) unplugged(hangs bool) (bucket *partly, waits int32) {
 // and it says why it waits; it goes on by itself, in order, with nothing folded twice or
 // passed over. So does a node that is stopped meanwhile.
 func TestShardWaitsApart(t *testing.T) {
+	long(t)
 	for name, hangs := range map[string]bool{"what fails": false, "what hangs": true} {
 		t.Run(name, func(t *testing.T) {
 			one(t, func(r *region) {
@@ -214,6 +215,7 @@ func TestShardCatchesUpApart(t *testing.T) {
 // Whatever is out of reach when, and for how long: what shards have in the end is what
 // is folded from the beginning.
 func TestShardsWaitApartAtRandom(t *testing.T) {
+	long(t)
 	wentApart := false
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -33,6 +33,7 @@ func (r *region) failed(p int32) (why string) {
 // have attested: plans say so, it is refused, and by default the newest is taken that agrees. A drill
 // fails. An operator can have it all the same.
 func TestRestoreShardsOfAWrongState(t *testing.T) {
+	long(t)
 	for name, inPlace := range map[string]bool{"copied": false, "in place": true} {
 		t.Run(name, func(t *testing.T) {
 			threeOf(t, order, func(a, b, c *region) {
@@ -86,6 +87,7 @@ func TestRestoreShardsOfAWrongState(t *testing.T) {
 
 // A drill that has found a state to differ does so until it is known to be equal: what is attested is not kept for long.
 func TestDrillOfAWrongState(t *testing.T) {
+	long(t)
 	threeOf(t, order, func(a, b, c *region) {
 		log, good := diverged(a, b, c)
 		bad := c.backup().ID
@@ -112,6 +114,7 @@ func TestDrillOfAWrongState(t *testing.T) {
 
 // Where others have attested nothing that could be compared, that is said, and is no reason to refuse.
 func TestRestoreShardsUnattested(t *testing.T) {
+	long(t)
 	threeOf(t, order, func(a, b, c *region) {
 		for i := range 9 {
 			c.put(fmt.Sprint("k", i), "c")
@@ -147,6 +150,7 @@ func TestAgreementAdds(t *testing.T) {
 
 // A state of which nobody has attested the end shows by what it was before, at every 1,024th record.
 func TestRestoreShardsOfAStateThatWasWrongBefore(t *testing.T) {
+	long(t)
 	threeOf(t, order, func(a, b, c *region) {
 		log, good := diverged(a, b, c)
 		write := func(n int) {

@@ -62,6 +62,7 @@ func (r *region) fromTheFuture(ahead time.Duration) (names []string) {
 // What a wrong clock has dated in the future keeps nothing from being done at its time: full backups,
 // deltas, drills and prunes; ages are those of the others; and the node says so.
 func TestNothingWaitsForTheFuture(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		withDeltas(r)
 		b := r.cfg.Backup
@@ -168,6 +169,7 @@ func (b bothAhead) List(ctx context.Context, prefix string) iter.Seq2[objstore.I
 // which would be dated before what is in them, and says why; but not for ever, and not once it
 // is seen to be right.
 func TestClockIsBehind(t *testing.T) {
+	long(t)
 	for full, patience := range map[time.Duration]time.Duration{2 * time.Hour: 2 * time.Hour, 7 * 24 * time.Hour: 24 * time.Hour} {
 		t.Run(full.String(), func(t *testing.T) { testClockIsBehind(t, full, patience) })
 	}
@@ -251,6 +253,7 @@ func TestBeginsBeforeTheFuture(t *testing.T) {
 // Reports of drills that cannot be read, and those of a newer version, keep nothing from being
 // done: they are passed over, and told.
 func TestUnreadableDrills(t *testing.T) {
+	long(t)
 	const every = time.Hour
 	for name, spoil := range map[string]func(text []byte) []byte{
 		"damaged": func(text []byte) []byte { text[len(text)/3] ^= 1; return text },

@@ -23,6 +23,7 @@ import (
 // not at every pass, and those that are made from then on, whose shards still hold what was folded
 // of it, are verified, drilled, restored and begun with under the new configuration.
 func TestStreamIsTakenOut(t *testing.T) {
+	long(t)
 	for name, test := range map[string]struct{ data, archive bool }{
 		"without data": {false, false}, "with data": {true, false}, "with an archive": {true, true},
 	} {

@@ -45,6 +45,7 @@ func (r *region) away(d time.Duration) {
 // interval, never two, also if the node was away; not at all while the bucket cannot
 // be read.
 func TestSchedule(t *testing.T) {
+	long(t)
 	const every, pass = 8 * time.Minute, 2*time.Minute + time.Second
 	one(t, func(r *region) {
 		bucket := faults.New(r.bucket)
@@ -189,6 +190,7 @@ func wantMetrics(t *testing.T, registry *prometheus.Registry, rules string) {
 
 // The age of backups is what the bucket tells, not what the node remembers.
 func TestBackupMetrics(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		r.cfg.Backup.Schedule.Copy, r.cfg.Backup.Schedule.Prune, r.cfg.Backup.SampleBytesPerDay = time.Minute, 24*time.Hour, 1<<30
 		r.copies = map[string]objstore.Bucket{"west": objstore.NewMemory("west")}

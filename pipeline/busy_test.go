@@ -14,6 +14,7 @@ import (
 // While Kafka takes nothing, what waits for it has a bounded memory: then writers
 // are turned away before anything is done, and are taken again when it is back.
 func TestWritersAreTurnedAway(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		r.start()
 		goOn := r.holdWrites()

@@ -193,6 +193,7 @@ func (b brokenRule) Fold(dst, prev []byte, e *events.Event, at events.Position) 
 // it happens, as a difference of what was made of equal records. At the origin
 // itself: in all the others, and there too, because it has said otherwise before.
 func TestWrongFold(t *testing.T) {
+	long(t)
 	for name, times := range map[string]int{"skipped": 0, "doubled": 2} {
 		for _, where := range []events.Region{eu, us} {
 			t.Run(name+" in "+where.String(), func(t *testing.T) {
@@ -251,6 +252,7 @@ func (r *region) foldWrongly(log events.Log, times int) {
 
 // What is not compared for a minute is not known, and the reason is told.
 func TestCheckBlocked(t *testing.T) {
+	long(t)
 	threeOf(t, order, func(a, b, c *region) {
 		log := a.put("k", "1").Log
 		c.consistent()

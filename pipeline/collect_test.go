@@ -38,6 +38,7 @@ func (r *region) collected(want float64) {
 // Deletes are forgotten when they are old and everybody knows of them, in every
 // region, at the same place, and no sooner.
 func TestTombstonesAreCollected(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		for _, r := range w.regions {
 			r.cfg.Tombstones.Keep = 2 * time.Minute
@@ -120,6 +121,7 @@ func (r *region) slicesLeft(stream events.Stream) (left []string) {
 // A key that another partitioner has put into another partition, and that was deleted through the API: the
 // delete is kept as long as it hides it, and goes once nothing is there.
 func TestTombstonesHideOtherPartitions(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		for _, r := range w.regions {
 			r.cfg.Tombstones.Keep = time.Minute
@@ -153,6 +155,7 @@ func TestTombstonesHideOtherPartitions(t *testing.T) {
 // A delete of what another region has written stays with the value, whatever rule the stream has: nobody but that
 // region can take it away. Once it has, all of it goes, and comes back by no write that comes after it.
 func TestTombstonesStayWithWhatTheyHide(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		for _, r := range w.regions {
 			r.cfg.Tombstones.Keep = time.Minute
@@ -227,6 +230,7 @@ func TestManyTombstonesAreCollected(t *testing.T) {
 
 // That nothing is collected is told, and which region is waited for; so is what fails.
 func TestCollectingTellsOfItself(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		for _, r := range w.regions {
 			r.cfg.Tombstones.Keep = time.Minute

@@ -73,6 +73,7 @@ func (r *region) event(at events.Position) events.Event {
 // What was written says what its writer had seen: of other origins what its region
 // had folded, of its own all before it, or what the given context says.
 func TestContexts(t *testing.T) {
+	long(t)
 	three(t, func(a, b, c *region) {
 		seen := func(r *region, p events.Position) string { return r.event(p).Deps.String() }
 		first := a.put("k", "a0")
@@ -310,6 +311,7 @@ func TestClockOfAStateThatIsOpened(t *testing.T) {
 // A node whose clock was set back by more than folds bear writes nothing, rather
 // than events that would be parked everywhere.
 func TestClockSetBack(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		ahead := events.HLCAt(time.Now().Add(time.Hour))
 		if err := r.disk.MkdirAll(dataDir, 0o755); err != nil {

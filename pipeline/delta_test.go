@@ -58,10 +58,8 @@ func withDeltas(r *region) {
 
 // Each minute there is a delta, small, on a short chain, and it restores to what was there.
 func TestDeltas(t *testing.T) {
-	minutes := 125 // until deltas of all tiers stand on one another
-	if testing.Short() {
-		minutes = 25
-	}
+	long(t)
+	const minutes = 125 // until deltas of all tiers stand on one another
 	one(t, func(r *region) {
 		withDeltas(r)
 		filled(r)
@@ -119,6 +117,7 @@ func TestDeltas(t *testing.T) {
 
 // Where deltas cannot be made a full backup is, at most one an hour, and the node says why.
 func TestFullOutOfTurn(t *testing.T) {
+	long(t)
 	for name, test := range map[string]struct {
 		chain int
 		harm  func(r *region) // once there is a delta

@@ -48,6 +48,7 @@ func (r *region) meetsAnother(want bool) {
 // find a divergence in each other's attestations. Without a name they say that they are in each
 // other's way; with one they are not.
 func TestDeploymentsOnOneCluster(t *testing.T) {
+	long(t)
 	names := []events.Region{us, eu}
 	two(t, func(a, b *region) {
 		c, d := a.another(names...), b.another(names...)

@@ -120,6 +120,7 @@ func TestDrillFindsDamage(t *testing.T) {
 // Drills are made by themselves, by the schedule, also over restarts; after one that
 // failed sooner. What they prove is a metric.
 func TestDrillSchedule(t *testing.T) {
+	long(t)
 	const every = time.Hour
 	one(t, func(r *region) {
 		bucket := faults.New(r.bucket)
@@ -159,6 +160,7 @@ func TestDrillSchedule(t *testing.T) {
 
 // A node that cannot open backups drills none by itself, and says so if it is asked to.
 func TestDrillWithoutIdentity(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		r.cfg.Backup.IdentityEnv, r.cfg.Backup.Identity = "", ""
 		r.cfg.Backup.Schedule.Drill = time.Hour
@@ -185,6 +187,7 @@ func TestDrillWithoutIdentity(t *testing.T) {
 // With an archive, times between backups are drilled, and the newest state is the one
 // that is archived.
 func TestDrillOfTimes(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		r.cfg.Backup.Schedule.Segment = time.Second
 		filled(r)
@@ -221,6 +224,7 @@ func TestDrillOfTimes(t *testing.T) {
 // A segment that is missing from the archive, or damaged, is found by the drill of a time behind it: it is no time to which
 // no restore is promised, for which a backup would do as well.
 func TestDrillFindsABrokenArchive(t *testing.T) {
+	long(t)
 	gone := func(r *region, name string) error { return r.bucket.Delete(r.w.Context(), name) }
 	for name, c := range map[string]struct {
 		nth  int64 // behind a backup
@@ -280,6 +284,7 @@ func TestDrillFindsABrokenArchive(t *testing.T) {
 // A time whose segments were pruned, since they were older than what is kept, is no failure: the backup before it is
 // restored.
 func TestDrillOfPrunedTimes(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		b := r.cfg.Backup
 		b.Schedule.Segment, b.Keep.Segment, b.Keep.Full = time.Second, 5*time.Minute, 30*24*time.Hour
@@ -315,6 +320,7 @@ func TestDrillOfPrunedTimes(t *testing.T) {
 // What has failed is restored again by each drill, also if it was the newest then, until it succeeds or is gone: that others
 // succeed says nothing of it.
 func TestDrillRepeatsWhatFailed(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		filled(r)
 		first := r.backup()
@@ -425,6 +431,7 @@ func TestDrillRepeatsWhatHasAPlace(t *testing.T) {
 
 // Known damage hides no other: one more is drawn however many have failed. And it is no reason to hurry.
 func TestDrillBesideKnownDamage(t *testing.T) {
+	long(t)
 	const every = 5 * time.Hour
 	one(t, func(r *region) {
 		filled(r)
@@ -504,6 +511,7 @@ func (b *pruning) Get(ctx context.Context, name string) (io.ReadCloser, objstore
 // A backup that is pruned between the moment in which it is drawn and its restore is no failed drill: another one is
 // drawn.
 func TestDrillWhilePruning(t *testing.T) {
+	long(t)
 	for name, c := range map[string]func(newest string, older []string) func(name string) []string{
 		"while the newest is restored": func(newest string, older []string) func(name string) []string {
 			return func(name string) []string {

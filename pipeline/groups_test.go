@@ -104,6 +104,7 @@ func isGroups(at string) bool  { return strings.Contains(at, ".groups") }
 // With the ACLs that the README lists nodes and links work, backups hold what consumer groups have
 // committed, and a region comes back after its Kafka was lost.
 func TestReadmeACLs(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		w.secure(map[string][]kfake.ACL{
 			"node": readmeACLs(t, func(at string) bool {
@@ -187,6 +188,7 @@ func (r *region) groupsOf() []string {
 // Kafka lists only those groups that one may DESCRIBE, and says nothing of the others. A node that may see none knows
 // that it may not, and one that is told a name asks about it.
 func TestBackupOfGroupsThatAreNotSeen(t *testing.T) {
+	long(t)
 	for _, groups := range [][]string{{"*"}, {"readers"}, {"read*", "/wri.*/"}} {
 		t.Run(fmt.Sprint(groups), func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -92,6 +92,7 @@ func TestHistory(t *testing.T) {
 // A long history comes in parts, without a gap or a repetition; what has expired is
 // said; and one can begin at a time.
 func TestHistoryOfManyEvents(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		r.start()
 		const n = 25_000

@@ -36,6 +36,7 @@ func lookup(t *testing.T, job pipeline.RestoreJob, key string) string {
 // archived behind the last of them, to its end or to any time: in few layers, so that a
 // read asks for little; then they are brought here and proved.
 func TestChainInPlace(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		withDeltas(r)
 		r.cfg.Restore.InstantFromBytes = 0

@@ -120,6 +120,7 @@ func TestPointInPlace(t *testing.T) {
 
 // What cannot be served in place is refused, and nothing is left behind.
 func TestPointInPlaceRefused(t *testing.T) {
+	long(t)
 	p := some(t)
 	defer p.close()
 	for name, c := range map[string]struct {

@@ -128,10 +128,9 @@ func (r *region) damageShard(id string, partition int32) {
 // A restore in place that is killed at any operation on its disk goes on when it is asked
 // for again, and comes to the same.
 func TestInstantRestoreKilledAnywhere(t *testing.T) {
-	seeds, resumed, fresh := uint64(4), 0, 0
-	if testing.Short() {
-		seeds = 1
-	}
+	long(t)
+	const seeds = uint64(4)
+	resumed, fresh := 0, 0
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			p := some(t)

@@ -160,6 +160,7 @@ func TestInPlace(t *testing.T) {
 // While the bucket is away what is not here cannot be read, and says which object it
 // would be in; the node does not end, and goes on when the bucket is back.
 func TestInPlaceWhileTheBucketIsAway(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		bucket, gate, want := lost(r, 1)
 		r.start()
@@ -196,6 +197,7 @@ func TestInPlaceWhileTheBucketIsAway(t *testing.T) {
 // A shard whose backup is damaged is restored again: from the backup before, or, where
 // there is none, from its logs.
 func TestInPlaceDamaged(t *testing.T) {
+	long(t)
 	for _, before := range []int{0, 1} {
 		for name, harm := range map[string]func(r *region, memory *objstore.Memory, object string) error{
 			"flipped": func(_ *region, memory *objstore.Memory, object string) error {
@@ -242,6 +244,7 @@ func TestInPlaceDamaged(t *testing.T) {
 
 // What a shard is still in is not pruned away, however old, until it is here.
 func TestInPlaceIsNotPruned(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		_, gate, want := lost(r, 3)
 		ids, err := catalog.IDs(r.w.Context(), r.bucket, us)

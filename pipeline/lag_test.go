@@ -119,6 +119,7 @@ func TestLag(t *testing.T) {
 // The lag behind what cannot be asked is unknown, never 0, and finding that out
 // takes no longer than it may.
 func TestLagUnknown(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct {
 		take                func(a, b *region, g *gate)
 		folds, links, peers string

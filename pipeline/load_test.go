@@ -26,6 +26,7 @@ func (r *region) paces(shard int, word string) api.ShardLoad {
 
 // Each shard says in one word what holds it up, and takes it back.
 func TestPace(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		disk := &smallDisk{FS: r.disk}
 		disk.free.Store(1 << 30)
@@ -76,6 +77,7 @@ func TestPace(t *testing.T) {
 
 // A node takes in as much as there is, however much that is, in bounded steps.
 func TestFoldsLargeBacklogs(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		const n = 60
 		value := noise(900_000)

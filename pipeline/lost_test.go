@@ -59,6 +59,7 @@ func agree(regions ...*region) {
 // go on with the same log, and can still translate, and so verify, all that they have
 // mirrored.
 func TestRegionIsLost(t *testing.T) {
+	long(t)
 	for name, instant := range map[string]bool{"fetched": false, "in place": true} {
 		t.Run(name, func(t *testing.T) { regionIsLost(t, instant) })
 	}

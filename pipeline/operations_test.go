@@ -100,6 +100,7 @@ func TestPatches(t *testing.T) {
 // A region that counts on after another one has reset a counter brings back nothing of
 // what it had counted before, once it knows of the reset.
 func TestIncrementAfterReset(t *testing.T) {
+	long(t)
 	threeWith(t, "fieldmap", func(a, b, c *region) {
 		cut := a.must(events.TypePatch, "k", `{"increment":{"n":5},"set":{"kept":1}}`, nil)
 		cut = cut.Join(a.must(events.TypePatch, "other", `{"increment":{"n":1}}`, nil))
@@ -124,6 +125,7 @@ func TestIncrementAfterReset(t *testing.T) {
 // What the stream's rule has no meaning for is refused rather than parked in every
 // region.
 func TestOperationsRefused(t *testing.T) {
+	long(t)
 	for rule, bad := range map[string][]string{
 		"lww":        {events.TypePatch, events.TypeAppend},
 		"multivalue": {events.TypePatch, events.TypeAppend},

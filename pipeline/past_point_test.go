@@ -63,6 +63,7 @@ func ofStream(v events.Vector, stream events.Stream) events.Vector {
 // Whatever a region has been through, and whatever point is asked for: every key is what
 // a plain fold of the records below the point gives, and nothing else is there.
 func TestAnyPointIsRead(t *testing.T) {
+	long(t)
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPast(t)
 		defer p.close()

@@ -37,6 +37,7 @@ func (c *counting) Get(ctx context.Context, name string) (io.ReadCloser, objstor
 // Every backup has every key as it was then, through a node and without one, by its
 // id and by the time.
 func TestGetAt(t *testing.T) {
+	long(t)
 	two(t, func(a, b *region) {
 		a.cfg.Backup.Schedule.Segment = 2 * time.Second
 		a.start()

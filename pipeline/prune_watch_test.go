@@ -29,6 +29,7 @@ func (r *region) day() {
 // Old backups go by themselves, in the bucket and in its copies, at the time for it, which
 // is not that of backups; and the node says so.
 func TestPrunesBySchedule(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		prunes(r)
 		cold := objstore.NewMemory("cold")
@@ -65,6 +66,7 @@ func TestPrunesBySchedule(t *testing.T) {
 
 // A prune that fails is told and tried again; what cannot be deleted is counted.
 func TestPruneByScheduleFails(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		prunes(r)
 		bucket := faults.New(r.bucket)
@@ -95,6 +97,7 @@ func TestPruneByScheduleFails(t *testing.T) {
 
 // Told not to, a node prunes nothing, and no metric says that it should.
 func TestNoPruneBySchedule(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		prunes(r)
 		r.cfg.Backup.Schedule.Prune = 0

@@ -75,6 +75,7 @@ func TestPutRefused(t *testing.T) {
 // The largest value that the configuration allows can be written and read, and
 // mirrored too unless it is larger than Kafka's default, whatever it is made of.
 func TestPutLargest(t *testing.T) {
+	long(t)
 	for name, limit := range map[string]int64{"default": 1_000_000, "small": 1, "raised": 3 << 20} {
 		t.Run(name, func(t *testing.T) {
 			two(t, func(a, b *region) {
@@ -161,6 +162,7 @@ func TestPutAndDelete(t *testing.T) {
 // If Kafka does not take a write, its caller is told in bounded time what is not
 // known; when Kafka is back, writes go on.
 func TestPutWithoutKafka(t *testing.T) {
+	long(t)
 	for name, take := range map[string]func(r *region) (bringBack func()){
 		"it is down":          func(r *region) func() { r.down(); return r.up },
 		"it takes no writes":  func(r *region) func() { return r.holdWrites() },

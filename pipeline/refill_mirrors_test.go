@@ -75,6 +75,7 @@ func (r *region) mirrors(of *region, begins map[int32]int64) {
 // doubling. Those of the other regions go on once they are told that its log is the one that
 // they know.
 func TestRefillMirrors(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		archives(a)
@@ -147,6 +148,7 @@ func TestRefillMirrors(t *testing.T) {
 
 // Mirrors alone come back with other offsets than their logs, which the link goes on behind.
 func TestRefillMirrorsMapped(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		archives(a)
@@ -344,6 +346,7 @@ func TestRefillGroupsMapped(t *testing.T) {
 // Killed at any call of the bucket, and any operation on the disk, it goes on when it is
 // asked for again, and comes to the same.
 func TestRefillKilledAnywhere(t *testing.T) {
+	long(t)
 	one(t, func(r *region) {
 		held := archivedRegion(r, func() {})
 		bucket := faults.New(r.bucket)

@@ -71,6 +71,7 @@ func goOn(others ...*region) {
 // What other regions had mirrored behind the archive comes back too, at the same offsets; all regions
 // hold the same again, and go on.
 func TestRefillTail(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
@@ -117,6 +118,7 @@ func TestRefillTail(t *testing.T) {
 
 // Broken off wherever, it goes on and writes nothing twice.
 func TestRefillTailGoesOn(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
@@ -172,6 +174,7 @@ func (r *region) altered(topic string, change func(records []*kgo.Record)) {
 // Where regions differ, from the archive or from each other, nothing is guessed: it is said where, and the
 // operator leaves one out.
 func TestRefillTailDiffers(t *testing.T) {
+	long(t)
 	for name, at := range map[string]func(records []*kgo.Record, archived int64) int{
 		"from the archive": func(_ []*kgo.Record, archived int64) int { return int(archived) - 1 },
 		"from each other":  func(_ []*kgo.Record, archived int64) int { return int(archived) },
@@ -211,6 +214,7 @@ func TestRefillTailDiffers(t *testing.T) {
 
 // A mirror that lacks what comes right behind the archive cannot continue the log.
 func TestRefillTailWithAHole(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
@@ -235,6 +239,7 @@ func TestRefillTailWithAHole(t *testing.T) {
 // One that cannot be asked may be the one that has most: that is no reason to go on without it, unless an
 // operator says so. An earlier point is one of the archive.
 func TestRefillTailUnreachable(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)
@@ -280,6 +285,7 @@ func TestRefillTailUnreachable(t *testing.T) {
 // others have all that they had. What is written from then on, under the new one, wins over
 // both, in all regions, although its log begins at offset 0 again.
 func TestNewIncarnation(t *testing.T) {
+	long(t)
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		held := lostWithTail(a, b, c)

@@ -79,6 +79,7 @@ func change(rng *rand.Rand, r *region, rule, key string) {
 // Whatever three regions have done to keys since, keys go back to what a backup has, in
 // all regions, whichever region and rule; and what is back is not written again.
 func TestRestoreKeys(t *testing.T) {
+	long(t)
 	for _, rule := range []string{"lww", "multivalue", "fieldmap"} {
 		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%s/%d", rule, seed), func(t *testing.T) { restoreKeys(t, rule, rand.New(rand.NewPCG(seed, 1))) })

@@ -144,12 +144,10 @@ func TestRestoreKilledAnywhere(t *testing.T) {
 // Whatever goes wrong with any call of the bucket, a restore fails or comes to the right
 // state, and the same asked again comes to it.
 func TestRestoreSurvivesEveryFault(t *testing.T) {
+	long(t)
 	effects := []faults.Effect{faults.FailBefore, faults.FailAfter, faults.TearBody, faults.TruncateBody, faults.FlipBit}
 	bodies := []string{objstore.OpGet, objstore.OpGetRange}
 	ops := map[faults.Effect][]string{faults.TearBody: bodies, faults.TruncateBody: bodies, faults.FlipBit: bodies}
-	if testing.Short() {
-		effects = effects[:1]
-	}
 	for _, effect := range effects {
 		t.Run(effect.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -64,11 +64,9 @@ func (f filmed) Delete(ctx context.Context, name string) (err error) {
 // Whatever goes wrong with any call that a node makes of its bucket while it restores its
 // shards, they come to the same.
 func TestRestoreShardsSurvivesEveryFault(t *testing.T) {
+	long(t)
 	effects := []faults.Effect{faults.FailBefore, faults.FailAfter, faults.TearBody, faults.TruncateBody, faults.FlipBit}
 	places := []bool{false, true}
-	if testing.Short() {
-		effects, places = effects[1:2], places[:1]
-	}
 	for _, effect := range effects {
 		for _, inPlace := range places {
 			t.Run(fmt.Sprintf("%s, in place %v", effect, inPlace), func(t *testing.T) { restoreShardsFaulty(t, effect, inPlace) })

@@ -228,10 +228,8 @@ func TestRestoreShardsToATime(t *testing.T) {
 // Killed at any operation on its disk or call of its bucket, and started again, the node comes to
 // the same, with the lineage that was promised or, where nothing had been noted yet, as it was.
 func TestRestoreShardsKilledAnywhere(t *testing.T) {
-	seeds := uint64(12)
-	if testing.Short() {
-		seeds = 1
-	}
+	long(t)
+	const seeds = uint64(12)
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { restoreShardsKilled(t, rand.New(rand.NewPCG(seed, 2)), seed%2 == 1) })
 	}

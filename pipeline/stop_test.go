@@ -24,6 +24,7 @@ const stopLimit = 11 * time.Second
 // through the API, a load, the fold, a link that writes a mirror. Stop is quick,
 // ends all of them, and what was acknowledged is in the log.
 func TestStopWithoutKafka(t *testing.T) {
+	long(t)
 	for name, gone := range map[string]struct {
 		take, bringBack func(r *region, g *gate)
 		since           time.Duration

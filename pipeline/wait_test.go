@@ -23,6 +23,7 @@ func (r *region) getAtLeast(key string, cut events.Vector, seconds float64) (*ap
 // Whatever a region has acknowledged can be read in every region by those who say
 // what they have written, without asking twice.
 func TestReadYourWrites(t *testing.T) {
+	long(t)
 	three(t, func(a, b, c *region) {
 		at := events.Vector{}
 		for i := range 30 {

@@ -26,6 +26,15 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
+// long leaves a test to those who have minutes: it takes seconds, most of them for days of
+// simulated time, or for a crash at every step.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+}
+
 const (
 	us = events.Region("us-east-1")
 	eu = events.Region("eu-central-1")

@@ -238,6 +238,7 @@ func TestSimHandover(t *testing.T) {
 // Under the brokers' own protocol shards are shared out as well; how soon a node is
 // missed is then the brokers' affair.
 func TestSimConsumerProtocol(t *testing.T) {
+	long(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := sim.NewShaped(t, 1, sim.Shape{Nodes: 2, AllRules: true, GroupProtocol: "consumer"}, "us-east-1", "us-west-1", "eu-central-1")
 		defer w.Close()

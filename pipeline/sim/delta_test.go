@@ -16,10 +16,7 @@ func TestSimDeltas(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
 		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 2, AllRules: true, Deltas: 30 * time.Second}, "us-east-1", "us-west-1", "eu-central-1")
 		defer w.Close()
-		minutes := 5
-		if testing.Short() {
-			minutes = 2
-		}
+		const minutes = 5
 		ctx, stop := context.WithTimeout(t.Context(), time.Duration(minutes)*time.Minute)
 		defer stop()
 		var writers sync.WaitGroup

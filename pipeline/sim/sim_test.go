@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -52,7 +53,21 @@ func seeds(t *testing.T) []uint64 {
 	return list
 }
 
+// long leaves a test to those who have minutes.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+}
+
+// quick are the scenarios that those run who have no minutes.
+var quick = []string{"TestSimDivergence", "TestSimOwnerGone"}
+
 func forSeeds(t *testing.T, scenario func(t *testing.T, seed uint64)) {
+	if !slices.Contains(quick, t.Name()) {
+		long(t)
+	}
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Cleanup(func() {
