@@ -10,13 +10,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 )
@@ -168,6 +171,56 @@ func TestShardWaitsApart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A write that has to know what its key holds does not wait for ever for what its shard has in the bucket. Others
+// do not ask, and those of other shards go on.
+func TestWritesWhileTheBucketHangs(t *testing.T) {
+	one(t, func(r *region) {
+		r.cfg.Streams["session"] = config.Stream{Topic: "session", Merge: "multivalue"}
+		bucket, waits := r.unplugged(true)
+		var theirs, ours string
+		for i := range 30 {
+			key := fmt.Sprintf("key-%02d", i)
+			if r.cfg.PartitionOf([]byte(key)) == waits {
+				theirs = key
+			} else {
+				ours = key
+			}
+		}
+		put := func(key string) error {
+			_, err := r.do("", key, "v", &events.Vector{})
+			return err
+		}
+		var busy, late atomic.Int32
+		r.within(6*time.Second, "writes", func() {
+			var writing sync.WaitGroup
+			for range 300 {
+				writing.Go(func() {
+					err := put(theirs)
+					if wantKind(t, err, events.KindNotReady); errors.Is(err, api.ErrBusy) {
+						busy.Add(1)
+					} else if strings.Contains(err.Error(), "nothing was written, what the key holds could not be read within 5s") {
+						late.Add(1)
+					}
+				})
+			}
+			writing.Wait()
+		})
+		if busy.Load() != 44 || late.Load() != 256 {
+			t.Errorf("%d are turned away, and %d come to nothing", busy.Load(), late.Load())
+		}
+		r.within(time.Second, "others", func() {
+			if err := put(ours); err != nil {
+				t.Error(err)
+			}
+			if _, err := r.do("", theirs, "v", nil); err != nil {
+				t.Error(err)
+			}
+		})
+		bucket.plugIn()
+		r.await("written", func() error { return put(theirs) })
+	})
 }
 
 // flat is a value that compresses well: far more of such records is fetched at a time than a shard

@@ -42,7 +42,7 @@ func (r *Region) Slices(ctx context.Context, p api.SlicesParams) (*api.SlicesPag
 	}
 	page := &api.SlicesPage{Entities: []api.Entity{}}
 	if p.Key != nil {
-		e, err := projections.EntityOf(shards, p.Stream, string(p.Key))
+		e, err := entityHere(ctx, open, p.Stream, string(p.Key))
 		if err == nil && len(e.Slices) > 0 {
 			page.Entities = append(page.Entities, toEntity(e))
 		}

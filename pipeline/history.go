@@ -57,7 +57,7 @@ func (r *Region) History(ctx context.Context, p api.HistoryParams) (*api.History
 			return nil, err
 		}
 	}
-	if err := h.judge(func(positions []events.Position) ([]string, error) { return r.parkedAt(ctx, positions) }); err != nil {
+	if err := h.judge(func(positions []events.Position) ([]string, error) { return r.parkedAt(ctx, positions, nil) }); err != nil {
 		return nil, err
 	}
 	part.Done = len(h.left()) == 0

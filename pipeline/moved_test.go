@@ -67,7 +67,7 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 		cfg.Regions = map[events.Region]config.Region{"us-east-1": {Incarnation: 1}, "eu-central-1": {Incarnation: 1}, "us-west-1": {Incarnation: 1}}
 		m := &movedShard{T: t, log: events.Log{Origin: events.FirstOrigin("eu-central-1"), Stream: "session"}}
 		var network kfake.VirtualNetwork
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9001), kfake.ListenFn(network.Listen), kfake.SeedTopics(1, claims.Topic(&cfg)))
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9001), kfake.ListenFn(network.Listen), kfake.SeedTopics(1, claims.Topic(&cfg), "session"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func (m *movedShard) node(cfg *config.Config, name string) *Region {
 	m.Cleanup(owners.Close)
 	return &Region{
 		cfg: cfg, name: name, origin: cfg.Origin(cfg.Region), log: log, shards: &shardSet{open: map[int32]*openShard{}},
-		claims: owners, peers: peers.New(name, m.dial), keeper: &keeper{places: make([]place, 1)},
+		claims: owners, peers: peers.New(name, m.dial), keeper: &keeper{places: make([]place, 1)}, worker: &worker{},
 		clock: &nodeClock{DurableClock: events.NewDurableClock(0, time.Minute, func(events.HLC) error { return nil })},
 	}
 }

@@ -80,7 +80,7 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 	if len(p.AtLeast) > 0 {
 		// A mirror may be behind for long. Those who wait for it must not keep others out, and
 		// least of all the writes of the region's other nodes.
-		if err := api.Aside(ctx, func() error { return awaitShards(ctx, shards, p) }); err != nil {
+		if err := api.Aside(ctx, func() error { return r.awaitShards(ctx, shards, p) }); err != nil {
 			return nil, err
 		}
 	}
@@ -103,18 +103,30 @@ func (r *Region) Applied(ctx context.Context, p api.AppliedParams) (*api.Applied
 }
 
 // awaitShards waits until shards have folded everything before a cut.
-func awaitShards(ctx context.Context, shards []*openShard, p api.AppliedParams) error {
+func (r *Region) awaitShards(ctx context.Context, shards []*openShard, p api.AppliedParams) error {
 	if _, forwarded := api.ForwardedFrom(ctx); forwarded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(p.TimeoutSeconds*float64(time.Second)))
 		defer cancel()
 	}
-	for _, shard := range shards {
-		if err := shard.Wait(ctx, p.AtLeast); err != nil {
+	for i, shard := range shards {
+		if err := shard.Wait(ctx, r.toFold(p.Shards[i], shard, p.AtLeast)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// toFold is what a shard has to fold to come to a cut. A log may end with marks of Kafka's own, and its
+// state then never comes to its end.
+func (r *Region) toFold(p int32, shard *openShard, cut events.Vector) events.Vector {
+	left := maps.Clone(cut)
+	for log, to := range r.worker.readFurther(p, shard.Shard) {
+		if to >= left[log] {
+			delete(left, log)
+		}
+	}
+	return left
 }
 
 // partitionsWith are the partitions whose logs may have events of a key: the one
@@ -131,8 +143,9 @@ func (r *Region) partitionsWith(ctx context.Context, stream events.Stream, key [
 }
 
 // parkedAt tells of records why they were set aside by the shards that fold their logs;
-// empty if one was not, or was not come to yet. Each owner is asked once.
-func (r *Region) parkedAt(ctx context.Context, positions []events.Position) (reasons []string, err error) {
+// empty if one was not, or was not come to yet. Each owner is asked once. The shards have
+// folded a cut; nodes of an earlier version are asked without, as in gather.
+func (r *Region) parkedAt(ctx context.Context, positions []events.Position, atLeast events.Vector) (reasons []string, err error) {
 	byShard := map[int32][]int{}
 	for i, p := range positions {
 		byShard[p.Partition] = append(byShard[p.Partition], i)
@@ -151,7 +164,7 @@ func (r *Region) parkedAt(ctx context.Context, positions []events.Position) (rea
 			if len(places) == 0 {
 				return nil
 			}
-			var p api.ParkedParams
+			p := api.ParkedParams{AtLeast: atLeast}
 			for _, i := range places {
 				p.Positions = append(p.Positions, positions[i])
 			}
@@ -168,7 +181,14 @@ func (r *Region) parkedAt(ctx context.Context, positions []events.Position) (rea
 			return nil
 		}
 		err = r.askOthers(ctx, others, func(ctx context.Context, i int, c *api.Client) error {
-			return ask(others[i].shards, func(p api.ParkedParams) (*api.Parked, error) { return c.ParkedReasons(ctx, p) })
+			return ask(others[i].shards, func(p api.ParkedParams) (*api.Parked, error) {
+				answer, err := c.ParkedReasons(ctx, p)
+				if events.KindOf(err) == events.KindInvalid && len(p.AtLeast) > 0 {
+					p.AtLeast = nil
+					answer, err = c.ParkedReasons(ctx, p)
+				}
+				return answer, err
+			})
 		})
 		if err != nil {
 			return err
@@ -194,6 +214,9 @@ func (r *Region) ParkedReasons(_ context.Context, p api.ParkedParams) (*api.Park
 			}
 			defer release()
 			shard = shards[0]
+			if err := shard.Reached(p.AtLeast); err != nil {
+				return nil, events.Errorf(events.KindNotReady, "shard %d of %s has moved, and has less than was told of it before: %w", position.Partition, r.cfg.Region, err)
+			}
 			byShard[position.Partition] = shard
 		}
 		var err error

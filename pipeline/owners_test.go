@@ -1,6 +1,10 @@
 package pipeline
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,4 +89,131 @@ func (m *movedShard) record(value, typ string, deps events.Context) *kgo.Record 
 	}
 	record.Timestamp = time.Now()
 	return record
+}
+
+// Whether there is room for a value is known by the owner of the shard alone, and asked of it, at the
+// cut that it has told of, wherever the shard is by then. Under rules without such limits nobody is asked.
+func TestRoomAcrossAMove(t *testing.T) {
+	put := func(m *movedShard) error {
+		_, _, err := m.asks.putRecords(m.Context(), api.PutParams{
+			Stream: "session", Key: api.Bytes(movedKey), Value: api.Bytes("one more"), Context: &events.Vector{},
+		})
+		return err
+	}
+	fill := func(m *movedShard, r *Region, from int) {
+		own := events.Log{Origin: m.asks.origin, Stream: m.log.Stream}
+		for i := from; i < 64; i++ {
+			value := m.record("v", "", events.Context{{Origin: own.Origin, Next: 1}})
+			value.Offset = int64(i + 1)
+			if i == 0 {
+				first := m.record("", events.TypeDelete, nil)
+				m.apply(r, own, first)
+			}
+			m.apply(r, own, value)
+		}
+	}
+	movingBy(t, "multivalue", func(m *movedShard) {
+		if err := put(m); err != nil {
+			m.Errorf("a key that is not there: %v", err)
+		}
+		fill(m, m.from, 0)
+		m.moves("slices")
+		err := put(m)
+		if kind := events.KindOf(err); kind != events.KindNotReady {
+			m.Errorf("written after a move to a node that has nothing: %v (%s)", err, kind)
+		}
+		m.moves("slices")
+		time.AfterFunc(time.Second, func() { fill(m, m.to, 0) })
+		if err := put(m); events.KindOf(err) != events.KindRefused {
+			m.Errorf("written after a move to a node that catches up: %v", err)
+		}
+	})
+	for _, rule := range []string{"lww", "append"} {
+		movingBy(t, rule, func(m *movedShard) {
+			if err := put(m); err != nil || !slices.Equal(m.asked, []string{"applied"}) {
+				m.Errorf("%s: asked %v, %v", rule, m.asked, err)
+			}
+		})
+	}
+}
+
+// That there is no room is told only at a cut that has the end of the region's own log: what makes room may be
+// acknowledged and not folded yet.
+func TestRoomIsKnownAtTheEnd(t *testing.T) {
+	movingBy(t, "multivalue", func(m *movedShard) {
+		own := events.Log{Origin: m.asks.origin, Stream: m.log.Stream}
+		client, err := kgo.NewClient(append(m.opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+		if err != nil {
+			m.Fatal(err)
+		}
+		defer client.Close()
+		write := func(r *kgo.Record) *kgo.Record {
+			r.Topic = "session"
+			if err := client.ProduceSync(m.Context(), r).FirstErr(); err != nil {
+				m.Fatal(err)
+			}
+			return r
+		}
+		m.apply(m.to, own, write(m.record("", events.TypeDelete, nil)))
+		for range 64 {
+			m.apply(m.to, own, write(m.record("v", "", events.Context{{Origin: own.Origin, Next: 1}})))
+		}
+		put := func(ctx context.Context, p api.PutParams) error {
+			p.Stream, p.Key = own.Stream, api.Bytes(movedKey)
+			_, _, err := m.asks.putRecords(ctx, p)
+			return err
+		}
+		value := api.PutParams{Value: api.Bytes("one more"), Context: &events.Vector{}}
+		m.asked = nil
+		if err := put(m.Context(), value); events.KindOf(err) != events.KindRefused || !slices.Equal(m.asked, []string{"applied", "slices"}) {
+			m.Errorf("all is folded: asked %v, %v", m.asked, err)
+		}
+
+		resolve := write(m.record("settled", events.TypeResolve, events.Context{{Origin: own.Origin, Next: 65}}))
+		begun := time.Now()
+		if err := put(m.Context(), value); events.KindOf(err) != events.KindNotReady || !strings.Contains(err.Error(), "nothing was written") || time.Since(begun) > roomPatience {
+			m.Errorf("the end is not folded: %v, after %s", err, time.Since(begun))
+		}
+		short, cancel := context.WithTimeout(m.Context(), time.Second)
+		defer cancel()
+		if err := put(short, value); !errors.Is(err, context.DeadlineExceeded) {
+			m.Errorf("the end is not folded, and the caller leaves: %v", err)
+		}
+		time.AfterFunc(time.Second, func() { m.apply(m.to, own, resolve) })
+		if err := put(m.Context(), value); err != nil {
+			m.Errorf("the end makes room: %v", err)
+		}
+
+		// Who covers all that stands there needs no room in it, and does not ask.
+		m.asked = nil
+		seen := &events.Vector{own: 66}
+		for _, p := range []api.PutParams{{Value: api.Bytes("v")}, {}, {Context: &events.Vector{}}, {Value: api.Bytes("v"), Context: seen}, {Value: api.Bytes("v"), Type: events.TypeResolve, Context: seen}} {
+			if err := put(m.Context(), p); err != nil {
+				m.Error(err)
+			}
+		}
+		if slices.Contains(m.asked, "slices") {
+			m.Errorf("asked %v", m.asked)
+		}
+	})
+}
+
+// An event that is parked is not told to have been folded by a node that has not come to it.
+func TestOutcomeAcrossAMove(t *testing.T) {
+	movingBy(t, "multivalue", func(m *movedShard) {
+		own := events.Log{Origin: m.asks.origin, Stream: m.log.Stream}
+		noKey := &kgo.Record{Value: []byte("v"), Timestamp: time.Now()}
+		m.apply(m.from, own, noKey)
+		ask := func() (*api.Outcome, error) {
+			m.moves("parked")
+			return m.asks.Outcome(m.Context(), api.OutcomeParams{Position: own.At(0), TimeoutSeconds: 1})
+		}
+		if o, err := ask(); events.KindOf(err) != events.KindNotReady {
+			m.Errorf("%+v, %v", o, err)
+		}
+		time.AfterFunc(time.Second, func() { m.apply(m.to, own, noKey) })
+		if o, err := ask(); err != nil || o.Parked == "" {
+			m.Errorf("%+v, %v", o, err)
+		}
+	})
 }

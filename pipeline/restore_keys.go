@@ -322,17 +322,33 @@ func (k *keysBack) confirm(ctx context.Context, keys []*keyBack) {
 	}
 	notSeen := k.region.await(ctx, api.Freshness{AtLeast: atLeastOf(keys...)})
 	for _, key := range keys {
-		err := notSeen
+		err, parked := notSeen, ""
 		if err == nil {
 			err = k.compare(ctx, key)
+		}
+		if err == nil && len(key.changes) > 0 {
+			parked, err = k.parked(ctx, key)
 		}
 		switch {
 		case err != nil:
 			key.told.Error = fmt.Sprintf("written, but not seen yet: %s", err)
+		case parked != "":
+			key.told.Error = parked
 		case len(key.changes) > 0:
 			key.told.Error = k.whyNot(key)
 		}
 	}
+}
+
+// parked says which of a key's events have no effect, if any.
+func (k *keysBack) parked(ctx context.Context, key *keyBack) (string, error) {
+	reasons, err := k.region.parkedAt(ctx, key.told.Written, atLeastOf(key))
+	for i, reason := range reasons {
+		if reason != "" {
+			return fmt.Sprintf("written, but parked at %s, and without effect: %s", key.told.Written[i], reason), nil
+		}
+	}
+	return "", err
 }
 
 // whyNot says why a key is not what it was, though all was written.

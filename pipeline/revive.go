@@ -20,20 +20,15 @@ type reviver interface {
 }
 
 // resetFirst is a delete that has to stand before an event so that the event brings back
-// nothing that this region knows to be reset; nil if there is no need.
-func (s *stamper) resetFirst(ctx context.Context, e *events.Event) (*kgo.Record, error) {
+// nothing that this region knows to be reset; nil if there is no need. held gives the slices
+// of the key.
+func (s *stamper) resetFirst(e *events.Event, held func() ([]merge.Slice, error)) (*kgo.Record, error) {
 	rule, ok := s.rule.(reviver)
 	if !ok {
 		return nil, nil
 	}
-	log := events.Log{Origin: s.region.origin, Stream: s.stream, Partition: s.region.cfg.PartitionOf([]byte(e.Key))}
-	below, err := rule.Revives(e, log, func() ([]merge.Slice, error) {
-		// First: the event's context must know of no reset that is not in the slices.
-		if _, err := s.context(ctx, log.Partition); err != nil {
-			return nil, err
-		}
-		return s.region.slicesIn(ctx, log, e.Key, s.cuts[log.Partition])
-	})
+	log := s.log(e.Key)
+	below, err := rule.Revives(e, log, held)
 	if err != nil || below == 0 {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ type openShard struct {
 
 	mu      sync.Mutex
 	users   sync.WaitGroup
+	outside int // of the users, those that may wait for the bucket
 	closing bool
 
 	stops      map[int]context.CancelFunc // of long work that uses it

@@ -109,9 +109,12 @@ func (s *stamper) context(ctx context.Context, partition int32) (events.Context,
 	if deps, known := s.deps[partition]; known {
 		return deps, nil
 	}
-	applied, err := s.region.applied(ctx, s.stream, partition)
-	if err != nil {
-		return nil, err
+	applied, known := s.cuts[partition]
+	var err error
+	if !known {
+		if applied, err = s.region.applied(ctx, s.stream, partition); err != nil {
+			return nil, err
+		}
 	}
 	seen := applied
 	if s.given != nil {

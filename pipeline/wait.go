@@ -46,6 +46,19 @@ func (r *Region) await(ctx context.Context, f api.Freshness) error {
 	return events.Errorf(events.KindNotReady, "%s is behind: %w", r.cfg.Region, err)
 }
 
+// Outcome implements api.Node.
+func (r *Region) Outcome(ctx context.Context, p api.OutcomeParams) (*api.Outcome, error) {
+	cut := events.Vector{p.Position.Log: p.Position.Offset + 1}
+	if err := r.await(ctx, api.Freshness{AtLeast: cut, TimeoutSeconds: p.TimeoutSeconds}); err != nil {
+		return nil, err
+	}
+	reasons, err := r.parkedAt(ctx, []events.Position{p.Position}, cut)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Outcome{Parked: reasons[0]}, nil
+}
+
 // checkCut refuses a cut through logs that are none of this region's: it would
 // never be reached.
 func (r *Region) checkCut(ctx context.Context, cut events.Vector) error {

@@ -44,26 +44,49 @@ func (r *Region) Put(ctx context.Context, p api.PutParams) (*api.PutResult, erro
 	}, nil
 }
 
-// putRecords makes the record of an event, the last one, and of what has to stand before it.
+// putRecords makes the record of an event, the last one, and of what has to stand before it. That a key
+// has no room for it is said only at a cut that has the end of the region's own log.
 func (r *Region) putRecords(ctx context.Context, p api.PutParams) ([]*kgo.Record, events.Event, error) {
-	e := r.newEvent(p.Key, p.Value, p.Type, p.ContentType)
+	stamps, err := r.newStamper(p.Stream, p.Context)
+	if err != nil {
+		return nil, events.Event{}, err
+	}
+	records, e, err := stamps.put(ctx, p)
+	if !errors.Is(err, errNoRoom) {
+		return records, e, err
+	}
+	again, notKnown := stamps.atEnd(ctx, e.Key)
+	switch {
+	case notKnown != nil:
+		return nil, e, notKnown
+	case again == nil:
+		return nil, e, err
+	}
+	return again.put(ctx, p)
+}
+
+// put makes the records of putRecords at the cut of the stamper.
+func (s *stamper) put(ctx context.Context, p api.PutParams) ([]*kgo.Record, events.Event, error) {
+	e := s.region.newEvent(p.Key, p.Value, p.Type, p.ContentType)
 	if e.Op == events.OpResolve && p.Context == nil {
 		return nil, e, events.Errorf(events.KindInvalid, "a resolve needs a context: that of the answer in which the values were read")
 	}
-	e.ID, e.Source = uuid.NewString(), r.source()
-	stamps, err := r.newStamper(p.Stream, p.Context)
+	e.ID, e.Source = uuid.NewString(), s.region.source()
+	held := s.held(ctx, e.Key)
+	var records []*kgo.Record
+	reset, err := s.resetFirst(&e, held)
 	if err != nil {
 		return nil, e, err
 	}
-	reset, err := stamps.resetFirst(ctx, &e)
-	if err != nil {
-		return nil, e, err
-	}
-	record, err := stamps.record(ctx, &e, nil)
 	if reset != nil {
-		return []*kgo.Record{reset, record}, e, err
+		records = append(records, reset)
 	}
-	return []*kgo.Record{record}, e, err
+	record, err := s.record(ctx, &e, nil)
+	if err != nil {
+		return nil, e, err
+	}
+	records = append(records, record)
+	return records, e, s.fits(e.Key, records, held)
 }
 
 // tryProduce writes records of one partition, in order, unless there is no memory for them.

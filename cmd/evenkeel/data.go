@@ -147,26 +147,42 @@ func (t *tool) put(c *cobra.Command, p api.PutParams) error {
 	if err != nil {
 		return err
 	}
-	t.awaitFold(c, client, p, res.AtLeast)
-	return t.out.Show(c.OutOrStdout(), res, func(w io.Writer) error {
+	parked := t.awaitFold(c, client, p, res)
+	err = t.out.Show(c.OutOrStdout(), res, func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, res.Position)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return parked
 }
 
 // foldPatience is how long a command that has written waits until its region reads
 // what it wrote.
 const foldPatience = 5 * time.Second
 
-// awaitFold waits until whoever reads from the same region next sees what was written.
-// The write stands, whatever comes of the waiting, so that is told and no error.
-func (t *tool) awaitFold(c *cobra.Command, client *api.Client, p api.PutParams, cut events.Vector) {
-	_, err := client.Get(c.Context(), api.GetParams{
-		Stream: p.Stream, Key: p.Key, Freshness: api.Freshness{AtLeast: cut, TimeoutSeconds: foldPatience.Seconds()},
-	})
-	if err != nil && events.KindOf(err) != events.KindNotFound { // not found: it was deleted
-		fmt.Fprintf(c.ErrOrStderr(), "written, but not seen yet by readers of the region: %s\n", err)
+// awaitFold waits until whoever reads from the same region next sees what was written. If nobody
+// ever will, because it was parked, that is an error. The write stands whatever else comes of the
+// waiting, so that is told and no error.
+func (t *tool) awaitFold(c *cobra.Command, client *api.Client, p api.PutParams, written *api.PutResult) error {
+	outcome, err := client.Outcome(c.Context(), api.OutcomeParams{Position: written.Position, TimeoutSeconds: foldPatience.Seconds()})
+	if events.KindOf(err) == events.KindInvalid { // a node of an earlier version does not know the question
+		outcome = &api.Outcome{}
+		_, err = client.Get(c.Context(), api.GetParams{
+			Stream: p.Stream, Key: p.Key, Freshness: api.Freshness{AtLeast: written.AtLeast, TimeoutSeconds: foldPatience.Seconds()},
+		})
+		if events.KindOf(err) == events.KindNotFound { // it was deleted
+			err = nil
+		}
 	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(c.ErrOrStderr(), "written, but not seen yet by readers of the region: %s\n", err)
+	case outcome.Parked != "":
+		return events.Errorf(events.KindRefused, "written to %s, but parked there, and without effect in any region: %s", written.Position, outcome.Parked)
+	}
+	return nil
 }
 
 // shellWord writes bytes so that a shell gives them to a command as they are; not ok if they are

@@ -71,6 +71,11 @@ func (c *Client) Landed(ctx context.Context, p LandedParams) (*LandedResult, err
 	return call[LandedResult](ctx, c, "landed", p)
 }
 
+// Outcome asks what has become of an event that was written.
+func (c *Client) Outcome(ctx context.Context, p OutcomeParams) (*Outcome, error) {
+	return call[Outcome](ctx, c, "outcome", p)
+}
+
 // Get reads one key.
 func (c *Client) Get(ctx context.Context, p GetParams) (*Entry, error) {
 	return call[Entry](ctx, c, "get", p)

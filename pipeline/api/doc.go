@@ -1,7 +1,7 @@
 // Package api is the node's interface to the outside: JSON-RPC 2.0 over HTTP
 // POST at /rpc, served by Handler for any Node, and its Go client.
 //
-// Methods: put, load, landed, get, scan, history, status, lag, backup.create,
+// Methods: put, outcome, load, landed, get, scan, history, status, lag, backup.create,
 // backup.list, restore.run, restore.keys, restore.shards, links.list, links.show, links.pause, links.unpause,
 // links.resume, links.verify, slices, backup.shards. Parameters are objects; an unknown field is an error.
 // Keys and values are Bytes: a JSON string if they are UTF-8, else

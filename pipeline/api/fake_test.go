@@ -51,6 +51,10 @@ func (n *fakeNode) Landed(ctx context.Context, p api.LandedParams) (*api.LandedR
 	return ask[api.LandedResult](ctx, n, "landed", p)
 }
 
+func (n *fakeNode) Outcome(ctx context.Context, p api.OutcomeParams) (*api.Outcome, error) {
+	return ask[api.Outcome](ctx, n, "outcome", p)
+}
+
 func (n *fakeNode) Get(ctx context.Context, p api.GetParams) (*api.Entry, error) {
 	return ask[api.Entry](ctx, n, "get", p)
 }

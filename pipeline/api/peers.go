@@ -84,6 +84,9 @@ type Applied struct {
 // ParkedParams ask why records were set aside.
 type ParkedParams struct {
 	Positions []events.Position `json:"positions"`
+
+	// AtLeast is a cut that the shards must have folded, as in SlicesParams.
+	AtLeast events.Vector `json:"at_least,omitempty"`
 }
 
 // MaxParkedAsked bounds the positions of one ParkedParams.

@@ -36,6 +36,7 @@ func NewHandler(node Node, maxBodyBytes int64, log *slog.Logger) *Handler {
 		"put":                   c.bounded(c.writes, method(node.Put)),
 		"load":                  c.bounded(c.writes, method(node.Load)),
 		"landed":                c.bounded(c.searches, method(node.Landed)),
+		"outcome":               c.bounded(c.reads, method(node.Outcome)),
 		"get":                   c.bounded(c.reads, method(node.Get)),
 		"scan":                  c.bounded(c.reads, method(node.Scan)),
 		"history":               c.bounded(c.searches, method(node.History)),

@@ -19,6 +19,7 @@ type Node interface {
 	Put(ctx context.Context, p PutParams) (*PutResult, error)
 	Load(ctx context.Context, p LoadParams) (*LoadResult, error)
 	Landed(ctx context.Context, p LandedParams) (*LandedResult, error)
+	Outcome(ctx context.Context, p OutcomeParams) (*Outcome, error)
 	Get(ctx context.Context, p GetParams) (*Entry, error)
 	Scan(ctx context.Context, p ScanParams) (*ScanResult, error)
 
@@ -66,6 +67,20 @@ type PutResult struct {
 	// AtLeast lets a read, in any region, wait for this event. It is no context: the
 	// writer may not have seen what was written just before.
 	AtLeast events.Vector `json:"at_least"`
+}
+
+// OutcomeParams ask what the node's region has made of an event that was written. The
+// call waits until the region has folded its log so far, as a read with at_least does.
+type OutcomeParams struct {
+	Position events.Position `json:"position"`
+
+	// TimeoutSeconds is how long it waits, at most MaxWait; 0: DefaultWait.
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
+}
+
+// Outcome is what has become of an event. What one region has made of it they all make.
+type Outcome struct {
+	Parked string `json:"parked,omitempty"` // why it was set aside, and has no effect; empty: it was not
 }
 
 // LoadParams ask for a batch of events to be written in order. One batch of a

@@ -46,6 +46,24 @@ type Rule interface {
 	Back(now, then []Slice) ([]Change, error)
 }
 
+// Bounded is a Rule by which a slice can hold too much for an event that has a meaning
+// elsewhere. Whoever is about to write one can fold it onto what is there before.
+type Bounded interface {
+	Rule
+
+	// NeedsSlice reports whether an event that is written at a position, or behind it, may have no
+	// room in a slice that has folded all before the position, though it would have in an empty one. How many
+	// origins contexts name together is left aside: a writer knows of those alone whose logs its region has.
+	NeedsSlice(e *events.Event, at events.Position) bool
+
+	// Next is the offset behind the last event of a slice: the first at which another one
+	// can be folded into it. An error means that the slice is corrupt.
+	Next(slice []byte) (int64, error)
+
+	// Bounds says to people what a slice holds at most, and what makes room.
+	Bounds() string
+}
+
 // Slice is one slice of a key, with the log whose fold it is.
 type Slice struct {
 	Log  events.Log

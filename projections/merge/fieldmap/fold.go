@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/merge"
@@ -13,7 +14,7 @@ import (
 // Rule is the rule; its zero value is ready.
 type Rule struct{}
 
-var _ merge.Rule = Rule{}
+var _ merge.Bounded = Rule{}
 
 const name = "fieldmap"
 
@@ -270,6 +271,30 @@ func (f *folder) element(old element, c elementChange) error {
 	f.elements++
 	f.live = f.live || added >= 0
 	return nil
+}
+
+// NeedsSlice implements merge.Bounded. A delete only takes away. What is put by one who knows all that its
+// region has stands alone; a context that was given may lack what others have added, and then the removes of
+// that stay.
+func (Rule) NeedsSlice(e *events.Event, at events.Position) bool {
+	says := slices.ContainsFunc(e.Deps, func(s events.Seen) bool { return s.Origin == at.Origin })
+	return e.Op == events.OpPatch || e.Op != events.OpDelete && says
+}
+
+// Next implements merge.Bounded.
+func (Rule) Next(slice []byte) (int64, error) {
+	r := codec.Read(slice)
+	h := readHeader(&r)
+	if err := r.Err(); err != nil {
+		return 0, fmt.Errorf("fieldmap slice: %w", err)
+	}
+	return h.last + 1, nil
+}
+
+// Bounds implements merge.Bounded.
+func (Rule) Bounds() string {
+	return fmt.Sprintf("a key holds at most %d fields, %d elements and removes of sets and %d MiB of one region, and counts in 64 bits; "+
+		"fields that are unset count, too: put the key with the fields that are to stay, or delete it", maxFields, maxElements, maxSliceBytes>>20)
 }
 
 // Live implements merge.Rule.

@@ -3,6 +3,7 @@ package mergetest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -107,6 +108,37 @@ func (s Suite) liveIsExisting(t *testing.T) {
 		for _, one := range r.slices() {
 			if view := s.join(t, []merge.Slice{one}); view.Exists != s.Rule.Live(one.Data) {
 				t.Fatalf("%x is live: %t, and seen as %+v", one.Data, s.Rule.Live(one.Data), view)
+			}
+		}
+	})
+}
+
+// Where a slice says that the next event can be folded, it can, and not before; and it makes no
+// difference to what has no room whether it is folded there or where it comes to stand.
+func (s Suite) nextIsBehindTheLast(t *testing.T) {
+	rule := s.Rule.(merge.Bounded)
+	rapid.Check(t, func(t *rapid.T) {
+		r, _ := s.fold(t, genHistory(s.Events).Draw(t, "history"))
+		e := s.Events.Draw(t, "event")
+		for _, one := range r.slices() {
+			next, err := rule.Next(one.Data)
+			if err != nil || next > r[one.Log].next {
+				t.Fatalf("next of %x is %d of %d, %v", one.Data, next, r[one.Log].next, err)
+			}
+			var full *merge.NoMeaningError
+			_, there := rule.Fold(nil, one.Data, &e, one.Log.At(next))
+			_, later := rule.Fold(nil, one.Data, &e, one.Log.At(next+1_000))
+			if there != nil && !errors.As(there, &full) || fmt.Sprint(there) != fmt.Sprint(later) {
+				t.Fatalf("%+v at %d: %v, and later: %v", e, next, there, later)
+			}
+			if _, alone := rule.Fold(nil, nil, &e, one.Log.At(next)); alone == nil && there != nil && !rule.NeedsSlice(&e, one.Log.At(next)) {
+				t.Fatalf("%+v at %d does not need %x, which has no room for it: %v", e, next, one.Data, there)
+			}
+			if _, err := rule.Fold(nil, one.Data, &e, one.Log.At(next-1)); err == nil {
+				t.Fatalf("%+v is folded at %d, and %x says that the next is %d", e, next-1, one.Data, next)
+			}
+			if _, err := rule.Next(one.Data[:2]); err == nil {
+				t.Fatalf("%x has a next", one.Data[:2])
 			}
 		}
 	})

@@ -39,6 +39,9 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("GoesBack", s.goesBack)
 	t.Run("WhatHasNoMeaning", s.whatHasNoMeaning)
 	t.Run("Damage", s.damage)
+	if _, ok := s.Rule.(merge.Bounded); ok {
+		t.Run("NextIsBehindTheLast", s.nextIsBehindTheLast)
+	}
 }
 
 // foldOne folds an event as a shard does: what has no meaning leaves the slice

@@ -12,7 +12,7 @@ import (
 // Rule is the rule; its zero value is ready.
 type Rule struct{}
 
-var _ merge.Rule = Rule{}
+var _ merge.Bounded = Rule{}
 
 const (
 	version     = 1
@@ -110,6 +110,28 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte,
 	dst = codec.AppendText(dst, e.Type)
 	dst = codec.AppendText(dst, e.ContentType)
 	return codec.AppendText(dst, e.Value), nil
+}
+
+// NeedsSlice implements merge.Bounded: where an event covers all values of its log it stands alone.
+func (Rule) NeedsSlice(e *events.Event, at events.Position) bool {
+	own, _ := merge.Covered(e, at)
+	return e.Op != events.OpDelete && own < at.Offset
+}
+
+// Next implements merge.Bounded.
+func (Rule) Next(slice []byte) (int64, error) {
+	r := codec.Read(slice)
+	h := readHeader(&r)
+	if err := r.Err(); err != nil {
+		return 0, fmt.Errorf("multivalue slice: %w", err)
+	}
+	return h.last + 1, nil
+}
+
+// Bounds implements merge.Bounded.
+func (Rule) Bounds() string {
+	return fmt.Sprintf("a key holds at most %d values of one region that stand side by side, and at most %d MiB if they are several; "+
+		"read the key and resolve it with the context of that answer", maxSiblings, maxBytes>>20)
 }
 
 // Live implements merge.Rule.
