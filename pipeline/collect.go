@@ -52,13 +52,19 @@ type collector struct {
 	held    checks.Holder
 	hold    func(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func())
 	gather  func(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error)
-	checks  *checks.Checker
+	checks  attested
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
 
 	mu     sync.Mutex // guards the map, and what gauges read of sweeps
 	sweeps map[events.Log]*sweep
+}
+
+// attested is what all regions have said of their logs: a checks.Checker.
+type attested interface {
+	Known(stream events.Stream, partition int32) (least, most events.Context, err error)
+	Applied(log events.Log) map[events.Origin]int64
 }
 
 // sweep is how far the round of one log has come.

@@ -336,3 +336,34 @@ func TestNothingInPlace(t *testing.T) {
 		})
 	}
 }
+
+// What is asked for in the background, some keys by name, waits for a shard that lies in the bucket; a
+// reader does not.
+func TestKeysOfAShardInPlace(t *testing.T) {
+	one(t, func(r *region) {
+		_, gate, want := lost(r, 1)
+		r.start()
+		if r.inPlace() != partitions {
+			t.Fatalf("%d shards are in place", r.inPlace())
+		}
+		ask := func(p api.SlicesParams) (found int, err error) {
+			p.Stream, p.Shards = "session", []int32{0, 1, 2}
+			page, err := r.Slices(r.w.Context(), p)
+			if err != nil {
+				return 0, err
+			}
+			return len(page.Entities), nil
+		}
+		named := api.SlicesParams{Keys: []api.Bytes{api.Bytes("key-03"), api.Bytes("key-04"), api.Bytes("nobody")}, Limit: 3}
+		_, err := ask(named)
+		wantKind(t, err, events.KindNotReady, "lies in the bucket yet")
+		if n, err := ask(api.SlicesParams{Key: api.Bytes("key-03")}); err != nil || n != 1 {
+			t.Errorf("one key: %d, %v", n, err)
+		}
+		close(gate.opened)
+		r.here(want)
+		if n, err := ask(named); err != nil || n != 2 {
+			t.Errorf("some keys, once they are here: %d, %v", n, err)
+		}
+	})
+}

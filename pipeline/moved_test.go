@@ -99,8 +99,13 @@ func movingBy(t *testing.T, rule string, test func(m *movedShard)) {
 }
 
 func (m *movedShard) node(cfg *config.Config, name string) *Region {
+	return m.nodeAt(cfg, name, "http://127.0.0.1:8001")
+}
+
+// nodeAt is a node whose API is to be found at an address.
+func (m *movedShard) nodeAt(cfg *config.Config, name, address string) *Region {
 	log := slog.New(slog.DiscardHandler)
-	claimed := claims.Config{Topic: claims.Topic(cfg), Partitions: cfg.Partitions, Node: name, Address: "http://127.0.0.1:8001"}
+	claimed := claims.Config{Topic: claims.Topic(cfg), Partitions: cfg.Partitions, Node: name, Address: address}
 	owners, err := claims.New(slices.Clip(m.opts), claimed, func(string, claims.Claim) {}, log)
 	if err != nil {
 		m.Fatal(err)
