@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type deployment struct {
 	binary string
 	topic  string
 	usage  string // topic of a stream under the rule fieldmap; empty: there is none
+	notes  string // the same under the rule multivalue
 	backup string // more of the nodes' configuration of backups
 	s3     *s3server.Server
 
@@ -160,6 +162,9 @@ func (d *deployment) writeNodeConfig(path string, r events.Region, dataDir strin
 	streams := fmt.Sprintf("session: {topic: %s}", d.topic)
 	if d.usage != "" {
 		streams += fmt.Sprintf(", usage: {topic: %s, merge: fieldmap}", d.usage)
+	}
+	if d.notes != "" {
+		streams += fmt.Sprintf(", notes: {topic: %s, merge: multivalue}", d.notes)
 	}
 	fmt.Fprintf(&b, "streams: {%s}\nregions:\n", streams)
 	for _, o := range kafkaRegions {
@@ -347,10 +352,7 @@ func (d *deployment) settle(want int) {
 
 // topics are those of the streams.
 func (d *deployment) topics() []string {
-	if d.usage == "" {
-		return []string{d.topic}
-	}
-	return []string{d.topic, d.usage}
+	return slices.DeleteFunc([]string{d.topic, d.usage, d.notes}, func(topic string) bool { return topic == "" })
 }
 
 // checkMirrors compares, with kcat, every mirror with its log, and counts what is in the logs.
@@ -410,4 +412,35 @@ func (d *deployment) kcat(ctx context.Context, r events.Region, input io.Reader)
 		return fmt.Errorf("kcat: %w: %s", err, out)
 	}
 	return nil
+}
+
+// note writes a value that nobody else's is known to, in one region, and waits until it is folded there.
+func (d *deployment) note(r events.Region, key, value string) error {
+	d.t.Helper()
+	written, err := d.clients[r].Put(d.t.Context(), api.PutParams{Stream: "notes", Key: []byte(key), Value: []byte(value), Context: &events.Vector{}})
+	if err != nil {
+		return err
+	}
+	outcome, err := d.clients[r].Outcome(d.t.Context(), api.OutcomeParams{Position: written.Position})
+	if err == nil && outcome.Parked != "" {
+		err = errors.New(outcome.Parked)
+	}
+	return err
+}
+
+// noted reads the values of a key that stand side by side, in order, and their context.
+func (d *deployment) noted(r events.Region, key string) (values []string, context events.Vector) {
+	d.t.Helper()
+	e, err := d.clients[r].Get(d.t.Context(), api.GetParams{Stream: "notes", Key: []byte(key)})
+	if err != nil {
+		d.t.Fatalf("%s: %v", r, err)
+	}
+	for _, s := range e.Siblings {
+		values = append(values, string(s.Value))
+	}
+	if len(values) == 0 {
+		values = []string{string(e.Value)}
+	}
+	slices.Sort(values)
+	return values, e.Context
 }

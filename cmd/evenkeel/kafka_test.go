@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,23 +172,39 @@ func (d *deployment) checkLedger(a *acked) {
 }
 
 // A region loses its disk; the command line restores it from its bucket and the
-// rest is replayed.
+// rest is replayed. Values that stood side by side do so again, and are resolved there for all.
 func TestKafkaRestore(t *testing.T) {
-	d := newDeployment(t)
+	d := prepareDeployment(t)
+	d.notes = d.topic + "-notes"
+	d.startAll()
 	const victim = events.Region("us-west-1")
+	for _, r := range kafkaRegions {
+		if err := d.note(r, "conflict", r.String()); err != nil {
+			t.Fatalf("%s: %v", r, err)
+		}
+	}
+	for n := range 64 {
+		if err := d.note(victim, "full", fmt.Sprint(n)); err != nil {
+			t.Fatalf("value %d: %v", n, err)
+		}
+	}
+	if err := d.note(victim, "full", "one more"); events.KindOf(err) != events.KindRefused || !strings.Contains(err.Error(), "64 values") {
+		t.Errorf("one more than there is room for: %v", err)
+	}
+	const notes = 3 + 64
 	for n := range 50 {
 		if _, code := d.evenkeel(kafkaRegions[n%3], "put", "session", fmt.Sprintf("s-%d", n), fmt.Sprintf(`{"n":%d}`, n)); code != 0 {
 			t.Fatalf("put: exit %d", code)
 		}
 	}
-	d.settle(50)
+	d.settle(notes + 50)
 	if out, code := d.evenkeel(victim, "backup", "create"); code != 0 {
 		t.Fatalf("backup: exit %d: %s", code, out)
 	}
 	if _, code := d.evenkeel("us-east-1", "delete", "session", "s-7"); code != 0 {
 		t.Fatalf("delete: exit %d", code)
 	}
-	d.settle(51)
+	d.settle(notes + 51)
 	want, err := d.clients[victim].Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +223,7 @@ func TestKafkaRestore(t *testing.T) {
 		t.Fatalf("restore: exit %d, %v: %s", code, err, out)
 	}
 	d.start(victim)
-	d.settle(51)
+	d.settle(notes + 51)
 	got, err := d.clients[victim].Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +237,27 @@ func TestKafkaRestore(t *testing.T) {
 	}
 	if _, code := d.evenkeel(victim, "get", "session", "s-7"); code != int(events.KindNotFound) {
 		t.Errorf("get of a deleted key: exit %d, want %d", code, events.KindNotFound)
+	}
+	records := d.checkMirrors()
+	d.checkFolded(records)
+	values, context := d.noted(victim, "conflict")
+	if want := []string{"eu-central-1", "us-east-1", "us-west-1"}; !slices.Equal(values, want) {
+		t.Errorf("after the restore %v stand side by side, want %v", values, want)
+	}
+	if out, code := d.evenkeel(victim, "resolve", "notes", "conflict", "settled", "--context", context.String()); code != 0 {
+		t.Fatalf("resolve: exit %d: %s", code, out)
+	}
+	d.settle(notes + 52)
+	for _, r := range kafkaRegions {
+		if values, _ := d.noted(r, "conflict"); !slices.Equal(values, []string{"settled"}) {
+			t.Errorf("%s: resolved, and %v stand side by side", r, values)
+		}
+		if values, _ := d.noted(r, "full"); len(values) != 64 {
+			t.Errorf("%s: %d values stand side by side, want 64", r, len(values))
+		}
+		if s, err := d.clients[r].Status(t.Context()); err != nil || api.Known(s.Parked) != 0 {
+			t.Errorf("%s: parked %d, %v", r, api.Known(s.Parked), err)
+		}
 	}
 }
 
