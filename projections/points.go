@@ -25,10 +25,10 @@ type origin struct {
 
 // add adds the origin of a log. What was handed out before does not change.
 func (o origins) add(l events.Log) {
-	new := origin{l.Origin, l.Origin.String()}
-	i, there := slices.BinarySearchFunc(o[l.Stream], new, func(a, b origin) int { return strings.Compare(a.name, b.name) })
+	added := origin{l.Origin, l.Origin.String()}
+	i, there := slices.BinarySearchFunc(o[l.Stream], added, func(a, b origin) int { return strings.Compare(a.name, b.name) })
 	if !there {
-		o[l.Stream] = slices.Insert(slices.Clone(o[l.Stream]), i, new)
+		o[l.Stream] = slices.Insert(slices.Clone(o[l.Stream]), i, added)
 	}
 }
 
