@@ -139,6 +139,13 @@ func TestKafkaBackups(t *testing.T) {
 	config := d.configPath(region)
 	j := &journal{written: map[events.Position]entry{}}
 	writers := d.writeEverywhere(j)
+	// The drill proves what stands on the first backup, which is kept for that: a prune deletes what comes before.
+	d.await("segments that come before the first backup", func() error {
+		if n := len(d.objects(bucket, "/segments/")); n < 5*kafkaPartitions {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
 	d.mustRun(region, "backup", "create")
 	time.Sleep(time.Second) // of writes behind it
 	first := d.settled(region, writers)
