@@ -186,12 +186,15 @@ func (k *killing) round(strike string) {
 		k.pause(time.Second)
 		k.link = k.spawn()
 	}
+	if k.zombie == nil {
+		k.link.awaitMirroring()
+	}
 	k.awaitMirroredTo(k.source.stables(k.topic))
 	k.unstopped()
 	if k.zombie != nil {
 		k.onlyOne()
+		k.link.awaitMirroring()
 	}
-	k.link.awaitMirroring()
 }
 
 // takeOver freezes the link's process, lets another one mirror, and thaws the
