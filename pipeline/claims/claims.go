@@ -102,7 +102,7 @@ type Log struct {
 }
 
 // New makes a Log of a cluster that the options reach. onClaim is called for each claim, in the order
-// Of the log, by Follow.
+// of the log, by Follow.
 func New(opts []kgo.Opt, cfg Config, onClaim func(key string, c Claim), log *slog.Logger) (*Log, error) {
 	from := map[int32]kgo.Offset{}
 	for p := range cfg.Partitions {
