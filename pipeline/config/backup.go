@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/prune"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
@@ -165,6 +166,22 @@ func (b Backup) checkTimes(p *problems) {
 		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)
 	}
 	checkEvery(p, "copy", b.Schedule.Copy, minSchedule, "copies on demand only")
+}
+
+// mostRestorable bounds what RestorableFor says.
+const mostRestorable time.Duration = 100 * 365 * 24 * time.Hour
+
+// RestorableFor is how old a state may be to which the region can be restored, as long as backups are made and pruned as
+// the configuration says: what any rule keeps, the full backup of before that it may build on, and what it takes until the
+// next backup that ages are counted back from, and until the next prune. Where full backups are made only on
+// demand nobody knows how old the last of them are, and where prunes are, when anything goes: these are not in it.
+func (b Backup) RestorableFor() time.Duration {
+	last := mostRestorable
+	if full := b.Schedule.Full; full < last/time.Duration(max(1, b.KeepLast)) {
+		last = full * time.Duration(b.KeepLast)
+	}
+	kept := max(b.Keep.Full, b.Keep.Delta, b.Keep.Delta10m, b.Keep.Delta60s, b.Keep.Segment, last, prune.Grace)
+	return min(kept, mostRestorable) + 2*b.Schedule.Full + b.Schedule.Prune
 }
 
 // checkEvery checks how often something is done. Never is 0s: an interval that is longer than

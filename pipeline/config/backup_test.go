@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,5 +122,32 @@ func TestGenerateIdentity(t *testing.T) {
 	}
 	if _, err := GenerateIdentity(filepath.Join(t.TempDir(), "no", "key"), false); err == nil {
 		t.Error("no directory: no error")
+	}
+}
+
+// A state is as old as anything that is kept, and what it takes until that goes.
+func TestRestorableFor(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		change func(b *Backup)
+		want   time.Duration
+	}{
+		"by default":                  {func(*Backup) {}, 33 * day},
+		"deltas are kept longer":      {func(b *Backup) { b.Keep.Delta60s = 40 * day }, 43 * day},
+		"points are restored longer":  {func(b *Backup) { b.Keep.Segment = 40 * day }, 43 * day},
+		"so many last ones are older": {func(b *Backup) { b.KeepLast = 50 }, 53 * day},
+		"full ones are seldom":        {func(b *Backup) { b.Schedule.Full, b.KeepLast = 10*day, 4 }, 61 * day},
+		"prunes are seldom":           {func(b *Backup) { b.Schedule.Prune = 5 * day }, 37 * day},
+		"only the last ones":          {func(b *Backup) { b.Keep = Keep{} }, 6 * day},
+		"on demand, not pruned yet":   {func(b *Backup) { b.Keep, b.Schedule = Keep{}, Schedule{} }, day},
+		"more than there can be":      {func(b *Backup) { b.Schedule.Full, b.KeepLast = 366*day, 10_000 }, 100*365*day + 733*day},
+		"for ever":                    {func(b *Backup) { b.Keep.Full = math.MaxInt64 }, 100*365*day + 3*day},
+	} {
+		b := Backup{}
+		b.setDefaults("")
+		c.change(&b)
+		if got := b.RestorableFor(); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
