@@ -36,7 +36,8 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
 			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.sureShard, hold: r.sureWhile,
-			gather: r.gather, checks: r.checks, clock: r.clock, metrics: newCollectMetrics(r.parts.Registry), log: r.log, sweeps: map[events.Log]*sweep{},
+			gather: r.gather, checks: r.checks, mirrors: r.worker.mirrors, clock: r.clock, metrics: newCollectMetrics(r.parts.Registry), log: r.log, sweeps: map[events.Log]*sweep{},
+			places: recallPlaces(r.parts.FS, r.cfg.DataDir, r.log),
 		}
 		r.parts.Registry.MustRegister(c)
 		r.running.Go(func() { c.run(ctx) })

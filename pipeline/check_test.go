@@ -39,7 +39,7 @@ func (r *region) check() []divergence.Finding {
 	if err != nil {
 		r.w.Fatalf("%s: check: %v", r.cfg.Region, err)
 	}
-	if want := len(r.w.regions) * 2 * partitions; len(c.Logs) != want || c.Region != r.cfg.Region {
+	if want := len(r.w.regions) * len(r.cfg.Streams) * partitions; len(c.Logs) != want || c.Region != r.cfg.Region {
 		r.w.Fatalf("%s: check tells of %d logs, want %d", r.cfg.Region, len(c.Logs), want)
 	}
 	return c.Logs

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -11,13 +12,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/checks"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/mirrors"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/peers"
 	"github.com/evenkeel/evenkeel/projections"
@@ -30,7 +31,7 @@ const (
 	sweepRest  = time.Second            // between two passes over all logs, at least; more the longer they take
 	sweepRests = 3                      // times as long as it worked
 
-	// Collections of one log in a pass: watches remember the keys of so many changes and no more.
+	// Chunks of one log that are written in a pass: watches remember the keys of so many changes and no more.
 	sweepWrites = 4
 
 	// A round of all keys of a log begins so long after the one before, by tombstones.keep.
@@ -38,12 +39,17 @@ const (
 	roundLeast = 10 * time.Second
 	roundMost  = time.Hour
 
-	collectBytes = 256 << 10        // of keys in one collection
+	collectBytes = 256 << 10        // of keys in one chunk
 	collectWait  = 10 * time.Second // for its acknowledgement
+
+	// So long, or for tombstones.keep if that is shorter, all regions have to have spoken this node's version as it has
+	// heard: half of what a node lives that is started anew each hour.
+	alikeFor = 30 * time.Minute
 )
 
 // collector finds tombstones that nobody needs any more and writes into their own
-// logs that they go. It goes round all keys, at rest three quarters of the time.
+// logs that they go; and what other logs have hidden for long, and writes into its own log that it is a
+// tombstone from there on. It goes round all keys, at rest three quarters of the time.
 type collector struct {
 	cfg     *config.Config
 	origin  events.Origin
@@ -53,9 +59,11 @@ type collector struct {
 	hold    func(ctx context.Context, partition int32) (while context.Context, shard *projections.Shard, release func())
 	gather  func(ctx context.Context, p api.SlicesParams) ([]*api.SlicesPage, error)
 	checks  attested
+	mirrors *mirrors.Offsets
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
+	places  *places // of rounds, for the next start; nil: each begins anew
 
 	mu     sync.Mutex // guards the map, and what gauges read of sweeps
 	sweeps map[events.Log]*sweep
@@ -65,6 +73,7 @@ type collector struct {
 type attested interface {
 	Known(stream events.Stream, partition int32) (least, most events.Context, err error)
 	Applied(log events.Log) map[events.Origin]int64
+	Alike(stream events.Stream) (since time.Time, err error)
 }
 
 // sweep is how far the round of one log has come.
@@ -72,11 +81,19 @@ type sweep struct {
 	after string // key; empty: the next round is not begun
 	next  int64  // the log has to be folded up to here before it goes on: what was collected last
 	begun time.Time
-	seen  int // tombstones, in this round
+	seen  tombstones // in this round
 
-	tombstones int       // in the last round that came to its end
-	stable     int64     // every region had folded the log up to here when it was looked at last
-	moved      time.Time // when the log could be swept last, and every region had folded all or more of it
+	resumed bool // the round was begun before the node was started, and does not see all
+
+	counted tombstones // in the last round that came to its end
+	stable  int64      // every region had folded the log up to here when it was looked at last
+	moved   time.Time  // when the log could be swept last, and every region had folded all or more of it
+}
+
+// tombstones are counted.
+type tombstones struct {
+	all   int
+	stuck int // they hide what is in a log that nobody writes any more
 }
 
 // run collects until the context ends.
@@ -84,8 +101,10 @@ func (c *collector) run(ctx context.Context) {
 	for !ended(ctx) {
 		begun := time.Now()
 		c.pass(ctx)
+		c.places.note(c.sweeps, false)
 		pause.For(ctx, max(sweepRest, sweepRests*time.Since(begun)))
 	}
+	c.places.note(c.sweeps, true)
 }
 
 // pass goes on with the rounds of all logs whose shards this node has. What lies in the bucket yet is let
@@ -118,20 +137,14 @@ func (r *Region) sureWhile(ctx context.Context, partition int32) (while context.
 	return ctx, nil, func() {}
 }
 
-// canCollect tells whether a stream's rule has tombstones that say which event they are of: if not, its keys
-// are not gone round.
+// canCollect tells whether a stream's rule has deletes: if not, its keys are not gone round.
 func (c *collector) canCollect(stream events.Stream) bool {
 	rule, err := projections.LookupRule(c.cfg.Streams[stream].Merge)
 	if err != nil {
 		return false
 	}
-	log := events.Log{Origin: c.origin, Stream: stream}
-	slice, err := rule.Fold(nil, nil, &events.Event{Op: events.OpDelete, Type: events.TypeDelete}, log.At(0))
-	if err != nil {
-		return false
-	}
-	view, err := rule.Join([]merge.Slice{{Log: log, Data: slice}})
-	return err == nil && view.Position.Log == log
+	_, err = rule.Fold(nil, nil, &events.Event{Op: events.OpDelete, Type: events.TypeDelete}, events.Log{Origin: c.origin, Stream: stream}.At(0))
+	return err == nil
 }
 
 // sweepOf is the sweep of a log; nil, and forgotten, if the node has nothing to collect of it.
@@ -144,7 +157,8 @@ func (c *collector) sweepOf(log events.Log, can bool) *sweep {
 	}
 	s, ok := c.sweeps[log]
 	if !ok {
-		s = &sweep{moved: time.Now()}
+		s = &sweep{moved: time.Now(), after: c.places.of(log)}
+		s.resumed = s.after != ""
 		c.sweeps[log] = s
 	}
 	return s
@@ -160,7 +174,7 @@ func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log eve
 	isDue := s.after != "" || now.Sub(s.begun) >= c.roundEvery()
 	if isDue && shard.Next(log) >= s.next {
 		if s.after == "" {
-			s.begun, s.seen = now, 0
+			s.begun, s.seen = now, tombstones{}
 		}
 		if err := c.goRound(ctx, shard, log, s, stable); err != nil {
 			return err
@@ -174,9 +188,13 @@ func (c *collector) sweep(ctx context.Context, shard *projections.Shard, log eve
 	return nil
 }
 
-// settled is what all regions have folded of the logs of a log's partition; not ok unless whatever any of
-// them had folded when it said so is folded here, too.
+// settled is what all regions have folded of the logs of a log's partition, as they have said lately; not ok unless whatever any of
+// them had folded when it said so is folded here, too. Nor is it ok while a node anywhere speaks, or has spoken a while ago,
+// another version: it may get the shard next, and fold what is written now otherwise.
 func (c *collector) settled(shard *projections.Shard, log events.Log) (stable events.Context, ok bool) {
+	if since, err := c.checks.Alike(log.Stream); err != nil || time.Since(since) < min(c.cfg.Tombstones.Keep, alikeFor) {
+		return nil, false
+	}
 	stable, atLeast, err := c.known(log.Stream, log.Partition)
 	return stable, err == nil && shard.Reached(atLeast) == nil
 }
@@ -185,19 +203,21 @@ func (c *collector) roundEvery() time.Duration {
 	return min(max(c.cfg.Tombstones.Keep/roundKeeps, roundLeast), roundMost)
 }
 
-// goRound looks at keys, page by page, until it has worked or written for long enough, or the round is over.
+// goRound looks at keys, page by page, until it has worked or written for long enough, or the round is over. Keys whose age is
+// not known, because their logs cannot be asked, wait for another round.
 func (c *collector) goRound(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, stable events.Context) error {
+	ages := c.agesOf(log, time.Now())
+	return errors.Join(c.goPages(ctx, shard, log, s, stable, ages), ages.failed())
+}
+
+func (c *collector) goPages(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, stable events.Context, ages *ages) error {
 	begun := time.Now()
-	old := c.oldBefore(log, begun.Add(-c.cfg.Tombstones.Keep))
 	for written := 0; ; {
 		page, err := shard.Dead(log, s.after, sweepKeys)
 		if err != nil {
 			return err
 		}
-		ready, err := old(ctx, slices.DeleteFunc(page.Dead, func(d projections.Dead) bool { return !hasSeen(stable, d.Seen) }))
-		if err != nil {
-			return err
-		}
+		ready := slices.DeleteFunc(page.Dead, func(d projections.Dead) bool { return !hasSeen(stable, d.Seen) || !ages.areOld(ctx, d) })
 		for chunk := range chunks(ready) {
 			if written++; written > sweepWrites {
 				return nil // from behind the last one
@@ -207,11 +227,11 @@ func (c *collector) goRound(ctx context.Context, shard *projections.Shard, log e
 			}
 			s.after = chunk[len(chunk)-1].Key
 		}
-		s.after, s.seen = page.Next, s.seen+page.Tombstones
+		s.after = page.Next
+		s.seen.all += page.Tombstones
+		s.seen.stuck += c.stuck(page.Hides)
 		if s.after == "" {
-			c.mu.Lock()
-			s.tombstones = s.seen
-			c.mu.Unlock()
+			c.endRound(s)
 			return nil
 		}
 		if time.Since(begun) >= sweepWork || ended(ctx) {
@@ -220,57 +240,52 @@ func (c *collector) goRound(ctx context.Context, shard *projections.Shard, log e
 	}
 }
 
+// endRound notes what was counted, if that is all; else another round begins at once.
+func (c *collector) endRound(s *sweep) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.resumed {
+		s.resumed, s.begun = false, time.Time{}
+		return
+	}
+	s.counted = s.seen
+}
+
 // hasSeen reports whether a context has seen all that another has.
 func hasSeen(c, all events.Context) bool {
 	return !slices.ContainsFunc(all, func(s events.Seen) bool { return c.Next(s.Origin) < s.Next })
 }
 
-// oldBefore picks what is old enough, by the clocks of events and by when they were written: events
-// that are loaded may have clocks of long ago. Kafka is asked once at most, and if need be.
-func (c *collector) oldBefore(log events.Log, before time.Time) func(ctx context.Context, dead []projections.Dead) ([]projections.Dead, error) {
-	later := int64(-1) // offset of the first event that was written then, or after it
-	return func(ctx context.Context, dead []projections.Dead) (_ []projections.Dead, err error) {
-		dead = slices.DeleteFunc(dead, func(d projections.Dead) bool { return !d.Clock.Time().Before(before) })
-		if len(dead) > 0 && later < 0 {
-			if later, err = c.offsetAt(ctx, log, before); err != nil {
-				return nil, err
-			}
+// stuck counts the tombstones that hide what is in logs that nobody writes any more: those of former
+// incarnations, and of regions that were taken out.
+func (c *collector) stuck(hides [][]events.Origin) (n int) {
+	for _, origins := range hides {
+		if slices.ContainsFunc(origins, func(o events.Origin) bool { return !c.isWritten(o) }) {
+			n++
 		}
-		return slices.DeleteFunc(dead, func(d projections.Dead) bool { return d.Offset >= later }), nil
 	}
+	return n
 }
 
-// offsetAt is the offset of a log's first event that was written at a time or later.
-func (c *collector) offsetAt(ctx context.Context, log events.Log, at time.Time) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, collectWait)
-	defer cancel()
-	topic := c.cfg.Streams[log.Stream].Topic
-	listed, err := kadm.NewClient(c.client).ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		return 0, fmt.Errorf("what was written to topic %s of %s before %s: %w", topic, c.cfg.Region, at.UTC().Format(time.RFC3339), err)
-	}
-	later, ok := listed.Lookup(topic, log.Partition)
-	if !ok {
-		return 0, fmt.Errorf("topic %s of %s has no partition %d", topic, c.cfg.Region, log.Partition)
-	}
-	return later.Offset, nil
+// isWritten reports whether an origin's logs are written, and so mirrored.
+func (c *collector) isWritten(o events.Origin) bool {
+	_, ok := c.cfg.Regions[o.Region]
+	return ok && c.cfg.Origin(o.Region) == o
 }
 
-// chunks cuts what is to be collected into what goes into one collection each.
+// chunks cuts what is to go into what is written together: a collection, a burial, or both.
 func chunks(ready []projections.Dead) iter.Seq[[]projections.Dead] {
 	return func(yield func([]projections.Dead) bool) {
-		from, bytes := 0, 0
+		from, keys, bytes := 0, 0, 0
 		for i, d := range ready {
-			if i > from && (i-from == events.MaxCollected || bytes+len(d.Key) > collectBytes) {
+			isFull := i-from == events.MaxCollected || keys+len(d.Key) > collectBytes || bytes+d.Bytes > events.MaxUpkeepBytes
+			if i > from && isFull {
 				if !yield(ready[from:i]) {
 					return
 				}
-				from, bytes = i, 0
+				from, keys, bytes = i, 0, 0
 			}
-			bytes += len(d.Key)
+			keys, bytes = keys+len(d.Key), bytes+d.Bytes
 		}
 		if from < len(ready) {
 			yield(ready[from:])
@@ -278,34 +293,36 @@ func chunks(ready []projections.Dead) iter.Seq[[]projections.Dead] {
 	}
 }
 
-// collect writes that tombstones go, but for those that are needed elsewhere.
-func (c *collector) collect(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, dead []projections.Dead) error {
+// collect writes that slices are buried, and that tombstones go, but for those that are needed elsewhere.
+func (c *collector) collect(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, chunk []projections.Dead) error {
+	var dead []projections.Dead
+	var buried, going []events.Tombstone
+	for _, d := range chunk {
+		if d.Holds {
+			buried = append(buried, d.Tombstone)
+		} else {
+			dead = append(dead, d)
+		}
+	}
+	if err := c.write(ctx, shard, log, s, events.NewBurial, buried); err != nil {
+		return err
+	}
 	needed, err := c.neededElsewhere(ctx, log, dead)
 	if err != nil {
 		return err
 	}
-	var going []events.Tombstone
 	for _, d := range dead {
 		if !needed[d.Key] {
 			going = append(going, d.Tombstone)
 		}
 	}
-	if len(going) == 0 {
-		return nil
-	}
-	offset, err := c.write(ctx, shard, log, going)
-	if err != nil {
-		return err
-	}
-	s.next = offset + 1
-	c.log.Debug("tombstones collected", "log", log.String(), "offset", offset, "tombstones", len(going))
-	return nil
+	return c.write(ctx, shard, log, s, events.NewCollection, going)
 }
 
 // neededElsewhere are the keys whose tombstones may hide something in other partitions: producers with
 // other partitioners put one key into several.
 func (c *collector) neededElsewhere(ctx context.Context, log events.Log, dead []projections.Dead) (map[string]bool, error) {
-	if c.cfg.Partitions == 1 {
+	if c.cfg.Partitions == 1 || len(dead) == 0 {
 		return nil, nil
 	}
 	rule, err := projections.LookupRule(c.cfg.Streams[log.Stream].Merge)
@@ -380,37 +397,44 @@ func mayHold(rule merge.Rule, e projections.Entity, stable map[int32]events.Cont
 		if rule.Live(s.Data) {
 			return true, nil
 		}
-		last, err := rule.Join([]merge.Slice{s})
-		if err != nil || stable[s.Log.Partition].Next(s.Log.Origin) <= last.Position.Offset {
+		last, _, err := rule.Last(s)
+		if err != nil || stable[s.Log.Partition].Next(s.Log.Origin) <= last.Offset {
 			return true, err
 		}
 	}
 	return false, nil
 }
 
-// write writes a collection into the log itself. Whether or not an answer comes, it
-// does no harm to write another: what is gone already is left alone.
-func (c *collector) write(ctx context.Context, shard *projections.Shard, log events.Log, going []events.Tombstone) (offset int64, err error) {
+// write writes an event of upkeep into the log itself, if it names anything. Whether or not an answer comes, it
+// does no harm to write another: what has changed already is left alone.
+func (c *collector) write(
+	ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, upkeep func([]events.Tombstone) (events.Event, error), named []events.Tombstone,
+) error {
+	if len(named) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, collectWait)
 	defer cancel()
-	e, err := events.NewCollection(going)
+	e, err := upkeep(named)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	e.ID, e.Source, e.Epoch = uuid.NewString(), c.source, shard.Epoch()
 	if e.Clock, e.Time, err = c.clock.now(); err != nil {
-		return 0, err
+		return err
 	}
 	e.Deps, _ = events.ContextOf(shard.Logs(), log)
 	record, err := events.Encode(e)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	record.Topic, record.Partition = c.cfg.Streams[log.Stream].Topic, log.Partition
 	if err := c.client.ProduceSync(ctx, record).FirstErr(); err != nil {
-		return 0, fmt.Errorf("write to topic %s of %s: %w", record.Topic, c.cfg.Region, err)
+		return fmt.Errorf("write to topic %s of %s: %w", record.Topic, c.cfg.Region, err)
 	}
-	return record.Offset, nil
+	s.next = record.Offset + 1
+	c.log.Debug("upkeep of slices written", "log", log.String(), "offset", record.Offset, "type", e.Type, "slices", len(named))
+	return nil
 }
 
 // known is, of a stream's partition, what all regions have folded as they attest, and the cut that has all

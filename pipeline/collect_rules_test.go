@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -18,18 +20,19 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge"
 	"github.com/evenkeel/evenkeel/projections/merge/fieldmap"
 	"github.com/evenkeel/evenkeel/projections/merge/lww"
+	"github.com/evenkeel/evenkeel/projections/merge/multivalue"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
-// Three regions write, fold, attest and collect at their own pace, after one of them has lost its first
-// incarnation, of whose log they may have unequal parts for ever. Whatever is collected when: each region
-// sees at any moment what it would see if nothing ever were; at equal cuts all hold the same; and in the end
-// no tombstone is left that hides nothing, but those of the former incarnation.
+// Three or four regions write, fold, attest, bury and collect at their own pace, and lose what they have folded
+// last, after one of them has lost its first incarnation, of whose log they may have unequal parts for ever. Whatever is buried and
+// collected when: each region sees at any moment what it would see if nothing ever were; at equal cuts all hold the same; and in the end
+// nothing is left of what nobody sees, but what the former incarnation has left and what hides that.
 func TestCollectingChangesNothing(t *testing.T) {
-	for _, rule := range []merge.Rule{lww.Rule{}, fieldmap.Rule{}} {
+	for _, rule := range []merge.Rule{lww.Rule{}, fieldmap.Rule{}, multivalue.Rule{}} {
 		t.Run(rule.Name(), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				w := newGraves(t, rule)
+				w := newGraves(t, rule, rapid.SampledFrom([]int{3, 3, 4}).Draw(t, "regions"))
 				defer w.close()
 				for range rapid.IntRange(0, 60).Draw(t, "steps") {
 					w.step()
@@ -42,7 +45,8 @@ func TestCollectingChangesNothing(t *testing.T) {
 
 var (
 	graveKeys    = []string{"a", "b"}
-	graveOrigins = []events.Origin{{Region: eu, Incarnation: 1}, {Region: us, Incarnation: 2}, {Region: west, Incarnation: 1}}
+	graveOrigins = []events.Origin{{Region: eu, Incarnation: 1}, {Region: us, Incarnation: 2}, {Region: west, Incarnation: 1}, {Region: "ap-south-1", Incarnation: 1}}
+	graveTime    = time.Unix(1, 0)
 	graveFormer  = events.Log{Origin: events.FirstOrigin(us), Stream: "session"}
 )
 
@@ -59,28 +63,30 @@ type graves struct {
 
 type graveRegion struct {
 	*projections.Shard
+	cfg     projections.Config
 	log     events.Log // its own
 	clock   events.HLC
 	judge   *divergence.Judge
-	read    []int       // attestations, by region
-	waiting *kgo.Record // a collection on its way into the log
+	read    []int         // attestations, by region
+	waiting []*kgo.Record // burials and collections on their way into the log
+	had     events.Vector // before it lost something
 }
 
-func newGraves(t *rapid.T, rule merge.Rule) *graves {
-	w := &graves{T: t, rule: rule, logs: map[events.Log][]*kgo.Record{}, topics: make([][]divergence.Attestation, len(graveOrigins))}
-	jc := divergence.Config{Origins: graveOrigins, Format: func(events.Stream) uint32 { return 1 }}
-	for _, o := range graveOrigins {
+// GoString is how rapid prints it.
+func (r *graveRegion) GoString() string { return r.log.String() }
+
+func newGraves(t *rapid.T, rule merge.Rule, n int) *graves {
+	w := &graves{T: t, rule: rule, logs: map[events.Log][]*kgo.Record{}, topics: make([][]divergence.Attestation, n)}
+	jc := divergence.Config{Origins: graveOrigins[:n], Format: func(events.Stream) uint32 { return 1 }}
+	for _, o := range jc.Origins {
 		jc.Logs = append(jc.Logs, events.Log{Origin: o, Stream: "session"})
 	}
 	for _, log := range jc.Logs {
-		s, err := projections.Open(projections.Config{Dir: "state", FS: vfs.NewMem(), Rules: map[events.Stream]merge.Rule{"session": rule}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		jc.Origin = log.Origin
-		w.regions = append(w.regions, &graveRegion{
-			Shard: s, log: log, judge: divergence.NewJudge(jc, nil, time.Time{}), read: make([]int, len(graveOrigins)),
-		})
+		r := &graveRegion{log: log, judge: divergence.NewJudge(jc, nil, time.Time{}), read: make([]int, n)}
+		r.cfg = projections.Config{Dir: "state", FS: vfs.NewCrashableMem(), Rules: map[events.Stream]merge.Rule{"session": rule}}
+		w.open(r)
+		w.regions = append(w.regions, r)
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "of the former incarnation") {
 		w.written++
@@ -101,6 +107,32 @@ func newGraves(t *rapid.T, rule merge.Rule) *graves {
 	return w
 }
 
+func (w *graves) open(r *graveRegion) {
+	var err error
+	if r.Shard, err = projections.Open(r.cfg); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// crash takes away some of what a region has folded last.
+func (w *graves) crash(r *graveRegion) {
+	kept := vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 90}).Draw(w.T, "percent kept"), RNG: rand.New(rand.NewPCG(uint64(w.written), 0))}
+	crashed := r.cfg.FS.(*vfs.MemFS).CrashClone(kept)
+	r.had = r.had.Join(events.VectorOf(r.Logs()))
+	if err := r.Close(); err != nil {
+		w.Fatal(err)
+	}
+	r.cfg.FS = crashed
+	w.open(r)
+}
+
+// catchUp folds what a region had folded before it lost it.
+func (w *graves) catchUp(r *graveRegion) {
+	for _, log := range slices.SortedFunc(maps.Keys(r.had), events.Log.Compare) {
+		w.fold(r, log, int(max(0, r.had[log]-r.Next(log))))
+	}
+}
+
 func (w *graves) close() {
 	for _, r := range w.regions {
 		if err := r.Close(); err != nil {
@@ -111,7 +143,7 @@ func (w *graves) close() {
 
 func (w *graves) step() {
 	r := rapid.SampledFrom(w.regions).Draw(w.T, "region")
-	switch rapid.SampledFrom([]string{"write", "write", "fold", "fold", "fold", "attest", "hear", "collect", "collect", "land", "most", "most"}).Draw(w.T, "step") {
+	switch rapid.SampledFrom([]string{"write", "write", "fold", "fold", "fold", "attest", "hear", "collect", "collect", "land", "crash", "most", "most"}).Draw(w.T, "step") {
 	case "write":
 		w.write(r)
 	case "fold":
@@ -130,6 +162,8 @@ func (w *graves) step() {
 		}
 	case "land":
 		w.land(r)
+	case "crash":
+		w.crash(r)
 	case "most": // but for one link
 		from := rapid.SampledFrom(w.regions).Draw(w.T, "but from")
 		w.spread(func(to, of *graveRegion) bool { return to != r || of != from })
@@ -189,6 +223,7 @@ func (w *graves) put(log events.Log, record *kgo.Record) {
 // write writes as the API does: with a clock and a context of all that the region has, and first with
 // what keeps counts that were reset from coming back.
 func (w *graves) write(r *graveRegion) {
+	w.catchUp(r)
 	w.written++
 	r.clock++
 	var deps events.Context
@@ -239,21 +274,21 @@ func (w *graves) fold(r *graveRegion, log events.Log, n int) {
 
 func (w *graves) attest(r *graveRegion) {
 	i := slices.Index(w.regions, r)
-	w.topics[i] = append(w.topics[i], divergence.Attestation{Log: r.log, Format: 1, Applied: r.applied()})
+	w.topics[i] = append(w.topics[i], divergence.Attestation{Log: r.log, Format: 1, Applied: r.applied(), Made: graveTime})
 }
 
 func (w *graves) hear(r *graveRegion, of, n int) {
 	for ; n > 0 && r.read[of] < len(w.topics[of]); n-- {
-		if err := r.judge.Attested(graveOrigins[of], w.topics[of][r.read[of]], time.Unix(1, 0)); err != nil {
+		if err := r.judge.Attested(graveOrigins[of], w.topics[of][r.read[of]], graveTime); err != nil {
 			w.Fatal(err)
 		}
 		r.read[of]++
 	}
 }
 
-// collect decides as the collector does, but waits for no age; what it writes is on its way for a while.
+// collect decides as the collector does, but waits for no age; what it writes is on its way for a while, perhaps in part for ever.
 func (w *graves) collect(r *graveRegion) {
-	least, most, err := r.judge.Known("session", 0)
+	least, most, err := r.judge.Known("session", 0, graveTime)
 	atLeast := events.Vector{}
 	for _, s := range most {
 		atLeast[events.Log{Origin: s.Origin, Stream: "session"}] = s.Next
@@ -265,33 +300,42 @@ func (w *graves) collect(r *graveRegion) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	var going []events.Tombstone
-	for _, d := range page.Dead {
-		if pipeline.HasSeen(least, d.Seen) {
-			going = append(going, d.Tombstone)
+	r.waiting = nil
+	for _, buries := range []bool{true, false} {
+		upkeep := events.NewCollection
+		if buries {
+			upkeep = events.NewBurial
 		}
-	}
-	if len(going) == 0 {
-		return
-	}
-	e, err := events.NewCollection(going)
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.written++
-	r.clock++
-	e.ID, e.Source, e.Clock, e.Deps = fmt.Sprint(w.written), "/test", r.clock, r.applied()
-	if r.waiting, err = events.Encode(e); err != nil {
-		w.Fatal(err)
+		var going []events.Tombstone
+		for _, d := range page.Dead {
+			if d.Holds == buries && pipeline.HasSeen(least, d.Seen) {
+				going = append(going, d.Tombstone)
+			}
+		}
+		if len(going) == 0 {
+			continue
+		}
+		e, err := upkeep(going)
+		if err != nil {
+			w.Fatal(err)
+		}
+		w.written++
+		r.clock++
+		e.ID, e.Source, e.Clock, e.Deps = fmt.Sprint(w.written), "/test", r.clock, r.applied()
+		record, err := events.Encode(e)
+		if err != nil {
+			w.Fatal(err)
+		}
+		r.waiting = append(r.waiting, record)
 	}
 }
 
 func (w *graves) land(r *graveRegion) {
-	if r.waiting != nil {
-		w.put(r.log, r.waiting)
-		r.waiting = nil
-		w.fold(r, r.log, math.MaxInt)
+	for _, record := range r.waiting {
+		w.put(r.log, record)
 	}
+	r.waiting = nil
+	w.fold(r, r.log, math.MaxInt)
 }
 
 // without are the slices that a region would have if nothing were collected.
@@ -304,7 +348,7 @@ func (w *graves) without(r *graveRegion) map[string][]merge.Slice {
 			if err != nil {
 				w.Fatal(err)
 			}
-			if e.IsCollection() {
+			if e.IsUpkeep() {
 				continue
 			}
 			if folded[e.Key], err = w.rule.Fold(nil, folded[e.Key], &e, log.At(record.Offset)); err != nil {
@@ -318,8 +362,12 @@ func (w *graves) without(r *graveRegion) map[string][]merge.Slice {
 	return all
 }
 
-// check compares what a region shows with what it would show if nothing were collected.
+// check compares what a region shows with what it would show if nothing were buried or collected. A region that folds again
+// what it has lost may fold what was written later sooner now.
 func (w *graves) check(r *graveRegion) {
+	if r.Reached(r.had) != nil {
+		return
+	}
 	all := w.without(r)
 	for _, key := range graveKeys {
 		want, err := w.rule.Join(all[key])
@@ -330,7 +378,7 @@ func (w *graves) check(r *graveRegion) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		if got.Exists != want.Exists || string(got.Value) != string(want.Value) {
+		if got.Exists != want.Exists || string(got.Value) != string(want.Value) || !reflect.DeepEqual(got.Siblings, want.Siblings) {
 			w.Fatalf("%s at %s: %s is %q, without collecting it is %q", r.log.Origin, events.VectorOf(r.Logs()), key, got.Value, want.Value)
 		}
 	}
@@ -338,6 +386,9 @@ func (w *graves) check(r *graveRegion) {
 
 // quiesce has all regions get to know everything, and collect what can go.
 func (w *graves) quiesce() {
+	for _, r := range w.regions {
+		w.catchUp(r)
+	}
 	for range 8 {
 		w.spread(func(*graveRegion, *graveRegion) bool { return true })
 		for _, r := range w.regions {
@@ -361,7 +412,8 @@ func (w *graves) quiesce() {
 			if view, err := w.rule.Join(e.Slices); err != nil || view.Exists {
 				continue
 			}
-			if slices.ContainsFunc(e.Slices, func(s merge.Slice) bool { return w.rule.Live(s.Data) }) {
+			live := slices.DeleteFunc(slices.Clone(e.Slices), func(s merge.Slice) bool { return !w.rule.Live(s.Data) })
+			if len(live) == 1 && live[0].Log == graveFormer {
 				continue // what hides it is needed
 			}
 			former := slices.ContainsFunc(e.Slices, func(s merge.Slice) bool { return s.Log == graveFormer })

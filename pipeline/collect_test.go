@@ -3,16 +3,21 @@ package pipeline_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/projections"
 	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
@@ -152,48 +157,89 @@ func TestTombstonesHideOtherPartitions(t *testing.T) {
 	}, us, west, eu)
 }
 
-// A delete of what another region has written stays with the value, whatever rule the stream has: nobody but that
-// region can take it away. Once it has, all of it goes, and comes back by no write that comes after it.
-func TestTombstonesStayWithWhatTheyHide(t *testing.T) {
-	long(t)
+// keeping starts three regions that collect what is so old, with streams of all rules that have deletes, and without
+// backups: nothing has to be kept for those who are restored.
+func keeping(w *world, keep time.Duration) (a, b, c *region) {
+	w.Helper()
+	for _, r := range w.regions {
+		r.cfg.Tombstones.Keep, r.cfg.Backup, r.bucket = keep, nil, nil
+		r.cfg.Streams["config"] = config.Stream{Topic: "config", Merge: "fieldmap"}
+		r.cfg.Streams["values"] = config.Stream{Topic: "values", Merge: "multivalue"}
+		r.start()
+	}
+	return w.regions[0], w.regions[1], w.regions[2]
+}
+
+var keptStreams = []events.Stream{"session", "config", "values"}
+
+// write writes to a key of a stream; nil deletes it.
+func (r *region) write(stream events.Stream, key, typ string, value []byte) {
+	r.w.Helper()
+	if _, err := r.Put(r.w.Context(), api.PutParams{Stream: stream, Key: []byte(key), Value: value, Type: typ}); err != nil {
+		r.w.Fatal(err)
+	}
+}
+
+func (r *region) writeAll(key string, value []byte) {
+	r.w.Helper()
+	for _, stream := range keptStreams {
+		r.write(stream, key, "", value)
+	}
+}
+
+// upkept waits until so many slices were buried and so many tombstones collected.
+func (r *region) upkept(buried, collected float64) {
+	r.w.Helper()
+	r.await(fmt.Sprint(buried, " slices buried, ", collected, " tombstones collected"), func() error {
+		series := gather(r.w.T, r.registry)
+		if b, c := series["evenkeel_fold_buried_total{}"], series["evenkeel_fold_collected_total{}"]; b != buried || c != collected {
+			return fmt.Errorf("%v and %v", b, c)
+		}
+		return nil
+	})
+}
+
+// isEmpty wants nothing of any key in the region's state.
+func (r *region) isEmpty() {
+	r.w.Helper()
+	for _, stream := range keptStreams {
+		if left := r.slicesLeft(stream); len(left) > 0 {
+			r.w.Errorf("%s has %v", r.cfg.Region, left)
+		}
+	}
+	if s := r.status(); *s.Keys != 0 {
+		r.w.Errorf("%s has %d keys", r.cfg.Region, *s.Keys)
+	}
+}
+
+// A key that is written in one region and deleted in another goes, whatever rule its stream has: what is hidden
+// becomes a tombstone when its delete is old, and all tombstones go when that is old, in whatever region they are. No write that comes
+// after it brings anything back.
+func TestWhatAnotherRegionHasDeletedGoes(t *testing.T) {
 	simulate(t, func(w *world) {
-		for _, r := range w.regions {
-			r.cfg.Tombstones.Keep = time.Minute
-			r.cfg.Streams["config"] = config.Stream{Topic: "config", Merge: "fieldmap"}
-			r.start()
-		}
-		a, b, c := w.regions[0], w.regions[1], w.regions[2]
-		write := func(r *region, stream events.Stream, typ string, value []byte) {
-			p := api.PutParams{Stream: stream, Key: []byte("k"), Value: value, Type: typ}
-			if _, err := r.Put(w.Context(), p); err != nil {
-				t.Fatal(err)
-			}
-		}
-		deleteIn := func(r *region) {
-			for _, stream := range []events.Stream{"session", "config"} {
-				write(r, stream, "", nil)
-			}
-		}
-		count := func(r *region) { write(r, "config", events.TypePatch, []byte(`{"increment":{"n":1}}`)) }
-		for _, stream := range []events.Stream{"session", "config"} {
-			write(b, stream, "", []byte(`{"f":1}`))
-		}
+		a, b, c := keeping(w, 4*time.Minute)
+		count := func(r *region) { r.write("config", "k", events.TypePatch, []byte(`{"increment":{"n":1}}`)) }
+		b.writeAll("k", []byte(`{"f":1}`))
 		count(b)
-		a.eventsFolded(3)
-		deleteIn(a)
-		time.Sleep(20 * time.Minute)
+		a.eventsFolded(4)
+		a.writeAll("k", nil)
+		time.Sleep(3 * time.Minute)
 		for _, r := range w.regions {
-			r.collected(0)
+			r.upkept(0, 0)
+		}
+		for _, r := range w.regions {
+			r.upkept(3, 0)
+		}
+		time.Sleep(3 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(3, 0) // a region that is restored alone might have lost the burial
 			r.await("gone", func() error { return r.gone("k") })
 			r.consistent()
 		}
-		deleteIn(b)
 		for _, r := range w.regions {
-			r.collected(4)
+			r.upkept(3, 6)
 			r.consistent()
-			if left := append(r.slicesLeft("session"), r.slicesLeft("config")...); len(left) > 0 {
-				t.Errorf("%s has %v", r.cfg.Region, left)
-			}
+			r.isEmpty()
 		}
 		count(b)
 		count(c)
@@ -208,6 +254,204 @@ func TestTombstonesStayWithWhatTheyHide(t *testing.T) {
 			r.await("gone", func() error { return r.gone("k") })
 			r.consistent()
 		}
+	}, us, west, eu)
+}
+
+// What is written again before it is buried, and while it is, is seen and stays; and is gone once it is deleted, in yet
+// another region.
+func TestWhatIsWrittenAgainIsNotCollected(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := keeping(w, 4*time.Minute)
+		for _, key := range []string{"before", "between"} {
+			b.writeAll(key, []byte(`{"f":1}`))
+		}
+		a.eventsFolded(6)
+		for _, key := range []string{"before", "between"} {
+			a.writeAll(key, nil)
+		}
+		b.eventsFolded(12)
+		b.writeAll("before", []byte(`{"f":2}`))
+		for _, r := range w.regions {
+			r.upkept(3, 0)
+		}
+		c.writeAll("between", []byte(`{"f":2}`))
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(3, 0) // as long as somebody holds something
+			for _, key := range []string{"before", "between"} {
+				for _, stream := range keptStreams {
+					e, err := r.Get(w.Context(), api.GetParams{Stream: stream, Key: []byte(key)})
+					if err != nil || string(e.Value) != `{"f":2}` || len(e.Siblings) > 0 {
+						t.Errorf("%s: %s in %s is %s, %v", r.cfg.Region, key, stream, e.Value, err)
+					}
+				}
+			}
+			r.consistent()
+		}
+		a.writeAll("before", nil)
+		a.writeAll("between", nil)
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.isEmpty()
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// Nothing is buried or collected without a region that is away, however long; it goes once that is back.
+func TestNothingIsBuriedWithoutARegion(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := keeping(w, time.Minute)
+		b.writeAll("k", []byte(`{"f":1}`))
+		a.eventsFolded(3)
+		c.eventsFolded(3)
+		c.stop()
+		c.down()
+		a.writeAll("k", nil)
+		time.Sleep(15 * time.Minute)
+		a.upkept(0, 0)
+		b.upkept(0, 0)
+		c.up()
+		c.start()
+		for _, r := range w.regions {
+			r.await("empty", func() error {
+				if left := r.slicesLeft("values"); len(left) > 0 {
+					return fmt.Errorf("%v", left)
+				}
+				return nil
+			})
+		}
+		time.Sleep(2 * time.Minute)
+		for _, r := range w.regions {
+			r.isEmpty()
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// relabel has a region say of one of its logs, besides what its node says, that it is attested in another format.
+func (r *region) relabel(log events.Log, format uint32) {
+	r.w.Helper()
+	var newest *divergence.Attestation
+	for _, record := range r.read(divergence.Topic, 0) {
+		if a, err := divergence.Read(record); err == nil && a.Log == log {
+			newest = &a
+		}
+	}
+	if newest == nil {
+		r.w.Fatalf("%s was not attested", log)
+	}
+	newest.Format, newest.Made = format, time.Now()
+	record, err := newest.Record()
+	if err != nil {
+		r.w.Fatal(err)
+	}
+	r.produce(record)
+}
+
+// Nothing is buried or collected while a node of any region, with whatever shard of the stream, has spoken another version
+// within the time that tombstones are kept, or half an hour; other streams go on.
+func TestNothingIsCollectedWhileVersionsAreMixed(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := keeping(w, 2*time.Minute)
+		for _, r := range w.regions { // all are attested by now
+			r.consistent()
+		}
+		b.writeAll("k", []byte(`{"f":1}`))
+		b.writeAll("k2", []byte(`{"f":1}`))
+		b.writeAll("k2", nil)
+		a.eventsFolded(9)
+		a.writeAll("k", nil)
+		other := events.Log{Origin: events.FirstOrigin(eu), Stream: "session", Partition: (a.cfg.PartitionOf([]byte("k")) + 1) % partitions}
+		for range 15 { // the node says it right again 20 s later at the latest
+			c.relabel(other, 1)
+			time.Sleep(time.Minute)
+		}
+		for _, r := range w.regions {
+			r.upkept(2, 6) // of config and values
+			for _, key := range []string{"k in", "k2 in"} {
+				if left := fmt.Sprint(r.slicesLeft("session")); !strings.Contains(left, key) {
+					t.Errorf("%s has %s", r.cfg.Region, left)
+				}
+			}
+		}
+		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 14*60 {
+			t.Errorf("stalled for %v seconds", stalled)
+		}
+		for _, r := range w.regions {
+			r.upkept(3, 9)
+			r.isEmpty()
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// While one log cannot be asked for the ages of its events, the keys that have a slice in it wait, and no
+// others; that is counted and told.
+func TestOneLogCannotBeAsked(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := keeping(w, 2*time.Minute)
+		a.put("by-b", "v")
+		a.put("by-c", "v")
+		a.put("own", "v")
+		b.eventsFolded(3)
+		c.eventsFolded(3)
+		b.delete("by-b")
+		c.delete("by-c")
+		a.delete("own")
+		var refusing atomic.Bool
+		refusing.Store(true)
+		a.kafka.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			a.kafka.KeepControl()
+			topics := req.(*kmsg.ListOffsetsRequest).Topics
+			byTime := len(topics) > 0 && topics[0].Topic == "eu-central-1.session" && len(topics[0].Partitions) > 0 && topics[0].Partitions[0].Timestamp > 0
+			return nil, errors.New("not now"), refusing.Load() && byTime
+		})
+		a.upkept(1, 3) // what b has deleted, and its own
+		time.Sleep(10 * time.Minute)
+		a.upkept(1, 3)
+		if failures := gather(t, a.registry)["evenkeel_collect_failures_total{}"]; failures == 0 || !strings.Contains(a.log.String(), "what was written to topic eu-central-1.session of us-east-1") {
+			t.Errorf("%v failures are told", failures)
+		}
+		refusing.Store(false)
+		for _, r := range w.regions {
+			r.upkept(2, 5)
+			r.isEmpty()
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// What a former incarnation has written is old once something that its successor has written to the same partition is.
+func TestWhatAFormerIncarnationHasDeleted(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.regions[0], w.regions[1]
+		archives(a)
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = 2 * time.Minute
+			if r != a {
+				r.cfg.Backup, r.bucket = nil, nil
+			}
+			r.start()
+		}
+		p := a.put("k", "v")
+		b.has("k", "v")
+		a.delete("k")
+		b.put("k", "w")
+		b.delete("k")
+		a.eventsFolded(4)
+		a.archived(p.Log, p.Offset+2)
+		a.lose()
+		w.comesBack(a, time.Time{})
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(0, 0)
+		}
+		a.produce(&kgo.Record{Topic: "session", Partition: p.Partition, Key: []byte("another"), Value: []byte("v")})
+		time.Sleep(time.Minute)
+		b.upkept(0, 0)
+		b.upkept(0, 1)
+		w.staysGone("k", time.Minute)
 	}, us, west, eu)
 }
 
@@ -286,4 +530,44 @@ func TestCollectingTellsOfItself(t *testing.T) {
 			return nil
 		})
 	}, us, west, eu)
+}
+
+// What is written together is bounded: by its number, by the bytes of keys, and by those of the slices that folding it
+// reads, whether or not they hold anything.
+func TestChunks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var ready, got []projections.Dead
+		for i := range rapid.IntRange(0, 3*events.MaxCollected).Draw(t, "ready") {
+			d := projections.Dead{Tombstone: events.Tombstone{Offset: int64(i)}}
+			if i%5 == 0 {
+				d.Key = strings.Repeat("k", rapid.SampledFrom([]int{1, 1, events.MaxKeyBytes}).Draw(t, "key"))
+				d.Holds, d.Bytes = rapid.Bool().Draw(t, "holds"), rapid.SampledFrom([]int{100, 300 << 10, 3 << 20}).Draw(t, "bytes")
+			}
+			ready = append(ready, d)
+		}
+		for chunk := range pipeline.Chunks(ready) {
+			keys, bytes := 0, 0
+			for _, d := range chunk {
+				keys, bytes = keys+len(d.Key), bytes+d.Bytes
+			}
+			if n := len(chunk); n == 0 || n > events.MaxCollected || n > 1 && (keys > 256<<10 || bytes > events.MaxUpkeepBytes) {
+				t.Fatalf("%d, with keys of %d bytes and slices of %d", n, keys, bytes)
+			}
+			got = append(got, chunk...)
+		}
+		if !reflect.DeepEqual(got, ready) {
+			t.Fatalf("of %d are %d", len(ready), len(got))
+		}
+	})
+}
+
+// Stuck is what hides something that nobody writes any more, and each tombstone is counted once.
+func TestStuck(t *testing.T) {
+	cfg := config.Default()
+	cfg.Region, cfg.Regions = us, map[events.Region]config.Region{us: {Incarnation: 2}, eu: {Incarnation: 1}}
+	former, current := events.FirstOrigin(us), events.Origin{Region: us, Incarnation: 2}
+	hides := [][]events.Origin{{former}, {current, former, events.FirstOrigin(west)}, {current}, {events.FirstOrigin(eu), current}, {events.FirstOrigin(west)}}
+	if n := pipeline.Stuck(&cfg, hides); n != 3 {
+		t.Errorf("%d", n)
+	}
 }

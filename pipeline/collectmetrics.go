@@ -21,6 +21,8 @@ func newCollectMetrics(r prometheus.Registerer) *collectMetrics {
 var (
 	tombstonesDesc = prometheus.NewDesc("evenkeel_collect_tombstones",
 		"Tombstones of the region's own logs in the shards that this node holds, as counted when it last went round them.", nil, nil)
+	stuckDesc = prometheus.NewDesc("evenkeel_collect_tombstones_stuck",
+		"Those of them that hide what a former incarnation, or a region that was taken out, has written: nobody can take that away, so they stay.", nil, nil)
 	stalledDesc = prometheus.NewDesc("evenkeel_collect_stalled_seconds",
 		"Seconds since tombstones could be looked for and all regions had attested that they had folded more of the log, or all of it; of the log of this node's shards where that is longest ago.", nil, nil)
 	collectBehindDesc = prometheus.NewDesc("evenkeel_collect_behind_records",
@@ -29,7 +31,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tombstonesDesc, stalledDesc, collectBehindDesc} {
+	for _, d := range []*prometheus.Desc{tombstonesDesc, stuckDesc, stalledDesc, collectBehindDesc} {
 		ch <- d
 	}
 }
@@ -39,13 +41,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	show := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	tombstones, stalled := 0, time.Duration(0)
+	var counted tombstones
+	stalled := time.Duration(0)
 	c.mu.Lock()
 	for _, s := range c.sweeps {
-		tombstones, stalled = tombstones+s.tombstones, max(stalled, time.Since(s.moved))
+		counted.all, counted.stuck = counted.all+s.counted.all, counted.stuck+s.counted.stuck
+		stalled = max(stalled, time.Since(s.moved))
 	}
 	c.mu.Unlock()
-	show(tombstonesDesc, float64(tombstones))
+	show(tombstonesDesc, float64(counted.all))
+	show(stuckDesc, float64(counted.stuck))
 	show(stalledDesc, stalled.Seconds())
 	for origin, records := range c.behind() {
 		show(collectBehindDesc, float64(records), origin.String())

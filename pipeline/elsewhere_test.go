@@ -181,7 +181,14 @@ func (k *keyPeers) collector() *collector {
 		}
 	}
 	r := k.nodes[0]
-	return &collector{cfg: r.cfg, gather: r.gather, checks: judge}
+	return &collector{cfg: r.cfg, gather: r.gather, checks: heardNow{judge}}
+}
+
+// heardNow asks a judge about now.
+type heardNow struct{ *divergence.Judge }
+
+func (h heardNow) Known(stream events.Stream, partition int32) (least, most events.Context, err error) {
+	return h.Judge.Known(stream, partition, time.Now())
 }
 
 func deadOf(keys []string) (dead []projections.Dead) {

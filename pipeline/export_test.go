@@ -1,6 +1,9 @@
 package pipeline
 
-import "github.com/evenkeel/evenkeel/events"
+import (
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/config"
+)
 
 // LastSlot is lastSlot, for tests.
 var LastSlot = lastSlot
@@ -10,6 +13,14 @@ var PruneSlot = pruneSlot
 
 // HasSeen is hasSeen, for tests.
 var HasSeen = hasSeen
+
+// Chunks is chunks, for tests.
+var Chunks = chunks
+
+// Stuck is what a region counts as tombstones that stay.
+func Stuck(cfg *config.Config, hides [][]events.Origin) int {
+	return (&collector{cfg: cfg}).stuck(hides)
+}
 
 // ForgetTouched has a region forget which keys were written below a vector.
 func (r *Region) ForgetTouched(below events.Vector) {

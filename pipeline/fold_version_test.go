@@ -20,12 +20,12 @@ import (
 
 // What each merge rule makes of one and the same logs, by the version that folds had when they did.
 var (
-	foldedBy = 2
+	foldedBy = 3
 	foldsTo  = map[string]string{
-		"append":     "0936c64cbce2c8c7",
-		"fieldmap":   "f8546050f55cf970",
-		"lww":        "cdea973f2b6ed673",
-		"multivalue": "6f1f558b6d6f4b51",
+		"append":     "c7a955aac178294c",
+		"fieldmap":   "1fdc409748f14bd6",
+		"lww":        "2de54f4dfb326eec",
+		"multivalue": "cdf61b98d446ec04",
 	}
 )
 
@@ -69,7 +69,7 @@ func foldOf(t *testing.T, rule merge.Rule, logs []projections.Run) string {
 }
 
 // foldedLogs are logs of two regions, with all operations, with collections of what is and of what is not
-// spent, and with a record of each type of event that there is.
+// spent, with burials, and with a record of each type of event that there is.
 func foldedLogs(t *testing.T) []projections.Run {
 	t.Helper()
 	home := events.Log{Origin: events.FirstOrigin(us), Stream: "s"}
@@ -84,6 +84,8 @@ func foldedLogs(t *testing.T) []projections.Run {
 		written(t, events.TypePatch, "a", `{"unset":["g"],"remove":{"s":["x"]}}`, "eu-central-1@1"),
 		written(t, events.TypeResolve, "d", `{"f":4}`, "eu-central-1@1,us-east-1@7"),
 		collecting(t, events.Tombstone{Key: "b", Offset: 3}, events.Tombstone{Key: "c", Offset: 4}, events.Tombstone{Key: "a", Offset: 1}),
+		burying(t, events.Tombstone{Key: "a", Offset: 6}, events.Tombstone{Key: "d", Offset: 7}, events.Tombstone{Key: "c", Offset: 3}),
+		written(t, events.TypePatch, "a", `{"increment":{"n":1}}`, ""),
 		{Key: []byte("bare"), Value: []byte(`{"f":5}`)},
 		{Value: []byte("no event")},
 	}
@@ -93,6 +95,7 @@ func foldedLogs(t *testing.T) []projections.Run {
 		written(t, events.TypePatch, "a", `{"increment":{"n":-2},"remove":{"s":["y","z"]}}`, "us-east-1@2"),
 		written(t, events.TypeDelete, "a", "", "us-east-1@3"),
 		collecting(t, events.Tombstone{Key: "a", Offset: 3}, events.Tombstone{Key: "b", Offset: 1}),
+		burying(t, events.Tombstone{Key: "b", Offset: 1}),
 		{Key: []byte("bare")},
 	}
 	files, err := filepath.Glob("../schemas/testdata/*.golden")
@@ -123,7 +126,17 @@ func written(t *testing.T, typ, key, value, deps string) *kgo.Record {
 
 func collecting(t *testing.T, tombstones ...events.Tombstone) *kgo.Record {
 	t.Helper()
-	e, err := events.NewCollection(tombstones)
+	return upkeep(t, events.NewCollection, tombstones)
+}
+
+func burying(t *testing.T, slices ...events.Tombstone) *kgo.Record {
+	t.Helper()
+	return upkeep(t, events.NewBurial, slices)
+}
+
+func upkeep(t *testing.T, make func([]events.Tombstone) (events.Event, error), named []events.Tombstone) *kgo.Record {
+	t.Helper()
+	e, err := make(named)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ type metrics struct {
 	parked    prometheus.Counter
 	skipped   prometheus.Counter
 	collected prometheus.Counter
+	buried    prometheus.Counter
 	written   prometheus.Counter
 	backups   *prometheus.CounterVec
 
@@ -37,6 +38,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		parked:    counter("evenkeel_fold_parked_total", "Records set aside because they are no events."),
 		skipped:   counter("evenkeel_fold_skipped_total", "Records skipped because they had been folded before."),
 		collected: counter("evenkeel_fold_collected_total", "Tombstones taken out of the state, of all origins."),
+		buried:    counter("evenkeel_fold_buried_total", "Slices that became tombstones because others hide what they held, of all origins."),
 		written:   counter("evenkeel_api_events_total", "Events written to the region's logs through its API."),
 		backups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_backups_total", Help: "Backups, by result.",
@@ -52,7 +54,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, result := range []string{backupOK, backupFailed} {
 		m.backups.WithLabelValues(result) // from the start: the first one that fails is an increase
 	}
-	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.written, m.backups, m.samples, m.samplesBytes)
+	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.buried, m.written, m.backups, m.samples, m.samplesBytes)
 	return m
 }
 
@@ -61,6 +63,7 @@ func (m *metrics) applied(a projections.Applied) {
 	m.parked.Add(float64(a.Parked))
 	m.skipped.Add(float64(a.Skipped))
 	m.collected.Add(float64(a.Collected))
+	m.buried.Add(float64(a.Buried))
 }
 
 func (m *metrics) backup(err error) {

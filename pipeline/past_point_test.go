@@ -301,6 +301,42 @@ func TestCollectedInThePast(t *testing.T) {
 	wantKind(t, err, events.KindNotFound, "had no key")
 }
 
+// A burial takes away in the past what it took away of a region's state, if what it names was the last event then.
+func TestBuriedInThePast(t *testing.T) {
+	p := newPast(t)
+	defer p.close()
+	l := pastLogs(0)[1]
+	p.put(l, "k", "one", second(100))
+	p.put(l, "again", "two", second(101))
+	p.put(l, "again", "three", second(102))
+	p.fold(0)
+	p.backup(second(103))
+	e, err := events.NewBurial([]events.Tombstone{{Key: "k", Offset: 0}, {Key: "again", Offset: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.ID, e.Source, e.Clock = "b", "/test", events.HLCAt(second(104))
+	r, err := events.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Timestamp = second(104)
+	p.write(l, r, 0)
+	p.fold(0)
+	p.archive(0, second(105), 1000)
+	get := func(key string, at int64) (*api.EntryAt, error) {
+		return p.backups().GetAt(t.Context(), api.GetAtParams{Stream: l.Stream, Key: []byte(key), PastTarget: api.PastTarget{Vector: events.Vector{l: at}}})
+	}
+	if got, err := get("k", 3); err != nil || string(got.Value) != "one" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err = get("k", 4)
+	wantKind(t, err, events.KindNotFound, "had no key")
+	if got, err := get("again", 4); err != nil || string(got.Value) != "three" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestScanAtRefuses(t *testing.T) {
 	p := some(t)
 	defer p.close()

@@ -178,28 +178,32 @@ func (t *traveller) run(ctx context.Context, span timeline.Span) (run []segment.
 }
 
 // recordsOf finds the records that have a part in what some keys hold: theirs, and of
-// those that collect tombstones what concerns the keys.
+// those of upkeep what concerns the keys.
 func recordsOf(wanted func(key string) bool) func(*kgo.Record) *kgo.Record {
 	return func(r *kgo.Record) *kgo.Record {
 		if wanted(string(r.Key)) {
 			return r
 		}
-		if string(r.Key) != events.CollectKey {
+		if key := string(r.Key); key != events.CollectKey && key != events.BuryKey {
 			return nil
 		}
 		e, err := events.Decode(r)
-		if err != nil || !e.IsCollection() {
+		if err != nil || !e.IsUpkeep() {
 			return nil
 		}
-		all, err := e.Collection()
+		all, err := e.Upkeep()
 		if err != nil {
-			return nil // it is parked, and collects nothing
+			return nil // it is parked, and does nothing
 		}
 		theirs := slices.DeleteFunc(all, func(t events.Tombstone) bool { return !wanted(t.Key) })
 		if len(theirs) == 0 {
 			return nil
 		}
-		less, err := events.NewCollection(theirs)
+		name := events.NewCollection
+		if e.IsBurial() {
+			name = events.NewBurial
+		}
+		less, err := name(theirs)
 		if err != nil {
 			return r
 		}

@@ -106,10 +106,11 @@ func (s *stamper) ownSlice(key string, rule merge.Bounded, held func() ([]merge.
 	if i < 0 {
 		return nil, 0, nil
 	}
-	if behind, err = rule.Next(all[i].Data); err != nil {
-		return nil, 0, fmt.Errorf("stream %s, key %q: slice of %s: %w", s.stream, key, log, err)
+	last, _, err := rule.Last(all[i])
+	if err != nil {
+		return nil, 0, fmt.Errorf("stream %s, key %q: %w", s.stream, key, err)
 	}
-	return all[i].Data, behind, nil
+	return all[i].Data, last.Offset + 1, nil
 }
 
 // atEnd is a stamper of the same call whose cut has what the region's own log of a key has by now; nil if

@@ -53,7 +53,7 @@ func (r *Region) watchOwn(ctx context.Context, p api.WatchParams, emit func(api.
 	}
 	cut := maps.Clone(feed.Cut()) // before anything is gathered: what is comes behind it
 	w := &watch{region: r, stream: p.Stream, partitions: p.Partitions, emit: emit, pending: pending{
-		keys: map[string]bool{}, cut: cut, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
+		keys: map[string]int{}, cut: cut, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
 	}}
 	ctx, cancel := context.WithCancel(ctx)
 	var gathering sync.WaitGroup
@@ -98,7 +98,7 @@ func (w *watch) run(ctx context.Context, cut events.Vector) error {
 	tick := time.NewTicker(markInterval)
 	defer tick.Stop()
 	for {
-		var keys []string
+		var keys []changedKey
 		var end error
 		select {
 		case <-ctx.Done():
@@ -128,22 +128,27 @@ func (w *watch) mark(cut events.Vector) error { return w.emit(api.Change{Context
 // changes emits the views of keys. Only the last has a context: from those before
 // it one could not go on without missing others. A view has everything before the cut,
 // whoever the shard has moved to: what it lacked would not be told any more.
-func (w *watch) changes(ctx context.Context, keys []string, cut events.Vector) error {
+func (w *watch) changes(ctx context.Context, keys []changedKey, cut events.Vector) error {
 	followed := events.Vector{}
 	for log, next := range cut {
 		if slices.Contains(w.partitions, log.Partition) {
 			followed[log] = next
 		}
 	}
-	for i, key := range keys {
-		e, err := w.region.view(ctx, w.stream, key, followed)
+	for i, k := range keys {
+		e, err := w.region.view(ctx, w.stream, k.key, followed)
 		if err != nil {
 			return err
 		}
-		change := api.Change{Key: []byte(key), Deleted: !e.Exists}
-		if e.Exists {
+		change := api.Change{Key: []byte(k.key), Deleted: !e.Exists}
+		switch {
+		case e.Exists:
 			entry := api.EntryOf(e)
 			change.Entry = &entry
+		case k.upkeep && i < len(keys)-1:
+			continue // it was not there before
+		case k.upkeep:
+			change = api.Change{}
 		}
 		if i == len(keys)-1 {
 			change.Context = &cut
@@ -155,14 +160,20 @@ func (w *watch) changes(ctx context.Context, keys []string, cut events.Vector) e
 	return nil
 }
 
+// changedKey is a key that has changed: perhaps by upkeep alone, so that it was not seen before.
+type changedKey struct {
+	key    string
+	upkeep bool
+}
+
 // pending is what has changed and was not emitted yet.
 type pending struct {
 	ready chan struct{} // there is something, or the end
 	taken chan struct{} // there is room again
 
 	mu    sync.Mutex
-	keys  map[string]bool
-	order []string
+	keys  map[string]int // places in order
+	order []changedKey
 	bytes int
 	cut   events.Vector // after all of them
 	end   error         // why nothing more comes
@@ -176,8 +187,8 @@ func (p *pending) gather(ctx context.Context, feed *projections.Feed) {
 			return
 		case <-feed.Moved():
 		}
-		var changed []string
-		err := feed.Pull(func(key string) { changed = append(changed, key) })
+		var changed []changedKey
+		err := feed.Pull(func(key string, upkeep bool) { changed = append(changed, changedKey{key, upkeep}) })
 		for isFull := p.add(changed, feed.Cut(), err); isFull; isFull = p.isFull() {
 			select {
 			case <-ctx.Done():
@@ -192,14 +203,17 @@ func (p *pending) gather(ctx context.Context, feed *projections.Feed) {
 }
 
 // add takes in what was pulled.
-func (p *pending) add(changed []string, cut events.Vector, end error) (isFull bool) {
+func (p *pending) add(changed []changedKey, cut events.Vector, end error) (isFull bool) {
 	p.mu.Lock()
-	for _, key := range changed {
-		if !p.keys[key] {
-			p.keys[key] = true
-			p.order = append(p.order, key)
-			p.bytes += len(key)
+	for _, k := range changed {
+		i, known := p.keys[k.key]
+		if known {
+			p.order[i].upkeep = p.order[i].upkeep && k.upkeep
+			continue
 		}
+		p.keys[k.key] = len(p.order)
+		p.order = append(p.order, k)
+		p.bytes += len(k.key)
 	}
 	p.cut, p.end = maps.Clone(cut), end
 	p.mu.Unlock()
@@ -214,12 +228,12 @@ func (p *pending) isFull() bool {
 }
 
 // take empties it.
-func (p *pending) take() (keys []string, cut events.Vector, end error) {
+func (p *pending) take() (keys []changedKey, cut events.Vector, end error) {
 	p.mu.Lock()
 	defer signal(p.taken)
 	defer p.mu.Unlock()
 	keys, cut, end = p.order, p.cut, p.end
-	p.keys, p.order, p.bytes = map[string]bool{}, nil, 0
+	p.keys, p.order, p.bytes = map[string]int{}, nil, 0
 	return keys, cut, end
 }
 

@@ -67,6 +67,53 @@ func (r *region) views(prefix string) map[string]string {
 	return views
 }
 
+// What is buried and collected changes no view, and watchers are told nothing of it but how far they are.
+func TestUpkeepIsNotWatched(t *testing.T) {
+	two(t, func(a, b *region) {
+		for _, r := range []*region{a, b} {
+			r.cfg.Tombstones.Keep, r.cfg.Backup, r.bucket = time.Minute, nil, nil
+			r.start()
+		}
+		a.put("own", "v")
+		a.delete("own")
+		a.put("hidden", "v")
+		b.has("hidden", "v")
+		b.delete("hidden")
+		for _, r := range []*region{a, b} {
+			r.await("gone", func() error { return r.gone("hidden") })
+		}
+		var told []string
+		cut := events.Vector{}
+		ctx, cancel := context.WithCancel(a.w.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.Watch(ctx, api.WatchParams{Stream: "session"}, func(c api.Change) error {
+				if c.Key != nil {
+					told = append(told, string(c.Key))
+				}
+				if c.Context != nil {
+					cut = *c.Context
+				}
+				return nil
+			})
+		}()
+		for _, r := range []*region{a, b} {
+			r.upkept(1, 3)
+		}
+		time.Sleep(time.Minute)
+		p := a.put("new", "v")
+		time.Sleep(time.Second)
+		cancel()
+		<-ended
+		if len(told) != 1 || told[0] != "new" {
+			t.Errorf("told of %q", told)
+		}
+		if cut[p.Log] != p.Offset+1 {
+			t.Errorf("told up to %s, without %s", cut, p)
+		}
+	})
+}
+
 // One who watches sees what the region sees, of all origins, and one who was cut off
 // anywhere goes on from the last context without a gap.
 func TestWatch(t *testing.T) {

@@ -29,6 +29,7 @@ type Applied struct {
 	Parked    int        // set aside because they are no events
 	Skipped   int        // folded before
 	Collected int        // tombstones taken out of the state
+	Buried    int        // slices that were made tombstones, because others hide what they held
 	MaxClock  events.HLC // largest clock among the events, of those up to Config.ClockLimit
 }
 
@@ -36,7 +37,7 @@ type Applied struct {
 func (a Applied) Add(b Applied) Applied {
 	return Applied{
 		Events: a.Events + b.Events, Parked: a.Parked + b.Parked, Skipped: a.Skipped + b.Skipped,
-		Collected: a.Collected + b.Collected, MaxClock: max(a.MaxClock, b.MaxClock),
+		Collected: a.Collected + b.Collected, Buried: a.Buried + b.Buried, MaxClock: max(a.MaxClock, b.MaxClock),
 	}
 }
 
@@ -88,11 +89,11 @@ type item struct {
 	record *kgo.Record
 	turn   *logTurn
 	event  events.Event
-	slice  *touched // nil if the record is no event, or collects tombstones
+	slice  *touched // nil if the record is no event, or one of upkeep
 	parked error    // why it is none
 
-	tombstones []events.Tombstone // to be collected
-	collected  []*touched         // their slices
+	named  []events.Tombstone // of an event of upkeep
+	slices []*touched         // those that are named
 }
 
 // logTurn is what a batch makes of one log; it is shown once it is committed.
@@ -270,11 +271,10 @@ func (s *Shard) fold(batch *pebble.Batch, i *item, done *Applied) error {
 // that holds more gets memory of its own.
 const foldExtraBytes = 128
 
-// foldEvent folds an event into its slice, and moves the slice from its old to
-// its new place in sums and counts.
+// foldEvent folds an event into its slice, or into those that it names.
 func (s *Shard) foldEvent(i *item, done *Applied) error {
 	if i.slice == nil {
-		return s.collect(i, done)
+		return s.upkeep(i, done)
 	}
 	t, slice := i.turn, i.slice
 	memory := &s.apply.memory
@@ -287,13 +287,19 @@ func (s *Shard) foldEvent(i *item, done *Applied) error {
 		return fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, t.meta.log, err)
 	}
 	memory.keep(now)
+	s.replace(t, slice, now)
+	slice.written = true
+	return s.apply.models.Event(t.readers, derived.Event{Event: &i.event, Position: t.meta.log.At(i.record.Offset)})
+}
+
+// replace gives a slice new bytes, and moves it from its old to its new place in sums and counts.
+func (s *Shard) replace(t *logTurn, slice *touched, now []byte) {
 	if slice.now != nil {
 		t.meta.remove(&t.changes, slice)
 	}
 	slice.now, slice.live, slice.changed = now, t.rule.Live(now), true
 	slice.hash = s.apply.hasher.Slice(t.meta.log.Stream, slice.key, now)
 	t.meta.add(&t.changes, slice)
-	return s.apply.models.Event(t.readers, derived.Event{Event: &i.event, Position: t.meta.log.At(i.record.Offset)})
 }
 
 // commit writes what the runs changed, and then shows it.

@@ -9,64 +9,92 @@ import (
 	"github.com/evenkeel/evenkeel/projections/merge"
 )
 
-// aim finds the slices that an event is about: one, or those of the tombstones that
-// it collects.
+// aim finds the slices that an event is about: one, or those that an event of upkeep names.
 func (a *applier) aim(i *item) {
-	if !i.event.IsCollection() {
+	if !i.event.IsUpkeep() {
 		i.slice = a.touch(i.turn, i.event.Key)
 		return
 	}
-	if i.tombstones, i.parked = i.event.Collection(); i.parked != nil {
+	if i.named, i.parked = i.event.Upkeep(); i.parked != nil {
 		return
 	}
-	for _, t := range i.tombstones {
-		i.collected = append(i.collected, a.touch(i.turn, t.Key))
+	for _, t := range i.named {
+		i.slices = append(i.slices, a.touch(i.turn, t.Key))
 	}
 }
 
-// collect takes tombstones out of the state: those that still are what the event
-// says. It reads nothing but slices of the event's own log, so that every region
-// takes the same ones at the same place.
-func (s *Shard) collect(i *item, done *Applied) error {
-	t := i.turn
-	for n, slice := range i.collected {
-		if slice.now == nil || slice.live {
+// upkeep collects or buries slices: those whose last event still is the one that is named. It reads nothing
+// but slices of the event's own log, so that every region does the same at the same place.
+func (s *Shard) upkeep(i *item, done *Applied) error {
+	t, buries := i.turn, i.event.IsBurial()
+	for n, slice := range i.slices {
+		if slice.now == nil || slice.live != buries {
 			continue
 		}
-		last, err := t.rule.Join([]merge.Slice{{Log: t.meta.log, Data: slice.now}})
+		last, _, err := t.rule.Last(merge.Slice{Log: t.meta.log, Data: slice.now})
 		if err != nil {
 			return fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, t.meta.log, err)
 		}
-		if last.Position != t.meta.log.At(i.tombstones[n].Offset) {
-			continue
+		switch {
+		case last.Offset != i.named[n].Offset:
+		case buries:
+			if err := s.bury(i, slice, done); err != nil {
+				return err
+			}
+		default:
+			t.meta.remove(&t.changes, slice)
+			slice.now, slice.changed = nil, true
+			done.Collected++
 		}
-		t.meta.remove(&t.changes, slice)
-		slice.now, slice.changed = nil, true
-		done.Collected++
 	}
 	return nil
 }
 
-// Dead is a tombstone that could be collected: no region's slice of its key in this partition
-// holds anything.
+// bury makes a tombstone of a slice, unless the stream's rule has none.
+func (s *Shard) bury(i *item, slice *touched, done *Applied) error {
+	t, memory := i.turn, &s.apply.memory
+	now, err := t.rule.Bury(memory.room(len(slice.now)+foldExtraBytes), slice.now, t.meta.log.At(i.record.Offset))
+	if isNoMeaning(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("slice in %s, of %s: %w", s.cfg.Dir, t.meta.log, err)
+	}
+	memory.keep(now)
+	s.replace(t, slice, now)
+	done.Buried++
+	return nil
+}
+
+// Dead is a slice of a log that could go: a tombstone that could be collected, because no region's slice of its key in
+// this partition holds anything; or one that could be buried, because others hide all that it holds.
 type Dead struct {
 	events.Tombstone
-	Clock events.HLC // of the key's newest event, as folded
+	Holds bool       // it could be buried; else it is a tombstone
+	Bytes int        // of the slice, which folding its burial or collection reads
+	Clock events.HLC // newest of the key that its slices know
 
 	// Seen is the least context that has seen the last event of each slice of the key. Whoever has not
-	// seen that may hold what the tombstone hides.
+	// seen that may hold what the tombstone hides, or may not know yet what hides the slice.
 	Seen events.Context
 }
 
 // DeadPage is what Dead has found among some keys.
 type DeadPage struct {
-	Dead       []Dead
+	Dead       []Dead // ascending by key
 	Tombstones int    // of the log, whether or not they could go
 	Next       string // where to go on; empty: it has come to the end
+
+	// Hides are, of each tombstone of the log whose key nobody sees while slices of other origins hold
+	// something yet, these origins.
+	Hides [][]events.Origin
 }
 
-// Dead finds tombstones of a log that could go, among the keys of its stream behind the key after. It looks
-// at so many keys at most.
+// deadBytes bounds the slices that are read for a page, but for those of its last key.
+const deadBytes = 16 << 20
+
+// Dead finds slices of a log that could go, among the keys of its stream behind the key after. It looks
+// at so many keys at most, and at fewer if they are large.
 func (s *Shard) Dead(log events.Log, after string, most int) (page DeadPage, err error) {
 	rule, ok := s.cfg.Rules[log.Stream]
 	if !ok {
@@ -79,7 +107,7 @@ func (s *Shard) Dead(log events.Log, after string, most int) (page DeadPage, err
 	}
 	cursors, err := openCursors([]*Shard{s}, lower, escape.Past(prefix))
 	defer closeCursors(cursors)
-	for range most {
+	for bytes := 0; most > 0 && bytes < deadBytes; most-- {
 		if err != nil {
 			return DeadPage{}, err
 		}
@@ -92,35 +120,73 @@ func (s *Shard) Dead(log events.Log, after string, most int) (page DeadPage, err
 		if err := page.look(rule, log, e); err != nil {
 			return DeadPage{}, fmt.Errorf("stream %s, key %q: %w", log.Stream, e.Key, err)
 		}
+		for _, part := range e.Slices {
+			bytes += len(part.Data)
+		}
 	}
 	return page, nil
 }
 
-// look takes in what a key has of the log that could go. A rule that does not tell which event a
-// tombstone is of keeps it.
+// look takes in what a key has of the log that could go.
 func (p *DeadPage) look(rule merge.Rule, log events.Log, e Entity) error {
-	isLive := func(s merge.Slice) bool { return rule.Live(s.Data) }
 	own := slices.IndexFunc(e.Slices, func(s merge.Slice) bool { return s.Log == log })
-	if own < 0 || isLive(e.Slices[own]) {
+	if own < 0 {
 		return nil
 	}
-	p.Tombstones++
-	if slices.ContainsFunc(e.Slices, isLive) {
-		return nil
+	holds, others := rule.Live(e.Slices[own].Data), holders(rule, e.Slices, log)
+	if !holds {
+		p.Tombstones++
 	}
-	var d Dead
-	for i, part := range e.Slices {
-		last, err := rule.Join([]merge.Slice{part})
-		if err != nil || last.Position.Log != part.Log {
+	if holds || len(others) > 0 {
+		if hidden, err := isHidden(rule, e.Slices); err != nil || !hidden {
 			return err
 		}
-		d.Clock = max(d.Clock, last.Clock)
-		d.Seen = append(d.Seen, events.Seen{Origin: part.Log.Origin, Next: last.Position.Offset + 1})
+	}
+	if !holds && len(others) > 0 {
+		p.Hides = append(p.Hides, others)
+		return nil
+	}
+	d, err := deadOf(rule, e, own)
+	if err != nil {
+		return err
+	}
+	d.Holds, d.Bytes = holds, len(e.Slices[own].Data)
+	p.Dead = append(p.Dead, d)
+	return nil
+}
+
+// holders are the origins of other logs than one of which slices hold something.
+func holders(rule merge.Rule, all []merge.Slice, but events.Log) (origins []events.Origin) {
+	for _, s := range all {
+		if s.Log != but && rule.Live(s.Data) {
+			origins = append(origins, s.Log.Origin)
+		}
+	}
+	return origins
+}
+
+// isHidden reports whether nothing is seen of slices that hold something.
+func isHidden(rule merge.Rule, all []merge.Slice) (bool, error) {
+	if len(all) == 1 {
+		return false, nil
+	}
+	view, err := rule.Join(all)
+	return !view.Exists, err
+}
+
+// deadOf is what is told of a key's slice.
+func deadOf(rule merge.Rule, e Entity, own int) (d Dead, err error) {
+	for i, part := range e.Slices {
+		last, clock, err := rule.Last(part)
+		if err != nil {
+			return Dead{}, err
+		}
+		d.Clock = max(d.Clock, clock)
+		d.Seen = append(d.Seen, events.Seen{Origin: part.Log.Origin, Next: last.Offset + 1})
 		if i == own {
-			d.Tombstone = events.Tombstone{Key: e.Key, Offset: last.Position.Offset}
+			d.Tombstone = events.Tombstone{Key: e.Key, Offset: last.Offset}
 		}
 	}
 	slices.SortFunc(d.Seen, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
-	p.Dead = append(p.Dead, d)
-	return nil
+	return d, nil
 }

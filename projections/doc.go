@@ -24,7 +24,7 @@
 //   - A record that is no event is parked: set aside with position and reason in
 //     the same batch, counted, and never in the way of the others.
 //   - A tombstone goes only by an event in its own log that says so, so that all
-//     regions lose it at the same place.
+//     regions lose it at the same place; so does what another log's tombstone hides.
 //   - Batches are not synced to disk one by one: after a crash the shard may
 //     stand at an earlier exact cut and is replayed from the log.
 //   - A shard says what a log's state was (events.Mark) after each of its last

@@ -27,6 +27,7 @@ type step struct {
 type change struct {
 	stream events.Stream
 	key    string
+	upkeep bool // by nothing else
 }
 
 // recent are the last steps of a shard, oldest first. The shard's mu guards it.
@@ -63,7 +64,7 @@ func stepOf(a *applier) step {
 		if !slice.changed {
 			continue // its only events were parked
 		}
-		s.changed = append(s.changed, change{slice.turn.meta.log.Stream, slice.key})
+		s.changed = append(s.changed, change{slice.turn.meta.log.Stream, slice.key, !slice.written})
 		s.bytes += len(slice.key) + changeBytes
 	}
 	return s
@@ -173,10 +174,11 @@ func (f *Feed) Moved() <-chan struct{} { return f.moved }
 func (f *Feed) Cut() events.Vector { return f.cut }
 
 // Pull gives the keys that were changed since the last Pull, some of them
-// repeatedly, and moves the cut. An error of the kind not ready means that more has
+// repeatedly, and moves the cut. What upkeep alone has changed was seen by nobody: it was a tombstone, or
+// hidden; so it only has to be told if it is seen now. An error of the kind not ready means that more has
 // happened than the shards remember, or that a shard is somebody else's now: the feed
 // is over.
-func (f *Feed) Pull(changed func(key string)) error {
+func (f *Feed) Pull(changed func(key string, upkeep bool)) error {
 	for i, s := range f.shards {
 		steps, err := f.take(s, i)
 		if err != nil {
@@ -188,7 +190,7 @@ func (f *Feed) Pull(changed func(key string)) error {
 			}
 			for _, c := range step.changed {
 				if c.stream == f.stream && f.wanted(c.key) {
-					changed(c.key)
+					changed(c.key, c.upkeep)
 				}
 			}
 			for log, next := range step.moved {

@@ -137,7 +137,7 @@ func (s *Shard) takeAgain(log events.Log, piece *Piece, from, below int64) (t de
 		if err != nil {
 			return t, events.Errorf(events.KindInconsistent, "%s was folded, and what is read again there is no event: %w", log.At(r.Offset), err)
 		}
-		if !e.IsCollection() {
+		if !e.IsUpkeep() {
 			t.Events = append(t.Events, derived.Event{Event: &e, Position: log.At(r.Offset)})
 		}
 	}

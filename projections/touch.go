@@ -29,6 +29,7 @@ type touched struct {
 	live    bool
 	bucket  int
 	changed bool
+	written bool // by an event of the key
 }
 
 // write puts the changed slice into a batch.

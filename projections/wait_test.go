@@ -140,7 +140,7 @@ func TestFeed(t *testing.T) {
 func checkPull(t tb, f *projections.Feed, w world, stream events.Stream, wanted func(string) bool, since events.Vector, s *projections.Shard) events.Vector {
 	t.Helper()
 	got := map[string]bool{}
-	if err := f.Pull(func(key string) { got[key] = true }); err != nil {
+	if err := f.Pull(func(key string, upkeep bool) { got[key] = got[key] || !upkeep }); err != nil {
 		t.Fatal(err)
 	}
 	now := events.VectorOf(s.Logs())
@@ -154,7 +154,7 @@ func checkPull(t tb, f *projections.Feed, w world, stream events.Stream, wanted 
 		parked := w.fold(log, next).parked
 		for _, r := range w[log][since[log]:next] {
 			isParked := slices.Contains(parked, log.At(r.Offset))
-			if e, err := decode(r); err == nil && !isParked && !e.IsCollection() && wanted(e.Key) && !got[e.Key] {
+			if e, err := decode(r); err == nil && !isParked && !e.IsUpkeep() && wanted(e.Key) && !got[e.Key] {
 				t.Fatalf("%q has changed at %s and was not given", e.Key, log.At(r.Offset))
 			}
 		}
@@ -193,7 +193,7 @@ func TestFeedIsBounded(t *testing.T) {
 	for range 60 { // 1.8 MB of keys
 		write(1)
 	}
-	wantKind(t, slow.Pull(func(string) {}), events.KindNotReady)
+	wantKind(t, slow.Pull(func(string, bool) {}), events.KindNotReady)
 	_, err = projections.Follow(shards, log.Stream, all, begun)
 	wantKind(t, err, events.KindNotFound)
 	if !strings.Contains(err.Error(), log.String()+" from offset 1 on") {
@@ -205,11 +205,11 @@ func TestFeedIsBounded(t *testing.T) {
 	}
 	defer newest.Close()
 	given := 0
-	if err := newest.Pull(func(string) { given++ }); err != nil || given != 1 {
+	if err := newest.Pull(func(string, bool) { given++ }); err != nil || given != 1 {
 		t.Errorf("%d changes, %v", given, err)
 	}
 	write(60) // one step that is larger than the bound is remembered whole
-	if err := newest.Pull(func(string) { given++ }); err != nil || given != 61 {
+	if err := newest.Pull(func(string, bool) { given++ }); err != nil || given != 61 {
 		t.Errorf("%d changes, %v", given, err)
 	}
 	// Another opening remembers nothing, but knows where it stands.
@@ -258,7 +258,7 @@ func TestFeedOfAShardThatIsBehind(t *testing.T) {
 	}
 	apply(t, s, w.from(log, 1, 2), w.from(other, 0, 2))
 	told := 0
-	if err := f.Pull(func(string) { told++ }); err != nil || told == 0 {
+	if err := f.Pull(func(string, bool) { told++ }); err != nil || told == 0 {
 		t.Errorf("told %d keys, %v", told, err)
 	}
 }
@@ -278,7 +278,7 @@ func TestFeedEndsBehindTheLastSteps(t *testing.T) {
 	s.Fence(errors.New("moved"))
 	<-f.Moved()
 	told := 0
-	if err := f.Pull(func(string) { told++ }); err != nil || told != 2 {
+	if err := f.Pull(func(string, bool) { told++ }); err != nil || told != 2 {
 		t.Errorf("told %d keys, %v", told, err)
 	}
 	select {
@@ -286,7 +286,7 @@ func TestFeedEndsBehindTheLastSteps(t *testing.T) {
 	default:
 		t.Fatal("nothing tells that there is an end to come")
 	}
-	wantKind(t, f.Pull(func(string) { told++ }), events.KindNotReady)
+	wantKind(t, f.Pull(func(string, bool) { told++ }), events.KindNotReady)
 	if told != 2 {
 		t.Errorf("told %d keys", told)
 	}

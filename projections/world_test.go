@@ -184,8 +184,8 @@ func (f *folded) take(l events.Log, r *kgo.Record) (done projections.Applied) {
 	e, err := decode(r)
 	switch {
 	case err != nil:
-	case e.IsCollection():
-		done.Collected, err = f.collect(l, e)
+	case e.IsUpkeep():
+		done, err = f.upkeep(l.At(r.Offset), e)
 	default:
 		err = f.write(mergetest.Written{At: l.At(r.Offset), Event: e})
 	}
@@ -226,26 +226,44 @@ func (f *folded) write(w mergetest.Written) error {
 	return nil
 }
 
-func (f *folded) collect(l events.Log, e events.Event) (collected int, err error) {
-	tombstones, err := e.Collection()
+// upkeep takes tombstones away, or makes some of what holds something: where the last event is the one that
+// is named.
+func (f *folded) upkeep(at events.Position, e events.Event) (done projections.Applied, err error) {
+	all, err := e.Upkeep()
 	if err != nil {
-		return 0, err
+		return done, err
 	}
-	for _, t := range tombstones {
+	for _, t := range all {
 		p, ok := f.keys[t.Key]
-		if !ok || p.live {
+		if !ok || p.live != e.IsBurial() || p.written[len(p.written)-1].At.Offset != t.Offset {
 			continue
 		}
-		last, err := ruleOf[l.Stream].Join([]merge.Slice{{Log: l, Data: p.data}})
-		if err != nil {
-			return 0, err
-		}
-		if last.Position == l.At(t.Offset) {
+		if !e.IsBurial() {
 			delete(f.keys, t.Key)
-			collected++
+			done.Collected++
+		} else if p.bury(t.Key, at) {
+			f.keys[t.Key] = p
+			done.Buried++
 		}
 	}
-	return collected, nil
+	return done, nil
+}
+
+// bury is by hand under lww.
+func (p *part) bury(key string, at events.Position) bool {
+	burial := mergetest.Burial(key, at)
+	if rule := ruleOf[at.Stream]; rule == (lww.Rule{}) {
+		s := slice{log: at.Log, clock: p.clock, offset: at.Offset, event: events.Event{Op: events.OpDelete, Type: events.TypeBury}}
+		p.data = s.encode()
+	} else {
+		now, err := rule.Bury(nil, p.data, at)
+		if err != nil {
+			return false
+		}
+		p.data = now
+	}
+	p.live, p.written = false, append(p.written, burial)
+	return true
 }
 
 // entries are the views of a stream's keys at a vector, in order, by what its rule means.
@@ -410,7 +428,7 @@ func getOne(t tb, shards []*projections.Shard, stream events.Stream, key string)
 }
 
 // genRecord gives what may be in a log: bare records and CloudEvents, puts and
-// deletes, clocks that jump about, collections of tombstones, and now and then what
+// deletes, clocks that jump about, collections of tombstones, burials, and now and then what
 // is no event.
 func genRecord() *rapid.Generator[*kgo.Record] {
 	return rapid.Custom(func(t *rapid.T) *kgo.Record {
@@ -428,9 +446,9 @@ func genRecord() *rapid.Generator[*kgo.Record] {
 			r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_id", Value: []byte("1")}) // no event
 			return r
 		case 4:
-			return genCollection().Draw(t, "collection")
+			return genUpkeep().Draw(t, "upkeep")
 		case 5, 6:
-			typ := rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, events.TypeCollect, "t"}).Draw(t, "type")
+			typ := rapid.SampledFrom([]string{events.TypePut, events.TypeDelete, events.TypeCollect, events.TypeBury, "t"}).Draw(t, "type")
 			clock := rapid.SampledFrom([]string{"0.0", "0.1", "3.0", "4.65535", "281474976710655.65530"}).Draw(t, "clock")
 			r.Headers = ceHeaders(typ, clock)
 		case 7, 8, 9:
@@ -478,22 +496,21 @@ func genContext() *rapid.Generator[events.Context] {
 	})
 }
 
-// genCollection gives collections that name what is a tombstone, what is none, and
-// tombstones that were replaced since.
-func genCollection() *rapid.Generator[*kgo.Record] {
+// genUpkeep gives collections and burials that name what there is, what there is not, and
+// what was replaced since.
+func genUpkeep() *rapid.Generator[*kgo.Record] {
 	return rapid.Custom(func(t *rapid.T) *kgo.Record {
-		var tombstones []events.Tombstone
-		for _, key := range rapid.SliceOfNDistinct(rapid.SampledFrom(keys), 1, 3, rapid.ID).Draw(t, "collected") {
+		var named []events.Tombstone
+		for _, key := range rapid.SliceOfNDistinct(rapid.SampledFrom(keys), 1, 3, rapid.ID).Draw(t, "named") {
 			from := rapid.Int64Range(0, 40).Draw(t, "from")
 			for offset := from; offset < from+20; offset++ {
-				tombstones = append(tombstones, events.Tombstone{Key: key, Offset: offset})
+				named = append(named, events.Tombstone{Key: key, Offset: offset})
 			}
 		}
-		e, err := events.NewCollection(tombstones)
-		if err != nil {
-			t.Fatal(err)
+		if rapid.Bool().Draw(t, "burial") {
+			return burial(t, named...)
 		}
-		return &kgo.Record{Key: []byte(e.Key), Value: e.Value, Headers: ceHeaders(e.Type, "1.0")}
+		return collection(t, named...)
 	})
 }
 

@@ -21,7 +21,7 @@ import (
 // when the same record leads to other bytes than before: while regions run
 // different versions their states differ and are not compared. It is of the program, not
 // of the state that it finds; divergence/DESIGN.md says what follows.
-const FoldVersion = 2
+const FoldVersion = 3
 
 // formatVersion is the version of everything that a comparison of two regions'
 // folds depends on: the chain, the digest, the merge rule and its slices.

@@ -219,11 +219,20 @@ func (c *Checker) Applied(log events.Log) map[events.Origin]int64 {
 	return c.judge.Applied(log)
 }
 
-// Known is, of a stream's partition, what all regions have folded as they attest, and what any of them has.
+// Known is, of a stream's partition, what all regions have folded as they attest, and what any of them has. It
+// is an error if one of them has not attested it lately.
 func (c *Checker) Known(stream events.Stream, partition int32) (least, most events.Context, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.judge.Known(stream, partition)
+	return c.judge.Known(stream, partition, time.Now())
+}
+
+// Alike is since when, as heard by this node, all regions have spoken this one's version of a stream's folds; an
+// error if one does not.
+func (c *Checker) Alike(stream events.Stream) (since time.Time, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.judge.Alike(stream)
 }
 
 // Findings tell how every log stands; running are the links on this node.

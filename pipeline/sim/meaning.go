@@ -32,7 +32,7 @@ func (w *World) meaning(logs map[events.Log][]*kgo.Record) (map[events.Stream]vi
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", log.At(r.Offset), err)
 			}
-			if !e.IsCollection() { // which takes away what nobody sees
+			if !e.IsUpkeep() { // which takes away what nobody sees
 				written[log.Stream][e.Key] = append(written[log.Stream][e.Key], mergetest.Written{At: log.At(r.Offset), Event: e})
 			}
 		}

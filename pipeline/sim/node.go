@@ -73,7 +73,7 @@ func (n *Node) TryStart() error {
 
 // bucket is a process's way to the bucket of its region.
 func (n *Node) bucket(c *card) objstore.Bucket {
-	if n.region.world.shape.NoBackups {
+	if !n.region.hasBackups() {
 		return nil
 	}
 	return mortalBucket{n.region.Bucket, c}
@@ -129,11 +129,11 @@ func (n *Node) end() {
 // Put writes a value through the node and notes in the ledger what was
 // acknowledged. An error means that it may or may not have been written.
 func (n *Node) Put(ctx context.Context, key, value string) error {
-	return n.write(ctx, api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes(value)})
+	return n.Write(ctx, api.PutParams{Stream: "session", Key: api.Bytes(key), Value: api.Bytes(value)})
 }
 
-// write is Put, of anything.
-func (n *Node) write(ctx context.Context, p api.PutParams) error {
+// Write is Put, of anything.
+func (n *Node) Write(ctx context.Context, p api.PutParams) error {
 	node := n.node
 	if node == nil {
 		return errors.New("the node does not run")

@@ -55,6 +55,8 @@ type Region struct {
 	dir   string // of Kafka's data, which outlives a loss of power
 	kafka *kfake.Cluster
 
+	noBackups bool // any more
+
 	sessions *sessions   // of the region's group
 	client   *kgo.Client // of writers who write past the nodes; nil: the region has no power
 }
@@ -75,6 +77,10 @@ type Shape struct {
 	AllRules      bool     // streams of the rules multivalue and fieldmap besides the one of lww
 
 	NoBackups bool // nor an archive
+
+	BackupsOf events.Region // which alone has backups; empty: all have
+
+	Keep time.Duration // least age of tombstones before they are collected; 0: the default
 
 	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
 }
@@ -126,9 +132,10 @@ func (r *Region) config() *config.Config {
 	if r.world.shape.Models != nil {
 		c.Models = r.world.shape.Models
 	}
+	c.Tombstones.Keep = cmp.Or(r.world.shape.Keep, c.Tombstones.Keep)
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1, Schedule: config.Schedule{Segment: segmentEvery}}
-	if r.world.shape.NoBackups {
+	if !r.hasBackups() {
 		c.Backup = nil
 	}
 	if every := r.world.shape.Deltas; every > 0 {
@@ -144,6 +151,15 @@ func (r *Region) config() *config.Config {
 	}
 	return &c
 }
+
+// hasBackups tells whether nodes that are started now make backups, and an archive.
+func (r *Region) hasBackups() bool {
+	shape := r.world.shape
+	return !shape.NoBackups && !r.noBackups && (shape.BackupsOf == "" || shape.BackupsOf == r.Name)
+}
+
+// EndBackups has the region's nodes make no backups from their next start on.
+func (r *Region) EndBackups() { r.noBackups = true }
 
 // Start brings the region up on what its disks hold and waits until it serves.
 func (r *Region) Start() {

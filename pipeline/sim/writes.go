@@ -118,7 +118,7 @@ func (w *Writer) toRegistry(ctx context.Context, n *Node, i int) error {
 	case 5:
 		p.Value, p.Context = nil, w.look(ctx, n, p)
 	}
-	return n.write(ctx, p)
+	return n.Write(ctx, p)
 }
 
 func (w *Writer) toUsage(ctx context.Context, n *Node, i int) error {
@@ -141,7 +141,7 @@ func (w *Writer) toUsage(ctx context.Context, n *Node, i int) error {
 	case 5:
 		p.Type, p.Context = "", w.look(ctx, n, p) // a delete
 	}
-	return n.write(ctx, p)
+	return n.Write(ctx, p)
 }
 
 // count counts one more under a key under which nothing is done but counting, so that its value says
@@ -153,7 +153,7 @@ func (w *Writer) count(ctx context.Context, n *Node, i int) error {
 	}
 	ledger := &w.region.world.ledger
 	ledger.count(string(p.Key), counted{attempted: 1})
-	err := n.write(ctx, p)
+	err := n.Write(ctx, p)
 	if err == nil {
 		ledger.count(string(p.Key), counted{acked: 1})
 	}

@@ -33,6 +33,17 @@ type Rule interface {
 	// holds nothing.
 	Live(slice []byte) bool
 
+	// Last is where the last event was found that a slice has folded, and the newest
+	// effective clock that the slice knows; 0 if it knows none. Another event can be folded from
+	// behind it on. An error means that the slice is corrupt.
+	Last(s Slice) (at events.Position, clock events.HLC, err error)
+
+	// Bury appends to dst the slice as a tombstone, of which the burial at a position is the last
+	// event. If others hide what the slice holds, no view changes, whatever the others hold: the
+	// tombstone hides what the slice has hidden, and nothing else. It leaves the slice as it is. A *NoMeaningError
+	// says that under this rule nothing is ever hidden. Any other error means that the slice is corrupt.
+	Bury(dst, slice []byte, at events.Position) ([]byte, error)
+
 	// Join merges the slices of one key, in any order, into its view. Of several
 	// slices of one log that of the longest prefix counts. An error means that
 	// a slice is corrupt.
@@ -55,10 +66,6 @@ type Bounded interface {
 	// room in a slice that has folded all before the position, though it would have in an empty one. How many
 	// origins contexts name together is left aside: a writer knows of those alone whose logs its region has.
 	NeedsSlice(e *events.Event, at events.Position) bool
-
-	// Next is the offset behind the last event of a slice: the first at which another one
-	// can be folded into it. An error means that the slice is corrupt.
-	Next(slice []byte) (int64, error)
 
 	// Bounds says to people what a slice holds at most, and what makes room.
 	Bounds() string

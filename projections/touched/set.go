@@ -98,15 +98,15 @@ func keysOf(r *kgo.Record) []string {
 	if err != nil {
 		return nil // it is set aside
 	}
-	if !e.IsCollection() {
+	if !e.IsUpkeep() {
 		return []string{e.Key}
 	}
-	tombstones, err := e.Collection()
+	named, err := e.Upkeep()
 	if err != nil {
 		return nil
 	}
-	keys := make([]string, len(tombstones))
-	for i, t := range tombstones {
+	keys := make([]string, len(named))
+	for i, t := range named {
 		keys[i] = t.Key
 	}
 	return keys

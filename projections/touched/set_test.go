@@ -27,14 +27,14 @@ func record(offset int64, key string) *kgo.Record {
 	return &kgo.Record{Offset: offset, Key: []byte(key), Value: []byte("v")}
 }
 
-// collection is a record that takes tombstones away.
-func collection(t rapid.TB, offset int64, keys ...string) *kgo.Record {
+// upkeep is a record that takes tombstones away, or buries what is hidden.
+func upkeep(t rapid.TB, offset int64, make func([]events.Tombstone) (events.Event, error), keys ...string) *kgo.Record {
 	t.Helper()
 	var tombstones []events.Tombstone
 	for _, key := range keys {
 		tombstones = append(tombstones, events.Tombstone{Key: key})
 	}
-	e, err := events.NewCollection(tombstones)
+	e, err := make(tombstones)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,11 @@ func TestSetAgainstModel(t *testing.T) {
 				l := rapid.SampledFrom(logs).Draw(t, "log")
 				offset := m.next[l] + rapid.SampledFrom([]int64{0, 0, 0, 1, 7}).Draw(t, "hole")
 				keys := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}), 1, 3, rapid.ID).Draw(t, "keys")
-				r := collection(t, offset, keys...)
+				make := events.NewCollection
+				if rapid.Bool().Draw(t, "burial") {
+					make = events.NewBurial
+				}
+				r := upkeep(t, offset, make, keys...)
 				switch rapid.IntRange(0, 3).Draw(t, "kind") {
 				case 0:
 					keys, r = nil, &kgo.Record{Offset: offset} // no event

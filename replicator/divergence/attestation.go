@@ -35,7 +35,7 @@ type Attestation struct {
 	// origin's log that the region had folded, its own included.
 	Applied events.Context
 
-	Made time.Time // by the origin's clock; for people, decides nothing
+	Made time.Time // by the origin's clock; decides nothing but whether it is silent
 
 	// Group and Topic tell deployments apart that use one cluster: the consumer group of
 	// the origin's nodes, and the topic that the log is. Empty if it does not say.

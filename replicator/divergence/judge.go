@@ -54,6 +54,7 @@ type Judge struct {
 	local  Local
 	tracks map[events.Log]*track
 	order  []*track // by log
+	likes  map[events.Stream]*likeness
 }
 
 // track is what is known of one log.
@@ -62,6 +63,7 @@ type track struct {
 	begun   time.Time
 	newest  Attestation
 	heard   time.Time // when newest came; zero: none yet
+	made    time.Time // when newest was made, by the origin's clock, and not after it came
 	pending []claim   // to be compared, by offset
 	last    verdict   // newest comparison; zero: none yet
 	found   *verdict  // a divergence that stays
@@ -89,11 +91,15 @@ type verdict struct {
 
 // NewJudge makes a judge that has heard nothing yet.
 func NewJudge(cfg Config, local Local, now time.Time) *Judge {
-	j := &Judge{cfg: cfg, local: local, tracks: map[events.Log]*track{}}
+	j := &Judge{cfg: cfg, local: local, tracks: map[events.Log]*track{}, likes: map[events.Stream]*likeness{}}
 	for _, l := range cfg.Logs {
 		t := &track{log: l, begun: now}
 		j.tracks[l] = t
 		j.order = append(j.order, t)
+		if j.likes[l.Stream] == nil {
+			j.likes[l.Stream] = &likeness{}
+		}
+		j.likes[l.Stream].unlike++
 	}
 	slices.SortFunc(j.order, func(a, b *track) int { return a.log.Compare(b.log) })
 	return j
@@ -122,7 +128,12 @@ func (j *Judge) Attested(from events.Origin, a Attestation, now time.Time) error
 		// still holds: it proves a restore.
 		t.pending = nil
 	}
+	wasAlike := j.speaks(t) == nil
 	t.newest, t.heard, t.refused = a, now, nil
+	if t.made = a.Made; t.made.After(now) {
+		t.made = now
+	}
+	j.likes[a.Log.Stream].change(wasAlike, j.speaks(t) == nil, now)
 	t.add(claim{a.Mark, a.Format})
 	return nil
 }
@@ -354,38 +365,4 @@ func (j *Judge) Stable() events.Vector {
 		}
 	}
 	return Stable(j.cfg.Origins, newest)
-}
-
-// Known is what the newest attestations say of a stream's partition: what every region has
-// folded of each origin's log, and what some region has, among them logs of former
-// incarnations. Whoever writes knows of the former from now on; what else there was when the regions
-// said so is in the latter. An error says which region has not said it, or speaks of
-// another fold than this one's.
-func (j *Judge) Known(stream events.Stream, partition int32) (least, most events.Context, err error) {
-	for i, o := range j.cfg.Origins {
-		log := events.Log{Origin: o, Stream: stream, Partition: partition}
-		t, ok := j.tracks[log]
-		switch {
-		case !ok || t.heard.IsZero():
-			return nil, nil, events.Errorf(events.KindNotReady, "no attestation of %s has come yet", log)
-		case t.newest.Format != j.cfg.Format(stream):
-			return nil, nil, events.Errorf(events.KindNotReady, "%s runs another version, as it attests with %s", o.Region, log)
-		case i == 0:
-			least = t.newest.Applied
-		}
-		least, most = meet(least, t.newest.Applied), most.Join(t.newest.Applied)
-	}
-	return least, most, nil
-}
-
-// Applied is up to where each region has folded a log, as the newest attestations of its own log of
-// that stream and partition say. A region that has attested nothing is not in it.
-func (j *Judge) Applied(log events.Log) map[events.Origin]int64 {
-	applied := map[events.Origin]int64{}
-	for _, o := range j.cfg.Origins {
-		if t, ok := j.tracks[events.Log{Origin: o, Stream: log.Stream, Partition: log.Partition}]; ok && !t.heard.IsZero() {
-			applied[o] = t.newest.Applied.Next(log.Origin)
-		}
-	}
-	return applied
 }

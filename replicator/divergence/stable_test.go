@@ -71,7 +71,7 @@ func TestStableIsFolded(t *testing.T) {
 						t.Fatalf("%s is stable up to %d, %s has folded %d", log, next, r.origin, r.folds[log].state().next)
 					}
 				}
-				least, most, err := w.regions[0].judge.Known(log.Stream, log.Partition)
+				least, most, err := w.regions[0].judge.Known(log.Stream, log.Partition, time.Time{}) // however silent
 				if err != nil || least.Next(log.Origin) != next {
 					t.Fatalf("%s is stable up to %d, known are %s, %v", log, next, least, err)
 				}
@@ -99,20 +99,21 @@ func TestKnown(t *testing.T) {
 	judge := divergence.NewJudge(divergence.Config{
 		Origin: us, Origins: testOrigins, Logs: allLogs(), Format: func(events.Stream) uint32 { return testFormat },
 	}, newScene(t), now)
+	made := now
 	say := func(o events.Origin, deps string, format uint32) {
 		t.Helper()
 		c, err := events.ParseContext(deps)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := divergence.Attestation{Log: events.Log{Origin: o, Stream: "session"}, Applied: c, Format: format}
+		a := divergence.Attestation{Log: events.Log{Origin: o, Stream: "session"}, Applied: c, Format: format, Made: made}
 		if err := judge.Attested(o, a, now); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := func(least, most, why string) {
 		t.Helper()
-		a, b, err := judge.Known("session", 0)
+		a, b, err := judge.Known("session", 0, now)
 		if a.String() != least || b.String() != most || (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
 			t.Errorf("%s to %s, %v; want %s to %s, %s", a, b, err, least, most, why)
 		}
@@ -125,8 +126,85 @@ func TestKnown(t *testing.T) {
 	want("", "", "eu-central-1 runs another version")
 	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat)
 	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
+	// It counts when an attestation was made, not when it came; and none is made in the future.
+	now = now.Add(divergence.SilentAfter + time.Second)
+	made = now.Add(time.Hour)
+	say(us, "eu-central-1@7,eu-central-1_2@4,us-east-1@9", testFormat)
+	made = now.Add(-divergence.SilentAfter)
+	say(west, "eu-central-1@9,eu-central-1_2@5,us-east-1@7,us-west-1@3", testFormat)
+	made = made.Add(-time.Millisecond)
+	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat)
+	want("", "", "eu-central-1 is silent: its newest attestation of eu-central-1_2/session/0 was made 2m0s ago")
+	made = now
+	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat)
+	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
+	now = now.Add(time.Millisecond)
+	want("", "", "us-west-1 is silent")
+	made = now
+	say(west, "eu-central-1@9,eu-central-1_2@5,us-east-1@7,us-west-1@3", testFormat)
+	now = now.Add(divergence.SilentAfter - time.Millisecond)
+	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
+	now = now.Add(2 * time.Millisecond)
+	want("", "", "us-east-1 is silent")
 	applied := judge.Applied(events.Log{Origin: west, Stream: "session"})
 	if want := map[events.Origin]int64{us: 0, west: 3, eu: 0}; !maps.Equal(applied, want) {
 		t.Errorf("%v, want %v", applied, want)
+	}
+}
+
+// Whoever attests any log of a stream in another format has a shard that it folds otherwise, and all begins
+// anew when it does not any more; other streams do not matter.
+func TestAlike(t *testing.T) {
+	now := time.UnixMilli(1_750_000_000_000)
+	judge := divergence.NewJudge(divergence.Config{
+		Origin: testOrigins[0], Origins: testOrigins, Logs: allLogs(), Format: func(events.Stream) uint32 { return testFormat },
+	}, newScene(t), now)
+	say := func(log events.Log, format uint32) {
+		t.Helper()
+		now = now.Add(time.Second)
+		if err := judge.Attested(log.Origin, divergence.Attestation{Log: log, Format: format}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stream := allLogs()[0].Stream
+	notAlike := func(why string) {
+		t.Helper()
+		if _, err := judge.Alike(stream); events.KindOf(err) != events.KindNotReady {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	alikeSince := func(want time.Time) {
+		t.Helper()
+		if since, err := judge.Alike(stream); err != nil || !since.Equal(want) {
+			t.Errorf("alike since %s, %v; want %s", since, err, want)
+		}
+	}
+	var logs []events.Log
+	for _, log := range allLogs() {
+		if log.Stream != stream {
+			say(log, testFormat+1)
+			continue
+		}
+		logs = append(logs, log)
+		notAlike("not all are attested")
+		say(log, testFormat)
+	}
+	alikeSince(now.Add(-time.Duration(len(allLogs())-1-slices.Index(allLogs(), logs[len(logs)-1])) * time.Second))
+	since := now
+	for _, log := range logs {
+		say(log, testFormat)
+	}
+	if got, err := judge.Alike(stream); err != nil || got.After(since) {
+		t.Errorf("alike since %s, %v, though nothing has changed", got, err)
+	}
+	for _, log := range logs {
+		say(log, testFormat+1)
+		say(log, testFormat+2)
+		notAlike(log.String())
+		say(log, testFormat)
+		alikeSince(now)
+	}
+	if _, err := judge.Alike("nonsense"); err == nil {
+		t.Error("a stream that there is not is alike")
 	}
 }

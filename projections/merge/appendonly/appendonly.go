@@ -71,6 +71,20 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte,
 	return codec.AppendText(dst, e.Type), nil
 }
 
+// Last implements merge.Rule.
+func (Rule) Last(s merge.Slice) (events.Position, events.HLC, error) {
+	d, err := decode(s)
+	if err != nil {
+		return events.Position{}, 0, fmt.Errorf("slice of %s: %w", s.Log, err)
+	}
+	return d.position(), d.clock, nil
+}
+
+// Bury implements merge.Rule: there are no tombstones.
+func (Rule) Bury(_, _ []byte, _ events.Position) ([]byte, error) {
+	return nil, &merge.NoMeaningError{Rule: name, Reason: "events that are counted are never hidden"}
+}
+
 // Live implements merge.Rule.
 func (Rule) Live(slice []byte) bool {
 	_, err := decode(merge.Slice{Data: slice})

@@ -54,6 +54,9 @@
 // 1 and 1.0 are different elements. Sets are arrays, sorted by their elements'
 // bytes.
 //
+// A burial leaves of a slice what hides something of others: its clock, its resets, remembered
+// removes, and of registers that they are unset, each at the place and clock that it had.
+//
 // # What is surprising
 //
 // A writer that gives no context, of a bare record for one, has seen nothing of
@@ -74,6 +77,10 @@
 // to that by writing a delete before it which covers of A's own log what B's reset covers, and
 // nothing else (Rule.Revives): it takes away only what does not count. Evenkeel's API
 // does; producers that increment by themselves have to.
+//
+// What was buried does not count any more, whatever comes: an increment that was written without knowledge of the
+// reset, and comes to its log only behind the burial, begins at 0, and an unset that goes away by
+// itself (by a later reset that had not seen the value) leaves nothing to be seen again.
 //
 // What is covered by a context that claims more than there is goes away as soon as
 // it is written. Contexts are what writers say, and nobody can check them.

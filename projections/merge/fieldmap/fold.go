@@ -281,16 +281,6 @@ func (Rule) NeedsSlice(e *events.Event, at events.Position) bool {
 	return e.Op == events.OpPatch || e.Op != events.OpDelete && says
 }
 
-// Next implements merge.Bounded.
-func (Rule) Next(slice []byte) (int64, error) {
-	r := codec.Read(slice)
-	h := readHeader(&r)
-	if err := r.Err(); err != nil {
-		return 0, fmt.Errorf("fieldmap slice: %w", err)
-	}
-	return h.last + 1, nil
-}
-
 // Bounds implements merge.Bounded.
 func (Rule) Bounds() string {
 	return fmt.Sprintf("a key holds at most %d fields, %d elements and removes of sets and %d MiB of one region, and counts in 64 bits; "+

@@ -10,6 +10,9 @@
 // Put and resolve give a value, delete takes it away; patch and append have no
 // meaning.
 //
+// A burial takes the value away and leaves the clock, and so all that was hidden and all that comes
+// after: events of the own log are newer than the value that was there, as if it still were.
+//
 // A slice is: version (1 byte, 1), flags (1 byte; 1 for a tombstone), effective
 // clock (8 bytes, big-endian), offset of the event (number), type and content
 // type (texts, see package codec), value (the rest; none in a tombstone).
@@ -61,6 +64,27 @@ func (Rule) Fold(dst, prev []byte, e *events.Event, at events.Position) ([]byte,
 	dst = codec.AppendText(dst, e.Type)
 	dst = codec.AppendText(dst, e.ContentType)
 	return append(dst, value...), nil
+}
+
+// Last implements merge.Rule.
+func (Rule) Last(s merge.Slice) (events.Position, events.HLC, error) {
+	if err := checkHeader(s.Data); err != nil {
+		return events.Position{}, 0, fmt.Errorf("slice of %s: %w", s.Log, err)
+	}
+	view, err := decode(s)
+	return view.Position, view.Clock, err
+}
+
+// Bury implements merge.Rule.
+func (Rule) Bury(dst, slice []byte, at events.Position) ([]byte, error) {
+	if err := checkHeader(slice); err != nil {
+		return nil, err
+	}
+	dst = append(dst, version, flagTombstone)
+	dst = codec.AppendClock(dst, clockOf(slice))
+	dst = codec.AppendOffset(dst, at.Offset)
+	dst = codec.AppendText(dst, events.TypeBury)
+	return codec.AppendText(dst, ""), nil
 }
 
 // Live implements merge.Rule.

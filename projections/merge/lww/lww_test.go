@@ -336,3 +336,37 @@ func BenchmarkFold(b *testing.B) {
 		}
 	}
 }
+
+// A burial takes the value and leaves the clock: older writes of others stay hidden, newer ones are seen,
+// and the next write of the log is newer than what was buried, whatever its clock says.
+func TestBuried(t *testing.T) {
+	fold := func(prev []byte, clock events.HLC, at events.Position) []byte {
+		slice, err := lww.Rule{}.Fold(nil, prev, &events.Event{Op: events.OpPut, Clock: clock, Value: []byte(at.Origin.Region)}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slice
+	}
+	eu, us := events.Log{Origin: events.FirstOrigin("eu"), Stream: "s"}, events.Log{Origin: events.FirstOrigin("us"), Stream: "s"}
+	buried, err := lww.Rule{}.Bury(nil, fold(nil, 7, eu.At(3)), eu.At(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for clock, exists := range map[events.HLC]bool{6: false, 7: true, 8: true} { // us wins where clocks are equal
+		view, err := lww.Rule{}.Join([]merge.Slice{{Log: us, Data: fold(nil, clock, us.At(0))}, {Log: eu, Data: buried}})
+		if err != nil || view.Exists != exists {
+			t.Errorf("beside a write by %s: %+v, %v", clock, view, err)
+		}
+	}
+	view, err := lww.Rule{}.Join([]merge.Slice{{Log: eu, Data: buried}})
+	if want := (merge.View{Type: events.TypeBury, Clock: 7, Position: eu.At(5)}); err != nil || !reflect.DeepEqual(view, want) {
+		t.Errorf("%+v, %v, want %+v", view, err, want)
+	}
+	next, err := lww.Rule{}.Join([]merge.Slice{{Log: eu, Data: fold(buried, 1, eu.At(6))}})
+	if err != nil || next.Clock != 8 || !next.Exists {
+		t.Errorf("%+v, %v", next, err)
+	}
+	if _, err := (lww.Rule{}).Bury(nil, []byte{2, 0}, eu.At(0)); err == nil {
+		t.Error("what is no slice was buried")
+	}
+}

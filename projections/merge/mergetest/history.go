@@ -28,13 +28,24 @@ func (w Written) Saw(at events.Position) bool {
 	return at.Offset < w.Event.Deps.Next(at.Origin)
 }
 
+// Burial is a burial of the key that found its slice: from there on, of what its log had written before, the
+// model knows nothing but what it takes away or holds down.
+func Burial(key string, at events.Position) Written {
+	return Written{At: at, Event: events.Event{Key: key, Op: events.OpPut, Type: events.TypeBury}}
+}
+
 // EffectiveClocks gives the clocks of a history in order of position, for rules
-// under which an event is newer than all before it in its log.
+// under which an event is newer than all before it in its log. A burial has the clock of
+// what it buries.
 func EffectiveClocks(history []Written) []events.HLC {
 	clocks := make([]events.HLC, len(history))
 	for i, w := range history {
 		clocks[i] = w.Event.Clock
 		if i > 0 && history[i-1].At.Log == w.At.Log {
+			if w.Event.IsBurial() {
+				clocks[i] = clocks[i-1]
+				continue
+			}
 			clocks[i] = max(w.Event.Clock, clocks[i-1].Next())
 		}
 	}
@@ -62,7 +73,7 @@ func genClock() *rapid.Generator[events.HLC] {
 }
 
 // genHistory gives what was written of a key, in the order of writing: in two to
-// four logs, often all in one partition, as it should be.
+// four logs, often all in one partition, as it should be. Now and then what a log has of it is buried.
 func genHistory(what *rapid.Generator[events.Event]) *rapid.Generator[[]Written] {
 	return rapid.Custom(func(t *rapid.T) []Written {
 		w := writing{T: t, next: map[events.Log]int64{}, seen: map[events.Log]map[events.Origin]int64{}}
@@ -87,6 +98,10 @@ type writing struct {
 
 func (w *writing) write(log events.Log, e events.Event) Written {
 	offset := w.next[log] + rapid.Int64Range(0, 2).Draw(w.T, "records of other keys before")
+	if rapid.IntRange(0, 9).Draw(w.T, "burial") == 9 {
+		w.next[log] = offset + 1
+		return Burial("k", log.At(offset))
+	}
 	e.Key, e.Clock = "k", genClock().Draw(w.T, "clock")
 	switch rapid.IntRange(0, 5).Draw(w.T, "context") {
 	case 0: // the writer does not say

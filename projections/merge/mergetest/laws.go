@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -121,7 +122,8 @@ func (s Suite) nextIsBehindTheLast(t *testing.T) {
 		r, _ := s.fold(t, genHistory(s.Events).Draw(t, "history"))
 		e := s.Events.Draw(t, "event")
 		for _, one := range r.slices() {
-			next, err := rule.Next(one.Data)
+			last, _, err := rule.Last(one)
+			next := last.Offset + 1
 			if err != nil || next > r[one.Log].next {
 				t.Fatalf("next of %x is %d of %d, %v", one.Data, next, r[one.Log].next, err)
 			}
@@ -137,11 +139,110 @@ func (s Suite) nextIsBehindTheLast(t *testing.T) {
 			if _, err := rule.Fold(nil, one.Data, &e, one.Log.At(next-1)); err == nil {
 				t.Fatalf("%+v is folded at %d, and %x says that the next is %d", e, next-1, one.Data, next)
 			}
-			if _, err := rule.Next(one.Data[:2]); err == nil {
-				t.Fatalf("%x has a next", one.Data[:2])
+		}
+	})
+}
+
+// The last event of a slice is that which was folded last, and no clock of what it shows is newer than
+// what it knows.
+func (s Suite) lastIsLast(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r, meant := s.fold(t, genHistory(s.Events).Draw(t, "history"))
+		last := map[events.Log]events.Position{}
+		for _, w := range meant {
+			last[w.At.Log] = w.At
+		}
+		for _, one := range r.slices() {
+			at, clock, err := s.Rule.Last(one)
+			if err != nil || at != last[one.Log] || clock < s.join(t, []merge.Slice{one}).Clock {
+				t.Fatalf("%x: %s by %s, error %v; want %s", one.Data, at, clock, err, last[one.Log])
+			}
+			if _, _, err := s.Rule.Last(merge.Slice{Log: one.Log, Data: one.Data[:2]}); err == nil {
+				t.Fatalf("%x has a last event", one.Data[:2])
 			}
 		}
 	})
+}
+
+// Whatever is buried of a key that shows nothing, it shows nothing: not there, and not where some more or
+// less of the other logs has come, unless it is seen there now.
+func (s Suite) buriesWhatIsHidden(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		history := genHistory(s.Events).Draw(t, "history")
+		for _, l := range logs() { // so that much is hidden
+			if rapid.Bool().Draw(t, "deleted") {
+				history = append(history, deletion(history, l))
+			}
+		}
+		r, _ := s.fold(t, prefixes(t, history))
+		other, _ := s.fold(t, history)
+		if s.join(t, r.slices()).Exists {
+			return
+		}
+		buried := region{}
+		for l, p := range r {
+			if s.Rule.Live(p.slice) && rapid.Bool().Draw(t, "buried") {
+				p.slice = s.bury(t, p.slice, l.At(p.next))
+				p.next = math.MaxInt64
+			}
+			buried[l] = p
+		}
+		if got := s.join(t, buried.slices()); got.Exists {
+			t.Fatalf("buried, it is seen as %+v", got)
+		}
+		want, got := s.join(t, r.join(other).restrictedTo(buried, r).slices()), s.join(t, buried.join(other).slices())
+		if s.hidesForGood() && !equalValues(valuesOf(want), valuesOf(got)) {
+			t.Fatalf("buried, it is later seen as\n%+v, without\n%+v", got, want)
+		}
+	})
+}
+
+// hidesForGood tells whether what others hide stays hidden, whatever they write next. Under fieldmap an unset goes
+// away by a reset that had not seen what it hides.
+func (s Suite) hidesForGood() bool { return s.Rule.Name() != "fieldmap" }
+
+// bury buries a slice that holds something, behind all that it has folded.
+func (s Suite) bury(t rapid.TB, slice []byte, at events.Position) []byte {
+	t.Helper()
+	now, err := s.Rule.Bury(nil, slice, at)
+	if err != nil || s.Rule.Live(now) {
+		t.Fatalf("%x is buried as %x, error %v", slice, now, err)
+	}
+	last, clock, err := s.Rule.Last(merge.Slice{Log: at.Log, Data: now})
+	_, was, _ := s.Rule.Last(merge.Slice{Log: at.Log, Data: slice})
+	if err != nil || last != at || clock > was {
+		t.Fatalf("%x is buried as %x: %s by %s, error %v", slice, now, last, clock, err)
+	}
+	return now
+}
+
+// restrictedTo has of the logs that are buried what was there before.
+func (r region) restrictedTo(buried, before region) region {
+	less := maps.Clone(r)
+	for l, p := range buried {
+		if p.next == math.MaxInt64 {
+			less[l] = before[l]
+		}
+	}
+	return less
+}
+
+// deletion deletes the key, behind all that was written in a log, by a writer who knows it all.
+func deletion(history []Written, log events.Log) Written {
+	ends := map[events.Log]int64{}
+	clock := events.HLC(0)
+	for _, w := range history {
+		ends[w.At.Log] = max(ends[w.At.Log], w.At.Offset+1)
+		clock = max(clock, w.Event.Clock)
+	}
+	var deps events.Context
+	for _, l := range logs() {
+		if l.Partition == log.Partition && l != log && ends[l] > 0 {
+			deps = append(deps, events.Seen{Origin: l.Origin, Next: ends[l]})
+		}
+	}
+	slices.SortFunc(deps, func(a, b events.Seen) int { return a.Origin.Compare(b.Origin) })
+	return Written{At: log.At(ends[log]), Event: events.Event{Key: "k", Op: events.OpDelete, Type: events.TypeDelete, Clock: clock.Next(), Deps: deps}}
 }
 
 func (s Suite) whatHasNoMeaning(t *testing.T) {
@@ -189,6 +290,15 @@ func (s Suite) survives(t rapid.TB, slice merge.Slice, e events.Event) {
 	if err == nil && (view.Exists != live || !view.Exists && view.Value != nil || view.Position.Offset < 0 || len(view.Siblings) == 1) {
 		t.Fatalf("%x is seen as %+v, live %t", slice.Data, view, live)
 	}
+	buried, buryErr := s.Rule.Bury(nil, slice.Data, slice.Log.At(math.MaxInt64))
+	_, _, lastErr := s.Rule.Last(slice)
+	if buryErr == nil && s.Rule.Live(buried) || err == nil && (lastErr != nil || buryErr != nil && !errors.As(buryErr, &noMeaning)) {
+		t.Fatalf("%x is seen as %+v, error %v; last error %v; buried it is %x, error %v", slice.Data, view, err, lastErr, buried, buryErr)
+	}
+	if _, unseen := s.Rule.Join([]merge.Slice{{Log: slice.Log, Data: buried}}); err == nil && buryErr == nil && unseen != nil {
+		t.Fatalf("%x is a slice, buried it is %x, which is none: %v", slice.Data, buried, unseen)
+	}
+	noMeaning = nil
 	now, foldErr := s.Rule.Fold(nil, slice.Data, &e, slice.Log.At(math.MaxInt64))
 	if !bytes.Equal(slice.Data, was) {
 		t.Fatal("the slice has changed")
@@ -215,7 +325,10 @@ func (s Suite) Fuzz(f *testing.F) {
 		f.Add([]byte{}, []byte(nil), uint8(0), []byte("{}"))
 		var prev []byte
 		for _, w := range history {
-			now, err := s.Rule.Fold(nil, prev, &w.Event, w.At)
+			if w.Event.IsBurial() && !s.Rule.Live(prev) {
+				continue
+			}
+			now, err := s.foldOnto(nil, prev, w)
 			if err == nil {
 				f.Add(now, prev, uint8(w.Event.Op), w.Event.Value)
 				prev = now

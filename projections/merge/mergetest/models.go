@@ -44,7 +44,7 @@ func newest(history []Written) (v merge.View) {
 		if i > 0 && (clock < v.Clock || clock == v.Clock && w.At.Compare(v.Position) < 0) {
 			continue
 		}
-		v = merge.View{Exists: w.Event.Op != events.OpDelete, Type: w.Event.Type, ContentType: w.Event.ContentType, Clock: clock, Position: w.At}
+		v = merge.View{Exists: isValue(w), Type: w.Event.Type, ContentType: w.Event.ContentType, Clock: clock, Position: w.At}
 		if v.Exists {
 			v.Value = w.Event.Value
 		}
@@ -91,7 +91,7 @@ func unseen(history []Written) merge.View {
 	return view
 }
 
-func isValue(w Written) bool { return w.Event.Op != events.OpDelete }
+func isValue(w Written) bool { return w.Event.Op != events.OpDelete && !w.Event.IsBurial() }
 
 // change is an event of fields, read with encoding/json. It is known to have a meaning.
 type change struct {
@@ -123,11 +123,26 @@ func (e *elements) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-func (c change) isReset() bool { return c.Event.Op != events.OpPatch }
+func (c change) isReset() bool { return c.Event.Op != events.OpPatch && !c.Event.IsBurial() }
+
+// bury leaves of a change what it takes away, and that its registers are newer than others.
+func (c *change) bury() {
+	c.parts.Unset = append(c.parts.Unset, slices.Collect(maps.Keys(c.parts.Set))...)
+	c.parts.Set, c.parts.Increment, c.parts.Add = nil, nil, nil
+}
 
 func read(history []Written) (all []change) {
 	for i, clock := range EffectiveClocks(history) {
 		c := change{Written: history[i], clock: clock}
+		if c.Event.IsBurial() {
+			for j := range all {
+				if all[j].At.Log == c.At.Log {
+					all[j].bury()
+				}
+			}
+			all = append(all, c)
+			continue
+		}
 		target := any(&c.parts)
 		if c.Event.Op == events.OpPut {
 			target = &c.parts.Set

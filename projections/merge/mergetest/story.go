@@ -16,6 +16,8 @@ import (
 //
 //	eu/0@3 [ap@1,us@2] put some value
 //
+// The operation may also be bury.
+//
 // All clocks are 9, so that nothing but logs and contexts decides.
 func Tell(t testing.TB, rule merge.Rule, lines ...string) (all []merge.Slice) {
 	t.Helper()
@@ -28,7 +30,7 @@ func Tell(t testing.TB, rule merge.Rule, lines ...string) (all []merge.Slice) {
 		if i < 0 {
 			all, i = append(all, merge.Slice{Log: w.At.Log}), len(all)
 		}
-		if all[i].Data, err = rule.Fold(nil, all[i].Data, &w.Event, w.At); err != nil {
+		if all[i].Data, err = (Suite{Rule: rule}).foldOnto(nil, all[i].Data, w); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
 	}
@@ -42,7 +44,9 @@ func parse(line string) (Written, error) {
 	origin, rest, _ := strings.Cut(place, "/")
 	w := Written{Event: events.Event{Key: "k", Clock: 9, Value: []byte(value)}}
 	var errs [3]error
-	w.At, errs[0] = events.ParsePosition(origin + "/s/" + rest)
+	if w.At, errs[0] = events.ParsePosition(origin + "/s/" + rest); op == "bury" {
+		return Burial("k", w.At), errs[0]
+	}
 	w.Event.Deps, errs[1] = events.ParseContext(deps)
 	w.Event.Op, errs[2] = events.ParseOp(op)
 	return w, errors.Join(errs[:]...)

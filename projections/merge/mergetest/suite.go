@@ -36,6 +36,8 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("RegionsConverge", s.regionsConverge)
 	t.Run("OneStateOneSlice", s.oneStateOneSlice)
 	t.Run("LiveIsExisting", s.liveIsExisting)
+	t.Run("LastIsLast", s.lastIsLast)
+	t.Run("BuriesWhatIsHidden", s.buriesWhatIsHidden)
 	t.Run("GoesBack", s.goesBack)
 	t.Run("WhatHasNoMeaning", s.whatHasNoMeaning)
 	t.Run("Damage", s.damage)
@@ -45,10 +47,13 @@ func (s Suite) Run(t *testing.T) {
 }
 
 // foldOne folds an event as a shard does: what has no meaning leaves the slice
-// as it was.
+// as it was, and so does the burial of what holds nothing.
 func (s Suite) foldOne(t rapid.TB, prev []byte, w Written) (now []byte, meant bool) {
 	t.Helper()
-	now, err := s.Rule.Fold(nil, prev, &w.Event, w.At)
+	if w.Event.IsBurial() && !s.Rule.Live(prev) {
+		return prev, false
+	}
+	now, err := s.foldOnto(nil, prev, w)
 	var noMeaning *merge.NoMeaningError
 	switch {
 	case errors.As(err, &noMeaning) && noMeaning.Rule == s.Rule.Name() && noMeaning.Reason != "":
@@ -57,6 +62,14 @@ func (s Suite) foldOne(t rapid.TB, prev []byte, w Written) (now []byte, meant bo
 		t.Fatalf("fold of %+v: %x, error %v", w, now, err)
 	}
 	return now, true
+}
+
+// foldOnto appends what comes of an event.
+func (s Suite) foldOnto(dst, prev []byte, w Written) ([]byte, error) {
+	if w.Event.IsBurial() {
+		return s.Rule.Bury(dst, prev, w.At)
+	}
+	return s.Rule.Fold(dst, prev, &w.Event, w.At)
 }
 
 // region is what a region has of a key: of each log a prefix and its fold.
@@ -147,9 +160,12 @@ func (s Suite) foldIsPure(t *testing.T) {
 			if !bytes.Equal(prev, was) || !reflect.DeepEqual(w.Event, event) {
 				t.Fatal("the arguments have changed")
 			}
+			if w.Event.IsBurial() && !s.Rule.Live(prev) {
+				continue
+			}
 			for _, room := range []int{0, 1 << 12} {
 				before := append(make([]byte, 0, 6+room), "before"...)
-				appended, err := s.Rule.Fold(before, bytes.Clone(prev), &event, w.At)
+				appended, err := s.foldOnto(before, bytes.Clone(prev), Written{At: w.At, Event: event})
 				if (err == nil) != meant || meant && string(appended) != "before"+string(now) || string(before) != "before" {
 					t.Fatalf("appended: %x, %v; want %x", appended, err, now)
 				}

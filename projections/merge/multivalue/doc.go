@@ -25,6 +25,11 @@
 // A writer that gives no context, of a bare record for one, has seen nothing of
 // other origins: its put is a sibling of their values, and its delete leaves them.
 //
+// A burial takes the values away and leaves the context. If all values of all slices are covered, and the
+// last event of each slice is known everywhere, the slices can go: what their contexts
+// cover was written before what is known, so it is in the slices, or was; and a writer who
+// did not know of them has a dot that no context covers, with them and without.
+//
 // # What grows
 //
 // A slice has one context entry for each other origin, up to

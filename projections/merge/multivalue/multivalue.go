@@ -118,20 +118,35 @@ func (Rule) NeedsSlice(e *events.Event, at events.Position) bool {
 	return e.Op != events.OpDelete && own < at.Offset
 }
 
-// Next implements merge.Bounded.
-func (Rule) Next(slice []byte) (int64, error) {
-	r := codec.Read(slice)
-	h := readHeader(&r)
-	if err := r.Err(); err != nil {
-		return 0, fmt.Errorf("multivalue slice: %w", err)
-	}
-	return h.last + 1, nil
-}
-
 // Bounds implements merge.Bounded.
 func (Rule) Bounds() string {
 	return fmt.Sprintf("a key holds at most %d values of one region that stand side by side, and at most %d MiB if they are several; "+
 		"read the key and resolve it with the context of that answer", maxSiblings, maxBytes>>20)
+}
+
+// Last implements merge.Rule. A slice without values knows no clock.
+func (Rule) Last(s merge.Slice) (at events.Position, clock events.HLC, err error) {
+	d, err := decode(s)
+	if err != nil {
+		return events.Position{}, 0, err
+	}
+	for _, v := range d.kept {
+		clock = max(clock, v.clock)
+	}
+	return d.position(), clock, nil
+}
+
+// Bury implements merge.Rule.
+func (Rule) Bury(dst, slice []byte, at events.Position) ([]byte, error) {
+	r := codec.Read(slice)
+	was := readHeader(&r)
+	if err := r.Err(); err != nil {
+		return nil, fmt.Errorf("multivalue slice: %w", err)
+	}
+	dst = append(dst, version)
+	dst = codec.AppendOffset(dst, at.Offset)
+	dst = codec.AppendContext(dst, was.context)
+	return append(dst, 0), nil
 }
 
 // Live implements merge.Rule.

@@ -60,6 +60,9 @@ func TestStories(t *testing.T) {
 		"the replacement comes first": {[]string{"us/0@0 [eu@1] put b", "us/0@1 [] delete", "eu/0@0 [] put a"}, ""},
 		"another incarnation":         {[]string{"us/0@0 [] put a", "us_2/0@0 [] put b"}, "us_2@0=b us@0=a"},
 		"another partition":           {[]string{"us/0@0 [] put a", "us/1@5 [us@3] delete", "eu/1@5 [us@3] delete"}, "us@0=a"},
+		"buried":                      {[]string{"us/0@0 [] put a", "eu/0@0 [us@1] delete", "us/0@1 [] bury", "us/0@2 [] put b"}, "us@2=b"},
+		"buried, it still covers":     {[]string{"us/0@0 [ap@1] put a", "eu/0@0 [us@1] delete", "us/0@1 [] bury", "ap/0@0 [] put b", "ap/0@1 [] put c"}, "ap@1=c"},
+		"buried with siblings":        {[]string{"us/0@0 [] put a", "us/0@1 [us@0] put b", "eu/0@0 [us@2] put c", "us/0@2 [] bury"}, "eu@0=c"},
 		"more than there is":          {[]string{"us/0@0 [eu@9] put b", "eu/0@4 [] put a", "eu/0@9 [] put c"}, "eu@9=c us@0=b"},
 	} {
 		all := mergetest.Tell(t, rule, c.story...)

@@ -1,0 +1,182 @@
+package pipeline_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
+)
+
+// hidden starts three regions and has a key written in the first, and archived there, and deleted in the second.
+func hidden(w *world) (written events.Position) {
+	w.Helper()
+	for _, r := range w.regions {
+		r.cfg.Tombstones.Keep = 4 * time.Minute
+		r.start()
+	}
+	a, b, c := w.regions[0], w.regions[1], w.regions[2]
+	written = a.put("k", "v")
+	b.has("k", "v")
+	c.has("k", "v")
+	b.delete("k")
+	w.goneEverywhere("k")
+	a.archived(written.Log, written.Offset+1)
+	return written
+}
+
+func (w *world) goneEverywhere(key string) {
+	w.Helper()
+	for _, r := range w.regions {
+		r.await(key+" gone", func() error { return r.gone(key) })
+	}
+}
+
+// comesBack has a region that has lost everything come back as a new incarnation, from its archive: as it
+// was at a time, if one is given. The others are told as they have to be, one after the other.
+func (w *world) comesBack(r *region, at time.Time) {
+	w.Helper()
+	for _, o := range w.regions {
+		again := o.cfg.Regions[r.cfg.Region]
+		again.Incarnation = 2
+		o.cfg.Regions[r.cfg.Region] = again
+		if o != r {
+			o.stop()
+			o.start()
+		}
+	}
+	job := r.job()
+	job.Request.Time = at
+	if _, err := pipeline.Restore(w.Context(), job); err != nil {
+		w.Fatal(err)
+	}
+	r.start()
+}
+
+// staysGone wants that no region shows a key for a while, once all have come to know what there is.
+func (w *world) staysGone(key string, long time.Duration) {
+	w.Helper()
+	w.goneEverywhere(key)
+	for begun := time.Now(); time.Since(begun) < long; time.Sleep(10 * time.Second) {
+		for _, r := range w.regions {
+			if err := r.gone(key); err != nil {
+				w.Fatalf("%s after %s: %v", r.cfg.Region, time.Since(begun), err)
+			}
+		}
+	}
+	for _, r := range w.regions {
+		r.consistent()
+	}
+}
+
+// A region is lost, and its archive lacks its last burial: the others collect nothing while it is away, however long that is,
+// and say so; and nothing when it has come back without it. So nobody ever shows what was deleted.
+func TestALostRegionLacksItsBurial(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := w.regions[0], w.regions[1], w.regions[2]
+		archives(a)
+		for _, r := range []*region{b, c} { // so that they would collect after tombstones.keep
+			r.cfg.Backup, r.bucket = nil, nil
+		}
+		memory := a.bucket
+		faulty := faults.New(memory)
+		a.bucket = faulty
+		hidden(w)
+		faulty.SetRules(faults.Rule{Ops: []string{objstore.OpCreate}, Effect: faults.FailBefore})
+		for _, r := range w.regions {
+			r.upkept(1, 0)
+		}
+		time.Sleep(30 * time.Second) // attested
+		a.lose()
+		a.bucket = memory
+		time.Sleep(20 * time.Minute)
+		for _, r := range []*region{b, c} {
+			r.upkept(1, 0)
+			if stalled := gather(t, r.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 17*60 || stalled > 20*60 {
+				t.Errorf("%s says that collecting has stood still for %v seconds", r.cfg.Region, stalled)
+			}
+		}
+		w.comesBack(a, time.Time{})
+		w.staysGone("k", 10*time.Minute)
+		if left := a.slicesLeft("session"); len(left) != 2 {
+			t.Errorf("%v", left)
+		}
+		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 9*60 {
+			t.Errorf("it has less of its former log than others, and says that collecting has stood still for %v seconds", stalled)
+		}
+	}, us, west, eu)
+}
+
+// A region is restored to when a key was deleted, and not yet buried: as long as that can be restored it
+// is not collected, so that it stays gone.
+func TestRestoredToBeforeTheBurial(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.regions[0]
+		archives(a)
+		hidden(w)
+		time.Sleep(time.Minute)
+		point := time.Now()
+		for _, r := range w.regions {
+			r.upkept(1, 0)
+		}
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(1, 0)
+		}
+		a.lose()
+		w.comesBack(a, point)
+		w.staysGone("k", 10*time.Minute)
+		for _, r := range w.regions[1:] {
+			r.upkept(0, 0) // as of now
+		}
+	}, us, west, eu)
+}
+
+// What is older than any state that can be restored is collected; and a region that comes back as it was at the
+// oldest of these has the burial.
+func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, c := w.regions[0], w.regions[1], w.regions[2]
+		archives(a)
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = 4 * time.Minute
+			r.start()
+		}
+		longest := a.cfg.Backup.RestorableFor()
+		begun := time.Now()
+		partition := a.cfg.PartitionOf([]byte("k"))
+		write := func(r *region, age time.Duration, key string, value []byte, headers ...kgo.RecordHeader) {
+			r.produce(&kgo.Record{Topic: "session", Partition: partition, Key: []byte(key), Value: value, Headers: headers, Timestamp: begun.Add(-age)})
+		}
+		write(a, longest+10*time.Hour, "k", []byte("v"))
+		b.has("k", "v")
+		write(b, longest+9*time.Hour, "k", nil)
+		w.goneEverywhere("k")
+		bury := func(age time.Duration) {
+			e, err := events.NewBurial([]events.Tombstone{{Key: "k"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.ID, e.Source, e.Clock = fmt.Sprint(age), "/test", events.HLCAt(begun.Add(-age))
+			record, err := events.Encode(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(a, age, e.Key, record.Value, record.Headers...)
+		}
+		bury(longest + time.Hour)
+		for _, r := range []*region{a, b, c} {
+			r.upkept(1, 2)
+			r.consistent()
+		}
+		a.archived(events.Log{Origin: events.FirstOrigin(us), Stream: "session", Partition: partition}, 2)
+		a.lose()
+		w.comesBack(a, begun.Add(-longest))
+		w.staysGone("k", 10*time.Minute)
+	}, us, west, eu)
+}

@@ -1,0 +1,151 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/listed"
+	"github.com/evenkeel/evenkeel/projections"
+)
+
+// unnoticed is how long a region may have been lost while others still take it to be there, at most: an attestation
+// counts for divergence.SilentAfter, what is decided then is written within a minute, and three clocks have a part
+// in it (of the attestation, of the record, of whoever compares), each of which may be wrong by minutes.
+const unnoticed = 15 * time.Minute
+
+// holdFor is how old all last events of a key have to be before a tombstone of it is collected, if several logs have a part in
+// the key: older than any state that a region may be restored to. Such a state of one log, and the collection in the other,
+// would show what was hidden.
+func (c *collector) holdFor() time.Duration {
+	if c.cfg.Backup == nil {
+		return c.cfg.Tombstones.Keep
+	}
+	return max(c.cfg.Tombstones.Keep, c.cfg.Backup.RestorableFor()) + unnoticed
+}
+
+// ages tells what is old enough, by the clocks of events and by when they were written: events that
+// are loaded may have clocks of long ago, and the slices of some rules know no clock. A burial is told by when
+// it was written alone. Kafka is asked for each log once at most, and if need be.
+type ages struct {
+	*collector
+	log        events.Log
+	kept, held bound
+	errs       map[events.Origin]error // of logs that cannot be asked
+}
+
+// bound is a time before which what was written is old.
+type bound struct {
+	before time.Time
+	told   map[events.Origin]written // of the log's stream and partition
+
+	// strict: of what the topic does not have any more nobody knows the age, unless it has something that
+	// is older than the bound. Else it is taken to be old: topics keep records for longer than that.
+	strict bool
+}
+
+// written is what a topic says of when its log was written.
+type written struct {
+	later int64 // offset in the log of the first event that was written at the bound, or after it
+	older bool  // there is one that was written before
+}
+
+func (c *collector) agesOf(log events.Log, now time.Time) *ages {
+	return &ages{
+		collector: c, log: log, errs: map[events.Origin]error{},
+		kept: bound{before: now.Add(-c.cfg.Tombstones.Keep), told: map[events.Origin]written{}},
+		held: bound{before: now.Add(-c.holdFor()), told: map[events.Origin]written{}, strict: c.cfg.Backup != nil},
+	}
+}
+
+// failed says of which logs no ages are known.
+func (a *ages) failed() error {
+	return errors.Join(slices.Collect(maps.Values(a.errs))...)
+}
+
+// areOld tells whether the last events of all slices of a key are as old as they have to be.
+func (a *ages) areOld(ctx context.Context, d projections.Dead) bool {
+	b := &a.kept
+	if isShared := len(d.Seen) > 1; isShared && !d.Holds {
+		b = &a.held
+	}
+	if !d.Clock.Time().Before(b.before) {
+		return false
+	}
+	return !slices.ContainsFunc(d.Seen, func(last events.Seen) bool { return !a.isOld(ctx, b, last) })
+}
+
+// isOld tells whether what a log has last of a key is older than a bound. Everything of a former incarnation was written before
+// anything of that which followed. Of a region that was taken out nothing is known but clocks.
+func (a *ages) isOld(ctx context.Context, b *bound, last events.Seen) bool {
+	region, ok := a.cfg.Regions[last.Origin.Region]
+	if !ok {
+		return true
+	}
+	if last.Origin.Incarnation > region.Incarnation {
+		return false // this node's configuration is of before
+	}
+	w, ok := a.ask(ctx, b, a.cfg.Origin(last.Origin.Region))
+	switch {
+	case !ok:
+		return false
+	case last.Origin.Incarnation < region.Incarnation:
+		return w.older
+	}
+	return last.Next <= w.later && (w.older || !b.strict)
+}
+
+// ask asks Kafka when an origin's log was written; not ok if it does not answer.
+func (a *ages) ask(ctx context.Context, b *bound, origin events.Origin) (w written, ok bool) {
+	if w, ok = b.told[origin]; ok || a.errs[origin] != nil {
+		return w, ok
+	}
+	log := events.Log{Origin: origin, Stream: a.log.Stream, Partition: a.log.Partition}
+	w, err := a.writtenBefore(ctx, log, b)
+	if err != nil {
+		a.errs[origin] = fmt.Errorf("what was written to topic %s of %s, partition %d, before %s: %w",
+			a.cfg.TopicOf(log), a.cfg.Region, log.Partition, b.before.UTC().Format(time.RFC3339), err)
+		return w, false
+	}
+	b.told[origin] = w
+	return w, true
+}
+
+// writtenBefore is where in a log what is younger than a bound begins.
+func (c *collector) writtenBefore(ctx context.Context, log events.Log, b *bound) (w written, err error) {
+	if b.before.UnixMilli() < 0 {
+		return w, nil // which Kafka would take for something else
+	}
+	ctx, cancel := context.WithTimeout(ctx, collectWait)
+	defer cancel()
+	topic, admin := c.cfg.TopicOf(log), kadm.NewClient(c.client)
+	// What is listed holds good for the one partition, whatever has become of others.
+	laters, err := admin.ListOffsetsAfterMilli(ctx, b.before.UnixMilli(), topic)
+	later, err := oneOf(laters, topic, log.Partition, err)
+	if err != nil {
+		return w, err
+	}
+	starts, err := admin.ListStartOffsets(ctx, topic)
+	start, err := oneOf(starts, topic, log.Partition, err)
+	if err != nil {
+		return w, err
+	}
+	w.older = later > start || !b.strict && start > 0
+	w.later, err = c.mirrors.InLog(ctx, log, later)
+	return w, err
+}
+
+// oneOf is what was listed of a partition. An error is told only if it was not.
+func oneOf(offsets kadm.ListedOffsets, topic string, partition int32, err error) (int64, error) {
+	offset, missing := listed.Offset(offsets, topic, partition)
+	if missing != nil && err != nil {
+		return 0, err
+	}
+	return offset, missing
+}
