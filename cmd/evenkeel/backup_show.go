@@ -122,6 +122,12 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		if err := copiesTable(w, s.Copies); err != nil {
 			return err
 		}
+		for _, c := range s.Copies {
+			fmt.Fprintf(w, "\n%s\n", copyDrillText(c))
+			for _, r := range c.Recipients {
+				fmt.Fprintln(w, recipientText(r))
+			}
+		}
 	}
 	fmt.Fprintln(w)
 	if err := pointsTable(w, s); err != nil {

@@ -101,7 +101,11 @@ type CopyStatus struct {
 	Damaged  int            `json:"damaged"`           // backups of which the copy lacks objects, or has them in another size
 	Checked  *time.Time     `json:"checked,omitempty"` // when the copy was read for Newest and Damaged; nil: it could not be
 
-	Drill *DrillStatus `json:"drill,omitempty"` // the newest restore drill of the copy; nil: there was none, or its reports could not be read yet
+	Drill      *DrillStatus     `json:"drill,omitempty"`      // the newest restore drill of the copy; nil: there was none, or its reports could not be read yet
+	Recipients []RecipientProof `json:"recipients,omitempty"` // the keys that the copy's newest backup is sealed for, and what drills of the copy have proved with each
+	DrillEvery float64          `json:"drill_every_seconds"`  // how often its turn comes to be drilled by schedule; 0: it is not
+	Undrilled  string           `json:"undrilled,omitzero"`   // why it is not drilled by schedule, though others are
+	DrillError string           `json:"drill_error,omitzero"` // why the last drill by schedule could not be made, or made no report
 
 	// Archived is up to when the copy has all that was archived, as far as the node knows; nil:
 	// it does not.

@@ -311,6 +311,11 @@ type Schedule struct {
 	// demand. A node that cannot open backups drills none.
 	Drill time.Duration `yaml:"drill"`
 
+	// DrillCopies is how often one of the Copies is drilled likewise, each in its turn: with three of them each
+	// is every third time, so that what drills cost does not grow with their number. Default 24h, at least 1m. 0s, or
+	// a Drill of 0s: only on demand. What is archived is not thawed for it, and not drilled.
+	DrillCopies time.Duration `yaml:"drill_copies"`
+
 	// Prune is how often backups and segments are deleted that are not kept, in the bucket
 	// and in its copies: default 24h, half an interval after full backups, at least 1m. 0s: only on demand.
 	Prune time.Duration `yaml:"prune"`
