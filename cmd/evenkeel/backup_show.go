@@ -195,8 +195,11 @@ func sampleText(s *api.SampleStatus) string {
 	if s.Oldest != nil && s.Newest != nil {
 		text += fmt.Sprintf("; the others within %s, the last %s ago", ago(*s.Oldest), ago(*s.Newest))
 	}
+	if s.Listed != nil {
+		text += fmt.Sprintf("; whether all are there, %s ago", ago(*s.Listed))
+	}
 	if n := len(s.Damaged); n > 0 {
-		text += fmt.Sprintf("; %s ARE DAMAGED", term.Count(n))
+		text += fmt.Sprintf("; %s ARE DAMAGED OR MISSING", term.Count(n))
 	}
 	if s.Error != "" {
 		text += "; the last pass FAILED: " + s.Error

@@ -276,7 +276,8 @@ type SampleStatus struct {
 	Never       *int                `json:"never,omitempty"`   // of these, that were not looked at, as far as the node remembers
 	Oldest      *time.Time          `json:"oldest,omitempty"`  // when that one was looked at that was the longest ago; nil: none was
 	Newest      *time.Time          `json:"newest,omitempty"`  // when one was last looked at
-	Damaged     []inventory.Problem `json:"damaged"`           // objects that were damaged, or missing, when they were last looked at
+	Listed      *time.Time          `json:"listed,omitempty"`  // when it was last looked whether any that should be there are missing; nil: not yet
+	Damaged     []inventory.Problem `json:"damaged"`           // objects that were damaged when they were last looked at, or are missing
 	Error       string              `json:"error,omitzero"`    // why the last pass could not go on
 }
 
