@@ -387,7 +387,7 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		pruned:      desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
 		failed:      desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 
-		sampledDamaged: desc("evenkeel_backup_sampled_damaged", "Objects of the bucket that were damaged or missing when they were last looked at between drills. Told, as all of sampling, by the node that schedules."),
+		sampledDamaged: desc("evenkeel_backup_sampled_damaged", "Objects of the bucket that were damaged when they were last looked at between drills, or that two listings lack. Told, as all of sampling, by the node that schedules."),
 		sampledNever:   desc("evenkeel_backup_sampled_never", "Objects of the bucket that were not looked at between drills, as far as the node remembers; absent if it is not known yet."),
 		sampledAge:     desc("evenkeel_backup_sampled_age_seconds", "Since an object of the bucket was last looked at between drills; +Inf: none was."),
 	}

@@ -249,7 +249,7 @@ type Backup struct {
 
 	// SampleBytesPerDay is how much of the bucket a node looks at between drills, object by object: at
 	// hashes, and at what is in them if it can open them. Default 256 MiB, at most 1 PiB; each object counts for 64 KiB at
-	// least. 0: nothing.
+	// least. Whether any are missing is looked at as well. 0: neither.
 	SampleBytesPerDay int64 `yaml:"sample_bytes_per_day"`
 
 	// Schedule says when a node makes backups by itself.
