@@ -32,6 +32,7 @@ const (
 	diskFullPause  = 2 * time.Second
 	errorPause     = 200 * time.Millisecond
 	topicsInterval = 30 * time.Second // between looks at what has become of the topics
+	roomBytes      = 128 << 20        // of decompressed batches
 )
 
 // worker reads the logs and mirrors of the shards that are open on this node and
@@ -72,7 +73,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
 	var err error
-	w.client, err = kgo.NewClient(append(opts,
+	w.client, err = kgo.NewClient(append(append(opts, cfg.RoomOpts(roomBytes)...),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a log may end with one; see passed
@@ -80,7 +81,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 		// the question before, for those of others.
 		kgo.FetchMaxWait(fetchWait),
 		// What was fetched and is not folded yet: so many answers of brokers, of
-		// so many bytes each.
+		// so many bytes each, as they are compressed; see roomBytes.
 		kgo.FetchMaxBytes(16<<20),
 		kgo.MaxConcurrentFetches(3),
 		kgo.WithHooks(w.pace),
@@ -370,8 +371,14 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	for _, fe := range fetches.Errors() {
 		rt, known := w.routes[fe.Topic]
 		var loss *kgo.ErrDataLoss
+		var large *kgo.ErrDecompressTooLarge
 		switch {
 		case fe.Topic == "" && errors.Is(fe.Err, context.Canceled):
+		case known && errors.As(fe.Err, &large):
+			if shard, l := w.shards.get(fe.Partition), rt.Log(fe.Partition); shard != nil {
+				w.metrics.tooLarge.Inc()
+				shard.Block(l, tooLarge(w.cfg, l, large))
+			}
 		case known && fe.Partition >= 0 && w.isBehind(rt.Log(fe.Partition), fe.Err):
 			w.setBehind(rt.Log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
@@ -396,6 +403,13 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 		w.log.Warn("logs cannot be read and are tried again", "error", last)
 	}
 	return true
+}
+
+// tooLarge says of a batch that it is too large to be read. Nothing behind it is
+// read either: no record of a log is ever left out.
+func tooLarge(cfg *config.Config, l events.Log, large *kgo.ErrDecompressTooLarge) error {
+	return fmt.Errorf("%s: topic %s of %s, partition %d: the batch at offset %d, up to offset %d, is larger than %d MiB decompressed, or has more records than go with that; if the nodes of all regions have the memory, raise limits.max_batch_bytes there and start them again, "+
+		"and find out who has written it", l, large.Topic, cfg.Region, large.Partition, large.Offset, large.NextOffset-1, cfg.Limits.MaxBatchBytes>>20)
 }
 
 // watchTopics looks now and then whether the topics are still what they have to

@@ -20,7 +20,7 @@ type batch struct {
 	end     int64     // of the topic, or before it
 	at      time.Time // when it was read
 	bytes   int64
-	lost    error // the topic does not have what comes next
+	lost    error // the topic does not have what comes next, or it is too large to be read
 }
 
 // read polls until the context ends.
@@ -49,11 +49,14 @@ func (a *Archiver) deliver(ftp kgo.FetchTopicPartition, now time.Time) {
 	if !known || s == nil {
 		return
 	}
+	if n := len(ftp.Records); n > 0 {
+		s.places[ftp.Topic] = kgo.NewOffset().At(ftp.Records[n-1].Offset + 1).WithEpoch(ftp.Records[n-1].LeaderEpoch)
+	}
 	b := batch{log: topic.Log(ftp.Partition), records: ftp.Records, end: ftp.HighWatermark, at: now}
 	for _, r := range ftp.Records {
 		b.bytes += recordBytes(r)
 	}
-	if isLoss(ftp.Err) {
+	if isLoss(ftp.Err) || errors.Is(ftp.Err, kgo.ErrMaxDecompress) {
 		b.lost = ftp.Err
 	}
 	if len(b.records) > 0 || b.lost != nil {
@@ -74,7 +77,7 @@ func isLoss(err error) bool {
 
 // complain notes what the client cannot do; it goes on trying.
 func (a *Archiver) complain(topic string, p int32, err error) bool {
-	if isLoss(err) || errors.Is(err, context.Canceled) {
+	if isLoss(err) || errors.Is(err, kgo.ErrMaxDecompress) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	if topic != "" {
@@ -102,9 +105,23 @@ func (a *Archiver) balance() {
 			a.client.PauseFetchPartitions(a.partitions(s.number))
 		case paused && held < most/2 && node < nodeBytesMost*3/4:
 			s.paused.Store(false)
-			a.client.ResumeFetchPartitions(a.partitions(s.number))
+			a.resume(s)
 		}
 	}
+}
+
+// resume has a shard's topics read again from where the last poll ended. The client says only once
+// that a batch is too large, and reads its partition no more: not even that, if it is paused by then.
+func (a *Archiver) resume(s *shard) {
+	partitions, from := map[string][]int32{}, map[string]map[int32]kgo.Offset{}
+	for topic, place := range s.places {
+		partitions[topic], from[topic] = []int32{s.number}, map[int32]kgo.Offset{s.number: place}
+	}
+	if len(from) > 0 { // or all were meant, to the client
+		a.client.RemoveConsumePartitions(partitions)
+	}
+	a.client.ResumeFetchPartitions(a.partitions(s.number))
+	a.client.AddConsumePartitions(from)
 }
 
 // partitions are those of all topics that a shard has.
@@ -121,6 +138,10 @@ func (a *Archiver) partitions(p int32) map[string][]int32 {
 func (a *Archiver) start(s *shard, from map[string]map[int32]kgo.Offset) {
 	a.orders.Do(func() {
 		s.forget()
+		clear(s.places)
+		for topic, offsets := range from {
+			s.places[topic] = offsets[s.number]
+		}
 		a.client.AddConsumePartitions(from)
 	})
 }
@@ -130,6 +151,7 @@ func (a *Archiver) stop(s *shard) {
 		a.client.RemoveConsumePartitions(a.partitions(s.number))
 		a.client.ResumeFetchPartitions(a.partitions(s.number))
 		s.paused.Store(false)
+		clear(s.places)
 		s.forget()
 	})
 }
