@@ -25,6 +25,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 )
 
 const (
@@ -371,14 +372,11 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	for _, fe := range fetches.Errors() {
 		rt, known := w.routes[fe.Topic]
 		var loss *kgo.ErrDataLoss
-		var large *kgo.ErrDecompressTooLarge
+		var large *inflate.TooLargeError
 		switch {
 		case fe.Topic == "" && errors.Is(fe.Err, context.Canceled):
 		case known && errors.As(fe.Err, &large):
-			if shard, l := w.shards.get(fe.Partition), rt.Log(fe.Partition); shard != nil {
-				w.metrics.tooLarge.Inc()
-				shard.Block(l, tooLarge(w.cfg, l, large))
-			}
+			w.blockTooLarge(fe.Topic, rt.Log(fe.Partition), large)
 		case known && fe.Partition >= 0 && w.isBehind(rt.Log(fe.Partition), fe.Err):
 			w.setBehind(rt.Log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
@@ -405,11 +403,19 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	return true
 }
 
-// tooLarge says of a batch that it is too large to be read. Nothing behind it is
+// blockTooLarge ends the reading of a log before a batch that is too large. Nothing behind that is
 // read either: no record of a log is ever left out.
-func tooLarge(cfg *config.Config, l events.Log, large *kgo.ErrDecompressTooLarge) error {
-	return fmt.Errorf("%s: topic %s of %s, partition %d: the batch at offset %d, up to offset %d, is larger than %d MiB decompressed, or has more records than go with that; if the nodes of all regions have the memory, raise limits.max_batch_bytes there and start them again, "+
-		"and find out who has written it", l, large.Topic, cfg.Region, large.Partition, large.Offset, large.NextOffset-1, cfg.Limits.MaxBatchBytes>>20)
+func (w *worker) blockTooLarge(topic string, l events.Log, large *inflate.TooLargeError) {
+	shard := w.shards.get(l.Partition)
+	if shard == nil || w.isApart(l.Partition) || shard.Blocked()[l] != nil {
+		return // where it is read again this is told again
+	}
+	w.mu.Lock()
+	next := w.passed.place(l, shard.Next(l))
+	w.mu.Unlock()
+	w.metrics.tooLarge.Inc()
+	shard.Block(l, fmt.Errorf("%s: topic %s of %s: the batch at offset %d of the log is larger than %d MiB decompressed, or has more records than go with that; if the nodes of all regions have the memory, raise limits.max_batch_bytes there and start them again, "+
+		"and find out who has written it", l, topic, w.cfg.Region, next, large.Most>>20))
 }
 
 // watchTopics looks now and then whether the topics are still what they have to

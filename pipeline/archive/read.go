@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 )
 
 // batch is what a poll has brought of one log.
@@ -49,15 +50,16 @@ func (a *Archiver) deliver(ftp kgo.FetchTopicPartition, now time.Time) {
 	if !known || s == nil {
 		return
 	}
-	if n := len(ftp.Records); n > 0 {
-		s.places[ftp.Topic] = kgo.NewOffset().At(ftp.Records[n-1].Offset + 1).WithEpoch(ftp.Records[n-1].LeaderEpoch)
-	}
 	b := batch{log: topic.Log(ftp.Partition), records: ftp.Records, end: ftp.HighWatermark, at: now}
 	for _, r := range ftp.Records {
 		b.bytes += recordBytes(r)
 	}
-	if isLoss(ftp.Err) || errors.Is(ftp.Err, kgo.ErrMaxDecompress) {
+	if isLoss(ftp.Err) {
 		b.lost = ftp.Err
+	}
+	if isTooLarge(ftp.Err) {
+		b.lost = ftp.Err
+		a.client.PauseFetchPartitions(map[string][]int32{ftp.Topic: {ftp.Partition}}) // or each answer said so
 	}
 	if len(b.records) > 0 || b.lost != nil {
 		s.put(b)
@@ -75,9 +77,14 @@ func isLoss(err error) bool {
 	return errors.As(err, &loss) || errors.Is(err, kerr.OffsetOutOfRange)
 }
 
+func isTooLarge(err error) bool {
+	var large *inflate.TooLargeError
+	return errors.As(err, &large)
+}
+
 // complain notes what the client cannot do; it goes on trying.
 func (a *Archiver) complain(topic string, p int32, err error) bool {
-	if isLoss(err) || errors.Is(err, kgo.ErrMaxDecompress) || errors.Is(err, context.Canceled) {
+	if isLoss(err) || isTooLarge(err) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	if topic != "" {
@@ -105,23 +112,9 @@ func (a *Archiver) balance() {
 			a.client.PauseFetchPartitions(a.partitions(s.number))
 		case paused && held < most/2 && node < nodeBytesMost*3/4:
 			s.paused.Store(false)
-			a.resume(s)
+			a.client.ResumeFetchPartitions(a.partitions(s.number))
 		}
 	}
-}
-
-// resume has a shard's topics read again from where the last poll ended. The client says only once
-// that a batch is too large, and reads its partition no more: not even that, if it is paused by then.
-func (a *Archiver) resume(s *shard) {
-	partitions, from := map[string][]int32{}, map[string]map[int32]kgo.Offset{}
-	for topic, place := range s.places {
-		partitions[topic], from[topic] = []int32{s.number}, map[int32]kgo.Offset{s.number: place}
-	}
-	if len(from) > 0 { // or all were meant, to the client
-		a.client.RemoveConsumePartitions(partitions)
-	}
-	a.client.ResumeFetchPartitions(a.partitions(s.number))
-	a.client.AddConsumePartitions(from)
 }
 
 // partitions are those of all topics that a shard has.
@@ -138,10 +131,6 @@ func (a *Archiver) partitions(p int32) map[string][]int32 {
 func (a *Archiver) start(s *shard, from map[string]map[int32]kgo.Offset) {
 	a.orders.Do(func() {
 		s.forget()
-		clear(s.places)
-		for topic, offsets := range from {
-			s.places[topic] = offsets[s.number]
-		}
 		a.client.AddConsumePartitions(from)
 	})
 }
@@ -151,7 +140,6 @@ func (a *Archiver) stop(s *shard) {
 		a.client.RemoveConsumePartitions(a.partitions(s.number))
 		a.client.ResumeFetchPartitions(a.partitions(s.number))
 		s.paused.Store(false)
-		clear(s.places)
 		s.forget()
 	})
 }

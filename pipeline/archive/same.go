@@ -15,8 +15,10 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
-// lastPatience is how long the last archived records are waited for.
-const lastPatience = 10 * time.Second
+const (
+	lastPatience  = 10 * time.Second // for the last archived records
+	lastBytesMost = 1 << 20          // of what is fetched with them; all shards may look for theirs at once
+)
 
 // others finds the logs that are not those that were archived, and says of each why: topics that
 // were made anew, and have grown past where the archive ends. It compares the last record
@@ -68,7 +70,7 @@ func (a *Archiver) firsts(ctx context.Context, from map[string]map[int32]kgo.Off
 	if len(from) == 0 {
 		return found, nil
 	}
-	client, err := kgo.NewClient(append(append(slices.Clip(a.opts), inflate.Opts(roomBytesMost, a.cfg.BatchBytesMost)...),
+	client, err := kgo.NewClient(append(append(slices.Clip(a.opts), inflate.Opts(lastBytesMost, a.cfg.BatchBytesMost)...),
 		kgo.ConsumePartitions(maps.Clone(from)), kgo.FetchMaxPartitionBytes(64<<10), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", a.cfg.Region, err)
@@ -76,20 +78,20 @@ func (a *Archiver) firsts(ctx context.Context, from map[string]map[int32]kgo.Off
 	defer client.Close()
 	short, cancel := context.WithTimeout(ctx, lastPatience)
 	defer cancel()
-	for tooLarge := 0; len(found)+tooLarge < len(from) && short.Err() == nil; {
+	for len(found) < len(from) && short.Err() == nil {
 		fetches := client.PollFetches(short)
 		fetches.EachRecord(func(r *kgo.Record) {
-			if found[r.Topic] == nil {
+			if _, known := found[r.Topic]; !known {
 				found[r.Topic] = r
 			}
 		})
 		var errs []error
 		fetches.EachError(func(topic string, _ int32, err error) {
 			switch {
-			case !errors.Is(err, kgo.ErrMaxDecompress):
+			case !isTooLarge(err):
 				errs = append(errs, err)
 			case found[topic] == nil:
-				tooLarge++ // with a limit that was lowered; what is behind it may be another one
+				found[topic] = nil // with a limit that was lowered; what is behind it may be another one
 			}
 		})
 		if err := errors.Join(errs...); err != nil && short.Err() == nil {

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -29,8 +27,6 @@ type shard struct {
 	paused atomic.Bool   // its topics are not read at present
 	anew   atomic.Bool   // a topic was made anew: it is to be looked where to go on
 	own    atomic.Int64  // bytes that were taken out of the inbox, up to the bucket
-
-	places map[string]kgo.Offset // in its topics, behind what was read; of the goroutine that polls
 
 	// Of its goroutine: the newest segment that it knows of, and how far who is told of
 	// what is read was told.
@@ -56,7 +52,7 @@ type tail struct{ records, read int64 }
 func newShard(a *Archiver, number int32) *shard {
 	return &shard{
 		a: a, number: number, log: a.log.With("shard", number), wake: make(chan struct{}, 1), noted: map[events.Log]int64{},
-		places: map[string]kgo.Offset{}, stopped: map[events.Log]error{}, gaps: map[events.Log]string{}, tails: map[events.Log]tail{},
+		stopped: map[events.Log]error{}, gaps: map[events.Log]string{}, tails: map[events.Log]tail{},
 	}
 }
 

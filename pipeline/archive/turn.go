@@ -216,13 +216,12 @@ func (t *turn) take(ctx context.Context) (more bool, err error) {
 // accept makes a batch ready to be gathered; not ok if it is not to be, or not yet.
 func (t *turn) accept(ctx context.Context, b batch) (ok bool, err error) {
 	var loss *kgo.ErrDataLoss
-	var large *kgo.ErrDecompressTooLarge
 	switch {
 	case t.isStopped(b.log):
 		return false, nil
-	case errors.As(b.lost, &large):
-		t.stopLog(b.log, fmt.Errorf("topic %s: the batch at offset %d, up to offset %d, is larger than %d MiB decompressed, or has more records than go with that (limits.max_batch_bytes)",
-			large.Topic, large.Offset, large.NextOffset-1, t.a.cfg.BatchBytesMost>>20))
+	case isTooLarge(b.lost):
+		next, _ := t.builder.Next(b.log)
+		t.stopLog(b.log, fmt.Errorf("the batch at offset %d is too large (limits.max_batch_bytes): %w", next, b.lost))
 		return false, nil
 	case errors.As(b.lost, &loss):
 		t.stopLog(b.log, fmt.Errorf("topic %s has lost records that it had acknowledged: %w; if it was truncated or made anew, give its region a new incarnation", loss.Topic, b.lost))

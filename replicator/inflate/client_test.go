@@ -2,6 +2,7 @@ package inflate
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -90,6 +91,10 @@ func (r *rig) fill(perPartition int) (compressed int64) {
 		}
 	}
 	return wire.bytes.Load()
+}
+
+func (r *rig) within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), d)
 }
 
 func zerosOf(records, bytes int) [][]byte {

@@ -17,6 +17,14 @@ import (
 // errNoRoom is one that the client tries again without telling anybody.
 var errNoRoom = fmt.Errorf("there is no memory for what was fetched at present: %w", kerr.RequestTimedOut)
 
+// A TooLargeError says that a batch is too large, and can never be read. It stands in each answer
+// that has the batch: whoever is told is to pause its partition.
+type TooLargeError struct{ Most int64 }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("it is larger than %d MiB decompressed, or has more records than go with that", e.Most>>20)
+}
+
 const (
 	// workMost is longer than any answer is worked on. Of one that had no records to keep it is
 	// not known when that ends, if its broker is not asked again.
@@ -105,7 +113,7 @@ func (r *Room) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, e
 	r.inflaters.Put(inflater)
 	var large *batch.InflatedError
 	if errors.As(err, &large) || err == nil && hasTooMany(plain, overheadFactor*r.batchMost) {
-		return nil, kgo.ErrMaxDecompress
+		return nil, &TooLargeError{r.batchMost} // the client's own error would be told once, or not at all
 	}
 	return plain, err
 }
