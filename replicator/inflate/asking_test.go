@@ -2,42 +2,39 @@ package inflate
 
 import "testing"
 
-// Where batches compress well less is asked for, at once as little as fits; once for all that is refused
-// of an answer; and slowly more again as long as all fits.
+// As much is asked for as fits: at once less where batches compress better, and more again where they do not.
 func TestAsking(t *testing.T) {
-	const most = 16 << 20
-	a := asking{bytes: most}
-	a.compresses(10_000, 1_000_000)
-	if !a.less(128<<20) || a.bytes != 671_088 { // 64 MiB, a hundredth of it
-		t.Errorf("%d bytes are asked for", a.bytes)
-	}
-	if a.less(128 << 20) {
-		t.Error("each batch that is refused makes it less")
-	}
-	if a.answered(600_000, most) || a.bytes != 671_088 {
-		t.Error("more is asked for though something was refused")
-	}
-	if a.answered(100, most) {
-		t.Error("more is asked for though there was not more")
-	}
-	answers := 0
-	for ; a.bytes < most; answers++ {
-		if !a.answered(int(a.bytes), most) {
-			t.Fatal("not more is asked for")
+	const most, room = 16 << 20, 128 << 20
+	var a asking
+	check := func(packed, plain int64, answers int, want int32) {
+		t.Helper()
+		if a.compresses(packed, plain, room); a.bytes(room, answers, most) != want {
+			t.Errorf("%d bytes are asked for, want %d", a.bytes(room, answers, most), want)
 		}
 	}
-	if answers < 10 || answers > 20 || a.bytes != most {
-		t.Errorf("%d bytes are asked for after %d answers", a.bytes, answers)
+	if n := a.bytes(room, 3, most); n != most {
+		t.Errorf("%d bytes are asked for of what is not known", n)
 	}
-	for range 100 {
-		a.less(1)
-		a.answered(0, most)
+	check(1<<20, 2<<20, 3, most)
+	check(9<<20, 98<<20, 3, 32<<20/10)
+	check(0, 0, 1, 64<<20/10)
+	for range 20 { // zeros
+		a.compresses(64<<10, 64<<20, room)
 	}
-	if a.bytes != leastAsked {
-		t.Errorf("%d bytes are asked for at least", a.bytes)
+	if n := a.bytes(room, 1, most); n < 64<<10 || n > 80<<10 {
+		t.Errorf("%d bytes are asked for of zeros", n)
 	}
-	few := asking{bytes: 1_000} // as the client is configured
-	if few.less(1) || few.bytes != 1_000 {
-		t.Errorf("%d bytes are asked for of 1,000", few.bytes)
+	answers := 0
+	for ; a.bytes(room, 1, most) < most; answers++ {
+		n := int64(a.bytes(room, 1, most))
+		a.compresses(n, n, room)
+	}
+	if answers > 30 {
+		t.Errorf("as much as ever is asked for after %d answers", answers)
+	}
+	a = asking{}
+	check(1, room, 1, leastAsked)
+	if n := a.bytes(room, 1, 1_000); n != 1_000 { // as the client is configured
+		t.Errorf("%d bytes are asked for of 1,000", n)
 	}
 }

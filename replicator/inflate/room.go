@@ -33,8 +33,6 @@ const (
 	// leastAsked is the least that is asked for in one fetch. At a thousandth, the most that
 	// compression leaves out, that is 16 MiB.
 	leastAsked = 16 << 10
-
-	ratioOf = 4 << 20 // compressed bytes that say how well the logs compress
 )
 
 // Room is what a client's fetched records have of memory.
@@ -46,14 +44,16 @@ type Room struct {
 	client  *kgo.Client // knows what was fetched and is not polled
 	allMost int32       // that the client would ask for in one fetch, without a room
 	ofMost  int32       // of one partition
+	atOnce  int         // answers that it has at most; 0: one of each broker
 	working atomic.Int32
 
-	mu    sync.Mutex
-	work  map[int32]work      // by broker: what was accepted of an answer that is still worked on
-	from  map[partition]int32 // brokers: whose batch was accepted last
-	owed  map[int32]bool      // brokers whose answer has come, and nothing of it was accepted yet
-	spent int                 // batches that were accepted although there is no room, as one is owed
-	ask   asking
+	mu      sync.Mutex
+	brokers map[int32]bool      // that have records
+	work    map[int32]work      // by broker: what was accepted of an answer that is still worked on
+	from    map[partition]int32 // brokers: whose batch was accepted last
+	owed    map[int32]bool      // brokers whose answer has come, and nothing of it was accepted yet
+	spent   int                 // batches that were accepted although there is no room, as one is owed
+	ask     asking
 }
 
 type partition struct {
@@ -85,7 +85,7 @@ func Opts(most, batchMost int64) []kgo.Opt {
 
 func newRoom(most, batchMost int64) *Room {
 	return &Room{
-		most: most, batchMost: batchMost, work: map[int32]work{}, from: map[partition]int32{}, owed: map[int32]bool{},
+		most: most, batchMost: batchMost, brokers: map[int32]bool{}, work: map[int32]work{}, from: map[partition]int32{}, owed: map[int32]bool{},
 		inflaters: sync.Pool{New: func() any { return batch.NewInflater(int(batchMost)) }},
 	}
 }
@@ -95,7 +95,7 @@ func (r *Room) OnNewClient(client *kgo.Client) {
 	r.client = client
 	r.allMost, _ = client.OptValue(kgo.FetchMaxBytes).(int32)
 	r.ofMost, _ = client.OptValue(kgo.FetchMaxPartitionBytes).(int32)
-	r.ask.bytes = r.allMost
+	r.atOnce, _ = client.OptValue(kgo.MaxConcurrentFetches).(int)
 }
 
 // Decompress implements kgo.Decompressor. It never waits: only a poll makes room, and as long
@@ -126,15 +126,12 @@ func (r *Room) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, e
 func (r *Room) admits() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.held() < r.most:
-		return true
-	case r.spent < len(r.owed):
-		r.spent++
+	if r.held() < r.most {
 		return true
 	}
-	if r.client != nil && r.ask.less(r.most) {
-		r.client.UpdateFetchMaxBytes(r.ask.bytes, min(r.ask.bytes, r.ofMost))
+	if r.spent < len(r.owed) {
+		r.spent++
+		return true
 	}
 	return false
 }
@@ -155,16 +152,13 @@ func (r *Room) held() (bytes int64) {
 }
 
 // OnBrokerRead implements kgo.HookBrokerRead: an answer has come.
-func (r *Room) OnBrokerRead(broker kgo.BrokerMetadata, key int16, bytes int, _, _ time.Duration, err error) {
+func (r *Room) OnBrokerRead(broker kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	if kmsg.Key(key) != kmsg.Fetch || err != nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.owed[broker.NodeID] = true
-	if r.ask.answered(bytes, r.allMost) {
-		r.client.UpdateFetchMaxBytes(r.ask.bytes, min(r.ask.bytes, r.ofMost))
-	}
 }
 
 // OnBrokerWrite implements kgo.HookBrokerWrite: a client asks a broker again when it is done
@@ -200,7 +194,20 @@ func (r *Room) OnFetchBatchRead(broker kgo.BrokerMetadata, topic string, number 
 	w.bytes += bytes
 	r.work[broker.NodeID], r.from[partition{topic, number}] = w, broker.NodeID
 	r.working.Store(int32(len(r.work)))
-	r.ask.compresses(int64(m.CompressedBytes), bytes)
+	r.brokers[broker.NodeID] = true
+	r.ask.compresses(int64(m.CompressedBytes), bytes, r.most)
+	if r.client != nil {
+		all := r.ask.bytes(r.most, r.answers(), r.allMost)
+		r.client.UpdateFetchMaxBytes(all, min(all, r.ofMost))
+	}
+}
+
+// answers are those that the client has at most.
+func (r *Room) answers() int {
+	if r.atOnce > 0 {
+		return min(r.atOnce, len(r.brokers))
+	}
+	return len(r.brokers)
 }
 
 // OnFetchRecordBuffered implements kgo.HookFetchRecordBuffered: the answer with this record
