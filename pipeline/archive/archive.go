@@ -121,6 +121,7 @@ type Archiver struct {
 	admin   *kadm.Client
 	orders  *orders.Queue
 	ids     map[string]kadm.TopicID // of its topics; of the goroutine that watches
+	lasts   chan struct{}           // has one of each shard that reads what is archived last
 
 	tasks sync.WaitGroup
 
@@ -147,7 +148,7 @@ func New(opts []kgo.Opt, cfg Config, bucket Bucket, node Node, offsets Offsets, 
 	}
 	return &Archiver{
 		cfg: cfg, bucket: bucket, node: node, offsets: offsets, metrics: m, log: log, opts: opts, client: client, admin: kadm.NewClient(client),
-		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{}, ids: map[string]kadm.TopicID{},
+		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{}, ids: map[string]kadm.TopicID{}, lasts: make(chan struct{}, lastsAtOnce),
 	}, nil
 }
 

@@ -17,7 +17,8 @@ import (
 
 const (
 	lastPatience  = 10 * time.Second // for the last archived records
-	lastBytesMost = 1 << 20          // of what is fetched with them; all shards may look for theirs at once
+	lastBytesMost = 1 << 20          // of what is fetched with them
+	lastsAtOnce   = 4                // shards; each may have two of the largest batches of each broker in memory
 )
 
 // others finds the logs that are not those that were archived, and says of each why: topics that
@@ -69,6 +70,12 @@ func (a *Archiver) firsts(ctx context.Context, from map[string]map[int32]kgo.Off
 	found := map[string]*kgo.Record{}
 	if len(from) == 0 {
 		return found, nil
+	}
+	select {
+	case a.lasts <- struct{}{}:
+		defer func() { <-a.lasts }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	client, err := kgo.NewClient(append(append(slices.Clip(a.opts), inflate.Opts(lastBytesMost, a.cfg.BatchBytesMost)...),
 		kgo.ConsumePartitions(maps.Clone(from)), kgo.FetchMaxPartitionBytes(64<<10), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
