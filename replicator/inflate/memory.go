@@ -43,19 +43,19 @@ func headersOf(record []byte) int64 {
 		return 0
 	}
 	rest := record[1:] // attributes
-	var number int64
-	for range 2 { // time and offset
-		if number, rest = varint(rest); rest == nil {
+	for range 2 {      // time and offset
+		if _, rest = varint(rest); rest == nil {
 			return 0
 		}
 	}
 	for range 2 { // key and value
-		if number, rest = varint(rest); rest == nil || number > int64(len(rest)) {
+		length, behind := varint(rest)
+		if behind == nil || length > int64(len(behind)) {
 			return 0
 		}
-		rest = rest[max(number, 0):]
+		rest = behind[max(length, 0):]
 	}
-	number, rest = varint(rest)
+	number, rest := varint(rest)
 	return max(0, min(number, int64(len(rest))))
 }
 
