@@ -376,6 +376,13 @@ type Limits struct {
 	// larger and 64 KiB, at least.
 	MaxValueBytes int64 `yaml:"max_value_bytes"`
 
+	// MaxBatchBytes is how many bytes the records of one batch in a log may have once they are
+	// decompressed, 32 MiB to 1 GiB, default 128 MiB. What the client makes of them (200 bytes
+	// for a record, 40 for a header) may come to twice as much besides. A log with a larger one
+	// is folded and archived up to there; set the same in all regions. A node needs a few times as
+	// much memory.
+	MaxBatchBytes int64 `yaml:"max_batch_bytes"`
+
 	// MaxClockSkew is how far ahead of this node's clock the clock of an event may be
 	// that a caller stamped, 1s to events.MaxFoldSkew, default 1m; and how far this
 	// node's own readings follow those of others.
@@ -411,7 +418,7 @@ func Default() Config {
 		Links:         Links{WindowBytes: defaultWindowBytes},
 		Tombstones:    Tombstones{Keep: 24 * time.Hour},
 		Log:           Log{Level: "info", Format: "text"},
-		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
+		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxBatchBytes: DefaultBatchBytes, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}
 }
 
