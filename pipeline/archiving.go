@@ -23,6 +23,7 @@ func (r *Region) newArchiver(own []kgo.Opt) (*archive.Archiver, error) {
 	}
 	cfg := archive.Config{
 		Region: r.cfg.Region, Partitions: r.cfg.Partitions, Software: api.Software, Topics: r.cfg.Routes(), Sealer: r.backups.sealer, Limits: limits, NewChain: digest.NewChain,
+		BatchBytesMost: r.cfg.Limits.MaxBatchBytes,
 	}
 	return archive.New(own, cfg, r.parts.Bucket, archiveNode{r}, r.worker.mirrors, archive.NewMetrics(r.parts.Registry), r.log)
 }

@@ -47,7 +47,7 @@ func (b Backups) copyTo(ctx context.Context, name string, copied func(bytes int6
 	if cache == nil {
 		cache = &catalog.Cache{}
 	}
-	status := api.CopyStatus{Copy: name, Began: time.Now().UTC()}
+	status := api.CopyStatus{Copy: name, Began: time.Now().UTC(), DrillEvery: copyTurn(b.Config.Backup, len(b.Copies)).Seconds()}
 	var err error
 	status.Report, err = copies.Run(ctx, copies.Config{
 		Region: b.Config.Region, From: b.Bucket, To: to, Owner: fmt.Sprintf("%s, copy %s of region %s", api.Software, name, b.Config.Region), Cache: cache, Copied: copied,
@@ -82,10 +82,11 @@ func (b Backups) lookAtCopy(ctx context.Context, to objstore.Bucket, cache *cata
 		}
 	}
 	drilled := &api.BackupStatus{Checked: now}
-	if _, err := (Backups{Config: b.Config, Bucket: to}).drillStatus(ctx, drilled); err != nil {
+	proofs, err := Backups{Config: b.Config, Bucket: to}.drillStatus(ctx, drilled)
+	if err != nil {
 		return err
 	}
-	status.Drill = drilled.Drill
+	status.Drill, status.Recipients = drilled.Drill, recipients(inv, proofs, now)
 	return nil
 }
 
@@ -183,7 +184,7 @@ func (w *backupWatch) haveCopied(result *api.CopyResult) {
 				made.Checked, made.Newest, made.Damaged = before.Checked, before.Newest, before.Damaged
 			}
 			if made.Drill == nil { // reports are never deleted
-				made.Drill = before.Drill
+				made.Drill, made.Recipients = before.Drill, before.Recipients
 			}
 		}
 		w.copies = slices.DeleteFunc(slices.Clone(w.copies), func(c api.CopyStatus) bool { return c.Copy == made.Copy })

@@ -33,7 +33,7 @@ type backupWatch struct {
 	failed   error             // why it could not be read since, nil if it could
 	last     *api.BackupRun    // nil: none
 	drills   time.Time         // when this node has last tried a drill
-	copies   []api.CopyStatus  // as this node has last made them
+	copies   []api.CopyStatus  // as this node has last made them, or looked at them
 	sample   *api.SampleStatus // nil: this node does not sample
 	deltas   deltaWatch
 	prunes   pruneWatch
@@ -43,6 +43,7 @@ type backupWatch struct {
 
 	cache      catalog.Cache
 	copyCaches map[string]*catalog.Cache // by copy
+	copyDrills map[string]copyDrill      // by copy
 }
 
 const (
@@ -152,7 +153,7 @@ func (w *backupWatch) saw(s *api.BackupStatus, err error) {
 func (w *backupWatch) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last, w.groups, w.copies, w.sample = nil, nil, nil, nil
+	w.last, w.groups, w.copies, w.copyDrills, w.sample = nil, nil, nil, nil, nil
 	w.deltas.last, w.deltas.stop = nil, ""
 	w.prunes.last = nil
 }
@@ -261,7 +262,7 @@ func (w *backupWatch) status() *api.BackupStatus {
 		s.Error = w.failed.Error()
 	}
 	s.Last, s.LastDelta = w.last, w.deltas.last
-	s.Copies, s.Prunes, s.Sample = w.copies, w.prunes.last, w.sample
+	s.Copies, s.Prunes, s.Sample = w.copyStatus(), w.prunes.last, w.sample
 	return &s
 }
 
@@ -287,14 +288,7 @@ func (w *backupWatch) problems() (problems []string) {
 	if w.groups != nil {
 		problems = append(problems, fmt.Sprintf("backups go without offsets of consumer groups (backup.groups): %s", w.groups))
 	}
-	for _, c := range w.copies {
-		if c.Error != "" {
-			problems = append(problems, fmt.Sprintf("copy %s of the backups is not up to date: %s", c.Copy, c.Error))
-		}
-		if c.Damaged > 0 {
-			problems = append(problems, fmt.Sprintf("objects of %d backups are missing or damaged in copy %s; see: evenkeel backup verify --all --level manifests --config FILE --copy %s", c.Damaged, c.Copy, c.Copy))
-		}
-	}
+	problems = append(problems, copyProblems(w.copyStatus())...)
 	problems = append(problems, sampleProblems(w.sample)...)
 	problems = append(problems, w.deltas.problems(time.Now())...)
 	problems = append(problems, w.prunes.problems()...)
@@ -351,11 +345,20 @@ func provedAge(d *api.DrillStatus) float64 {
 	return ageIf(d.Proved)
 }
 
+// drillFailed is 1 if restores of the newest drill failed.
+func drillFailed(d *api.DrillStatus) float64 {
+	if d != nil && d.Error != "" {
+		return 1
+	}
+	return 0
+}
+
 // backupGauges shows what a watch has seen whenever it is asked.
 type backupGauges struct {
 	watch                                          *backupWatch
 	age, checked, duration, stored, proved, failed *prometheus.Desc
-	copied, archived, hollow, drilled              *prometheus.Desc // of copies
+	copied, archived, hollow                       *prometheus.Desc // of copies
+	drilled, drillFailed, drillEvery, drillOpened  *prometheus.Desc // likewise
 	sampledDamaged, sampledNever, sampledAge       *prometheus.Desc
 	stopped, full, pruned, opened                  *prometheus.Desc
 }
@@ -365,23 +368,26 @@ func newBackupGauges(w *backupWatch) *backupGauges {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return &backupGauges{
-		watch:    w,
-		age:      desc("evenkeel_backup_age_seconds", "Age of the newest backup of a stream that can be restored, by reading the bucket; +Inf: there is none.", "stream"),
-		checked:  desc("evenkeel_backup_checked_age_seconds", "Since the bucket was last read; +Inf: never."),
-		duration: desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
-		stored:   desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
-		proved:   desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
-		opened:   desc("evenkeel_backup_recipient_proved_age_seconds", "Age of the newest state that a restore drill has proved with this key alone, of the keys that the newest backup is sealed for, by reading the bucket; +Inf: never.", "recipient"),
-		copied:   desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
-		archived: desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
-		hollow:   desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies; absent if it could not be read yet.", "copy"),
-		drilled:  desc("evenkeel_backup_copy_proved_age_seconds", "Age of the newest state that a restore drill of a copy has proved, by reading it; +Inf: none. Told by the node that copies; absent if the copy could not be read yet.", "copy"),
-		full:     desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
-		stopped:  desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
-		pruned:   desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
-		failed:   desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
+		watch:       w,
+		age:         desc("evenkeel_backup_age_seconds", "Age of the newest backup of a stream that can be restored, by reading the bucket; +Inf: there is none.", "stream"),
+		checked:     desc("evenkeel_backup_checked_age_seconds", "Since the bucket was last read; +Inf: never."),
+		duration:    desc("evenkeel_backup_last_duration_seconds", "How long the node's last backup took."),
+		stored:      desc("evenkeel_backup_last_bytes", "Bytes that the node's last backup has in the bucket; 0: it failed."),
+		proved:      desc("evenkeel_backup_proved_age_seconds", "Age of the newest state that a restore drill has proved, by reading the bucket; +Inf: none."),
+		opened:      desc("evenkeel_backup_recipient_proved_age_seconds", "Age of the newest state that a restore drill has proved with this key alone, of the keys that the newest backup is sealed for, by reading the bucket; +Inf: never.", "recipient"),
+		copied:      desc("evenkeel_backup_copy_age_seconds", "Age of the newest restorable backup in a copy, by reading it; +Inf: none. Told by the node that copies.", "copy"),
+		archived:    desc("evenkeel_backup_copy_archive_age_seconds", "Since when a copy may lack segments of the archive; +Inf: it is not known to have ever had all. Told by the node that copies.", "copy"),
+		hollow:      desc("evenkeel_backup_copy_damaged", "Backups in a copy of which objects are missing or have another size, by reading it. Told by the node that copies; absent if it could not be read yet.", "copy"),
+		drilled:     desc("evenkeel_backup_copy_proved_age_seconds", "Age of the newest state that a restore drill of a copy has proved, by reading it; +Inf: none. Told by the node that copies; absent if the copy could not be read yet.", "copy"),
+		drillFailed: desc("evenkeel_backup_copy_drill_failed", "1 if restores of the newest restore drill of a copy failed, else 0, by reading it. Told as the age of what is proved.", "copy"),
+		drillEvery:  desc("evenkeel_backup_copy_drill_every_seconds", "How often a copy is drilled by schedule; 0: it is not, or it is archived. Told by the node that copies.", "copy"),
+		drillOpened: desc("evenkeel_backup_copy_recipient_proved_age_seconds", "Age of the newest state that a restore drill of a copy has proved with this key alone, of the keys that the copy's newest backup is sealed for; +Inf: never. Told as the age of what is proved.", "copy", "recipient"),
+		full:        desc("evenkeel_backup_full_age_seconds", "Age of the newest full backup that can be restored, by reading the bucket; +Inf: there is none."),
+		stopped:     desc("evenkeel_backup_deltas_stopped", "1 if the node makes no deltas before the next full backup, else 0."),
+		pruned:      desc("evenkeel_backup_pruned_age_seconds", "Since old backups were last pruned, by this node or by the bucket's newest plan; +Inf: never. Not told if backup.schedule.prune is off."),
+		failed:      desc("evenkeel_backup_drill_failed", "1 if restores of the newest restore drill failed, else 0."),
 
-		sampledDamaged: desc("evenkeel_backup_sampled_damaged", "Objects of the bucket that were damaged or missing when they were last looked at between drills. Told, as all of sampling, by the node that schedules."),
+		sampledDamaged: desc("evenkeel_backup_sampled_damaged", "Objects of the bucket that were damaged when they were last looked at between drills, or that two listings lack. Told, as all of sampling, by the node that schedules."),
 		sampledNever:   desc("evenkeel_backup_sampled_never", "Objects of the bucket that were not looked at between drills, as far as the node remembers; absent if it is not known yet."),
 		sampledAge:     desc("evenkeel_backup_sampled_age_seconds", "Since an object of the bucket was last looked at between drills; +Inf: none was."),
 	}
@@ -400,6 +406,9 @@ func (g *backupGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.archived
 	ch <- g.hollow
 	ch <- g.drilled
+	ch <- g.drillFailed
+	ch <- g.drillEvery
+	ch <- g.drillOpened
 	ch <- g.sampledDamaged
 	ch <- g.sampledNever
 	ch <- g.sampledAge
@@ -419,30 +428,13 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(g.checked, time.Since(s.Checked).Seconds())
-	failed := 0.0
-	if d := s.Drill; d != nil && d.Error != "" {
-		failed = 1
-	}
 	gauge(g.proved, provedAge(s.Drill))
-	gauge(g.failed, failed)
+	gauge(g.failed, drillFailed(s.Drill))
 	for _, r := range s.Recipients {
 		gauge(g.opened, ageIf(r.Proved), r.Key)
 	}
 	for _, c := range s.Copies {
-		age := infinite
-		if c.Newest != nil {
-			age = ageOf(*c.Newest)
-		}
-		gauge(g.copied, age, c.Copy)
-		archived := infinite
-		if c.Archived != nil {
-			archived = ageOf(*c.Archived)
-		}
-		gauge(g.archived, archived, c.Copy)
-		if c.Checked != nil {
-			gauge(g.hollow, float64(c.Damaged), c.Copy)
-			gauge(g.drilled, provedAge(c.Drill), c.Copy)
-		}
+		g.collectCopy(gauge, c)
 	}
 	if c := s.Sample; c != nil {
 		gauge(g.sampledDamaged, float64(len(c.Damaged)))
@@ -466,5 +458,21 @@ func (g *backupGauges) Collect(ch chan<- prometheus.Metric) {
 	if s.Last != nil {
 		gauge(g.duration, s.Last.Duration)
 		gauge(g.stored, float64(s.Last.Bytes))
+	}
+}
+
+// collectCopy shows what is known of a copy.
+func (g *backupGauges) collectCopy(gauge func(d *prometheus.Desc, v float64, labels ...string), c api.CopyStatus) {
+	gauge(g.copied, ageIf(c.Newest), c.Copy)
+	gauge(g.archived, ageIf(c.Archived), c.Copy)
+	gauge(g.drillEvery, c.DrillEvery, c.Copy)
+	if c.Checked == nil {
+		return
+	}
+	gauge(g.hollow, float64(c.Damaged), c.Copy)
+	gauge(g.drilled, provedAge(c.Drill), c.Copy)
+	gauge(g.drillFailed, drillFailed(c.Drill), c.Copy)
+	for _, r := range c.Recipients {
+		gauge(g.drillOpened, ageIf(r.Proved), c.Copy, r.Key)
 	}
 }

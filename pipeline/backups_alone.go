@@ -23,7 +23,7 @@ func (b Backups) StatusAlone(ctx context.Context) (*api.BackupStatus, error) {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Copies)) {
-		seen := api.CopyStatus{Copy: name, Began: s.Checked}
+		seen := api.CopyStatus{Copy: name, Began: s.Checked, DrillEvery: copyTurn(b.Config.Backup, len(b.Copies)).Seconds()}
 		err := b.lookAtCopy(ctx, b.Copies[name], nil, &seen)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -238,16 +238,21 @@ func (r *Region) DrillRestore(ctx context.Context) (*format.Drill, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !r.restoring.TryLock() {
-		return nil, events.Errorf(events.KindRefused, "drill: a restore is under way")
-	}
-	defer r.restoring.Unlock()
-	d, err := b.Drill(ctx)
+	d, err := r.drill(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	r.backups.drilled(d)
 	return d, nil
+}
+
+// drill drills a bucket, unless a restore is under way (errRestoring).
+func (r *Region) drill(ctx context.Context, b Backups) (*format.Drill, error) {
+	if !r.restoring.TryLock() {
+		return nil, errRestoring
+	}
+	defer r.restoring.Unlock()
+	return b.Drill(ctx)
 }
 
 // ListDrills implements api.Node.

@@ -106,7 +106,7 @@ func (b Backups) misfits(m *format.Manifest, err error) bool {
 }
 
 // tryThere makes a trial of what may not be there any more when it is made. there is false if that is so, if it has no place
-// here, and if no identity opens it: all that tells nothing of the backups.
+// here, if it is archived, and if no identity opens it: all that tells nothing of the backups.
 func (b Backups) tryThere(ctx context.Context, t trial) (result format.Trial, there bool) {
 	if t, there = b.settle(ctx, t); !there {
 		return result, false
@@ -115,8 +115,8 @@ func (b Backups) tryThere(ctx context.Context, t trial) (result format.Trial, th
 	switch {
 	case err == nil:
 		return result, true
-	case errors.Is(err, seal.ErrNoKey) || b.gone(ctx, t.target.Backup) || b.gone(ctx, result.Backup):
-		b.Log.Info("restore drill passes over what is gone, or what no identity opens", "aim", t.aim, "error", err)
+	case errors.Is(err, seal.ErrNoKey) || isArchived(err) || b.gone(ctx, t.target.Backup) || b.gone(ctx, result.Backup):
+		b.Log.Info("restore drill passes over what is gone, what is archived, or what no identity opens", "aim", t.aim, "error", err)
 		return result, false
 	}
 	now, there := b.settle(ctx, t)

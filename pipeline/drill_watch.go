@@ -136,18 +136,26 @@ func newDrillStatus(d *format.Drill, now time.Time) *api.DrillStatus {
 	return s
 }
 
-// watchDrills makes the scheduled drills until the context ends.
+// watchDrills makes the scheduled drills until the context ends, one at a time.
 func (w *backupWatch) watchDrills(ctx context.Context) {
 	every := w.region.cfg.Backup.Schedule.Drill
 	if every == 0 || w.unfit != nil {
 		return
 	}
-	for range pause.Ticks(ctx, min(watchEvery, every/watchPasses)) {
-		if w.drillDue(time.Now()) && w.region.schedules() {
+	tick := min(watchEvery, every/watchPasses)
+	if copies := copiesEvery(w.region.cfg.Backup); copies > 0 {
+		tick = min(tick, copies/watchPasses)
+	}
+	for range pause.Ticks(ctx, tick) {
+		if !w.region.schedules() {
+			continue
+		}
+		if w.drillDue(time.Now()) {
 			if _, err := w.region.DrillRestore(ctx); err != nil && ctx.Err() == nil {
 				w.region.log.Warn("the restore drill could not be made", "error", err)
 			}
 		}
+		w.drillCopies(ctx)
 	}
 }
 
@@ -176,11 +184,17 @@ func (w *backupWatch) drilled(d *format.Drill) {
 	if w.seen == nil {
 		return
 	}
-	now := time.Now()
-	seen, status := *w.seen, newDrillStatus(d, now)
-	if status.Proved == nil && seen.Drill != nil {
-		status.Proved = seen.Drill.Proved
-	}
-	seen.Drill, seen.Recipients = status, withProofs(seen.Recipients, d.Proofs, now)
+	seen := *w.seen
+	seen.Drill, seen.Recipients = nextDrill(seen.Drill, seen.Recipients, d)
 	w.seen = &seen
+}
+
+// nextDrill is what is known of drills after another one.
+func nextDrill(before *api.DrillStatus, keys []api.RecipientProof, d *format.Drill) (*api.DrillStatus, []api.RecipientProof) {
+	now := time.Now()
+	status := newDrillStatus(d, now)
+	if status.Proved == nil && before != nil {
+		status.Proved = before.Proved
+	}
+	return status, withProofs(keys, d.Proofs, now)
 }

@@ -319,7 +319,7 @@ func (h *logReader) client(ctx context.Context) (*kgo.Client, error) {
 		}
 		from[tp.topic][tp.partition] = kgo.NewOffset().At(at)
 	}
-	return kgo.NewClient(append(opts,
+	return kgo.NewClient(append(append(opts, h.region.cfg.RoomOpts(searchRoomBytes)...),
 		kgo.WithContext(ctx),
 		kgo.ConsumePartitions(from),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),

@@ -2,28 +2,36 @@ package pipeline_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
-	"path/filepath"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/timeline"
 )
 
 // lookup reads a key out of a state that was restored in place.
 func lookup(t *testing.T, job pipeline.RestoreJob, key string) string {
 	t.Helper()
-	var shards []*projections.Shard
-	for n := range int32(partitions) {
-		s, err := pipeline.OpenShard(job, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+	shards := make([]*projections.Shard, partitions)
+	var g errgroup.Group
+	for n := range shards {
+		g.Go(func() (err error) {
+			shards[n], err = pipeline.OpenShard(job, int32(n))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range shards {
 		defer s.Close()
-		shards = append(shards, s)
 	}
 	e, err := projections.Get(shards, "session", key)
 	if err != nil {
@@ -108,5 +116,45 @@ func TestChainInPlace(t *testing.T) {
 		close(gate.opened)
 		r.here(want)
 		r.await("let go of the backup", func() error { return errIf(r.pins() > 2, "it is pinned") }) // two were restored, and no node has the one
+	})
+}
+
+// What is opened and read first waits for the bucket as often as it has to, and not once for each
+// delta that the backup builds on.
+func TestFirstReadOfChain(t *testing.T) {
+	long(t)
+	one(t, func(r *region) {
+		withDeltas(r)
+		r.start()
+		for i := range 30 {
+			r.put(fmt.Sprintf("key-%02d", i), large(i))
+		}
+		r.eventsFolded(30)
+		r.await("backed up", func() error { return errIf(r.kinds() != "f", "there is no full backup") })
+		for i := range 12 {
+			for k := range 40 { // no table is so small that it is read as a whole
+				r.put(fmt.Sprintf("key-%02d", 30+k), large(i + k)[:60_000])
+			}
+			time.Sleep(time.Minute)
+		}
+		newest := r.newest()
+		r.stop()
+		const trip = 20 * time.Millisecond
+		reads := []string{objstore.OpGet, objstore.OpGetRange, objstore.OpList}
+		r.bucket = faults.New(r.bucket, faults.Rule{Ops: reads, Effect: faults.Wait, Delay: trip})
+		job := r.job()
+		job.Request, job.Dir = timeline.Request{Target: timeline.Target{Backup: newest.ID}}, "/past"
+		begun := time.Now()
+		if _, err := pipeline.RestoreInPlace(r.w.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := lookup(t, job, "key-29"), large(29); got != want {
+			t.Errorf("key-29 is %q, want %q", got, want)
+		}
+		trips, layers := int(time.Since(begun)/trip), len(newest.Parents)+1
+		t.Logf("%d layers, %d times waited for the bucket", layers, trips)
+		if layers < 8 || trips > 16 {
+			t.Errorf("%d layers, %d times waited for the bucket until a key was read, want 8 layers and 16 times at most", layers, trips)
+		}
 	})
 }

@@ -13,8 +13,13 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/pace"
 )
 
-// landedTimeout bounds the search for what a load has written.
-const landedTimeout = 2 * time.Minute
+const (
+	// landedTimeout bounds the search for what a load has written.
+	landedTimeout = 2 * time.Minute
+
+	// searchRoomBytes is what one search of logs has of memory for what it fetches.
+	searchRoomBytes = 32 << 20
+)
 
 // Landed implements api.Node.
 func (r *Region) Landed(ctx context.Context, p api.LandedParams) (*api.LandedResult, error) {
@@ -93,10 +98,12 @@ func (r *Region) findSource(ctx context.Context, topic, source string, from, to 
 	if err != nil {
 		return nil, err
 	}
-	client, err := kgo.NewClient(append(opts,
+	client, err := kgo.NewClient(append(append(opts, r.cfg.RoomOpts(searchRoomBytes)...),
 		kgo.WithContext(ctx),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: start}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchMaxBytes(8<<20),
+		kgo.MaxConcurrentFetches(2),
 		kgo.KeepControlRecords())...) // a log may end with one
 	if err != nil {
 		return nil, err

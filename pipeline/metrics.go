@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	events    prometheus.Counter
 	parked    prometheus.Counter
+	tooLarge  prometheus.Counter
 	skipped   prometheus.Counter
 	collected prometheus.Counter
 	buried    prometheus.Counter
@@ -36,6 +37,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		events:    counter("evenkeel_fold_events_total", "Events folded into slices, of all origins."),
 		parked:    counter("evenkeel_fold_parked_total", "Records set aside because they are no events."),
+		tooLarge:  counter("evenkeel_fold_batches_too_large_total", "Batches that are larger decompressed than limits.max_batch_bytes, and stop their log."),
 		skipped:   counter("evenkeel_fold_skipped_total", "Records skipped because they had been folded before."),
 		collected: counter("evenkeel_fold_collected_total", "Tombstones taken out of the state, of all origins."),
 		buried:    counter("evenkeel_fold_buried_total", "Slices that became tombstones because others hide what they held, of all origins."),
@@ -54,7 +56,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, result := range []string{backupOK, backupFailed} {
 		m.backups.WithLabelValues(result) // from the start: the first one that fails is an increase
 	}
-	r.MustRegister(m.events, m.parked, m.skipped, m.collected, m.buried, m.written, m.backups, m.samples, m.samplesBytes)
+	r.MustRegister(m.events, m.parked, m.tooLarge, m.skipped, m.collected, m.buried, m.written, m.backups, m.samples, m.samplesBytes)
 	return m
 }
 

@@ -23,6 +23,7 @@ import (
 const (
 	rereadPollRecords = 5_000
 	rereadFetchBytes  = 8 << 20
+	rereadRoomBytes   = 32 << 20
 )
 
 // rereader reads logs of the region again, for read models that are made of events: in
@@ -132,7 +133,7 @@ func (r *rereader) fromKafka(ctx context.Context, l events.Log, from, to, _ int6
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(append(r.opts[:len(r.opts):len(r.opts)],
+	client, err := kgo.NewClient(append(append(r.opts[:len(r.opts):len(r.opts)], r.cfg.RoomOpts(rereadRoomBytes)...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {l.Partition: kgo.NewOffset().At(begin)}}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),

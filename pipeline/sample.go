@@ -59,6 +59,8 @@ type sampleNote struct {
 	Damaged  []inventory.Problem  `json:"damaged"`      // of these, as they were found
 	Objects  int                  `json:"objects"`      // that there were in the last pass; 0: it is not known
 	Never    int                  `json:"never"`        // of these, that are not among Verified
+
+	sampleMissing
 }
 
 // watchSamples looks at objects until the context ends.
@@ -72,8 +74,11 @@ func (w *backupWatch) watchSamples(ctx context.Context) {
 		if !w.region.schedules() {
 			continue
 		}
-		if now := time.Now(); now.Sub(s.note.At) >= 24*time.Hour/samplesADay || s.note.At.After(now) {
+		switch now := time.Now(); {
+		case now.Sub(s.note.At) >= 24*time.Hour/samplesADay || s.note.At.After(now):
 			s.pass(ctx, now)
+		case len(s.note.Suspected) > 0:
+			s.confirm(ctx, now)
 		}
 		if ctx.Err() == nil {
 			w.sampled(s.status())
@@ -112,13 +117,12 @@ func (s *sampler) pass(ctx context.Context, now time.Time) {
 		passes = int64(now.Sub(s.note.At) / (24 * time.Hour / samplesADay))
 	}
 	s.note.At, s.note.Credit = now.UTC(), min(s.note.Credit+hourly*passes, sampleSaved*hourly)
-	if s.note.Credit <= 0 {
-		s.save()
+	credit := s.note.Credit
+	s.note.Credit = min(credit, 0)
+	s.save()
+	if credit <= 0 && !s.note.missingDue(now) {
 		return
 	}
-	credit := s.note.Credit
-	s.note.Credit = 0
-	s.save()
 	s.note.Credit = credit
 	s.err = s.look(ctx, now)
 	if s.err != nil && ctx.Err() == nil {
@@ -127,18 +131,24 @@ func (s *sampler) pass(ctx context.Context, now time.Time) {
 	s.save()
 }
 
-// look looks at objects until the budget is spent.
+// look looks at objects until the budget is spent, and whether any are missing if it is time.
 func (s *sampler) look(ctx context.Context, now time.Time) error {
 	r := s.watch.region
 	src, _ := newSource(r.cfg, r.parts.Bucket, nil) // without an identity hashes are what can be looked at
 	checks := verify.Checks{Decode: projections.CheckTable, NewChain: digest.NewChain}
-	objects, err := verify.Objects(ctx, src, r.cfg.Region, checks, &s.watch.cache)
+	list, err := verify.List(ctx, src.Bucket, r.cfg.Region, &s.watch.cache)
 	if err != nil {
 		return err
 	}
+	var failed []error
+	if s.note.missingDue(now) {
+		if err := s.compare(ctx, list, now); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	objects := list.Objects(src, checks)
 	s.forget(objects)
 	defer s.count(objects)
-	var failed []error
 	for _, o := range s.order(objects, now) {
 		if s.note.Credit <= 0 || len(failed) == sampleFailures {
 			break
@@ -234,7 +244,10 @@ func (s *sampler) count(objects []verify.Object) {
 
 // status is what is told of it. It shares nothing that changes.
 func (s *sampler) status() *api.SampleStatus {
-	status := &api.SampleStatus{BytesPerDay: s.watch.region.cfg.Backup.SampleBytesPerDay, Damaged: append([]inventory.Problem{}, s.note.Damaged...)}
+	status := &api.SampleStatus{BytesPerDay: s.watch.region.cfg.Backup.SampleBytesPerDay, Damaged: s.problems()}
+	if at := s.note.Listed; !at.IsZero() {
+		status.Listed = &at
+	}
 	if s.err != nil {
 		status.Error = s.err.Error()
 	}

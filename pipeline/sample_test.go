@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/evenkeel/evenkeel/pipeline/api"
+	"github.com/evenkeel/evenkeel/snapshotter/format"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
+	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
 // aPass is after which time there was another pass.
@@ -202,6 +205,78 @@ func TestSamplesThatCannotBe(t *testing.T) {
 		time.Sleep(aPass)
 		if s := r.status().Backup.Sample; s != nil || r.gauge("evenkeel_backup_sampled_bytes_total", "") != 0 || !math.IsNaN(r.gauge("evenkeel_backup_sampled_age_seconds", "")) {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// What is missing is told within five hours, by its name, though nothing reads it and it is nobody's turn; not by one listing that
+// lacks it, and not if a prune has deleted it.
+func TestSamplesFindWhatIsMissing(t *testing.T) {
+	long(t)
+	one(t, func(r *region) {
+		b := r.cfg.Backup
+		b.Schedule.Segment, b.Keep.Segment, b.Keep.Full = 10*time.Second, 48*time.Hour, 48*time.Hour
+		bucket := samples(r, 4)
+		filled(r)
+		var ids []string
+		for i := range 3 {
+			at := r.put("k", fmt.Sprint(i))
+			r.archived(at.Log, at.Offset+1)
+			ids = append(ids, r.backup().ID)
+			time.Sleep(time.Second)
+		}
+		at := r.put("k", "later")
+		r.archived(at.Log, at.Offset+1)
+		newest, err := segment.Newest(r.w.Context(), bucket, us, at.Partition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := format.SegmentName(us, at.Partition, newest.Number)
+		at = r.put("k", "last")
+		r.archived(at.Log, at.Offset+1)
+		const within = 5 * time.Hour
+		time.Sleep(aPass)
+		if s := r.sample(); len(s.Damaged) > 0 || s.Listed == nil || time.Since(*s.Listed) > within {
+			t.Fatalf("nothing is missing: %+v", s)
+		}
+		told := func(when string, want ...string) {
+			t.Helper()
+			var got []string
+			for _, d := range r.sample().Damaged {
+				got = append(got, d.Object)
+			}
+			problems := strings.Join(r.status().Problems, "\n")
+			if !slices.Equal(got, want) || r.gauge("evenkeel_backup_sampled_damaged", "") != float64(len(want)) || len(want) > 0 && !strings.Contains(problems, want[0]) {
+				t.Errorf("%s: told %q, want %q; %s", when, got, want, problems)
+			}
+		}
+		manifest := format.ManifestName(us, ids[2])
+		bodies := map[string][]byte{}
+		for _, object := range []string{manifest, lost} {
+			body, err := objstore.ReadAll(r.w.Context(), bucket, object, 1<<20)
+			if err == nil {
+				err = bucket.Lose(object)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies[object] = body
+		}
+		time.Sleep(within)
+		told("a manifest and a segment are gone", manifest, lost)
+		r.away(time.Minute)
+		time.Sleep(6 * time.Minute)
+		told("after a restart", manifest, lost)
+		for object, body := range bodies {
+			if err := bucket.Create(r.w.Context(), object, body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.away(within)
+		time.Sleep(6 * time.Minute)
+		told("all is there again")
+		if problems := r.status().Problems; len(problems) > 0 {
+			t.Errorf("%q", problems)
 		}
 	})
 }

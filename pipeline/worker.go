@@ -25,6 +25,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/pause"
 	"github.com/evenkeel/evenkeel/pipeline/trouble"
 	"github.com/evenkeel/evenkeel/projections"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 )
 
 const (
@@ -32,6 +33,7 @@ const (
 	diskFullPause  = 2 * time.Second
 	errorPause     = 200 * time.Millisecond
 	topicsInterval = 30 * time.Second // between looks at what has become of the topics
+	roomBytes      = 128 << 20        // of decompressed batches
 )
 
 // worker reads the logs and mirrors of the shards that are open on this node and
@@ -72,7 +74,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 		apart: map[int32]bool{}, passed: passed{}, paused: map[events.Log]bool{}, waiting: map[int32]error{}, behind: map[events.Log]error{},
 	}
 	var err error
-	w.client, err = kgo.NewClient(append(opts,
+	w.client, err = kgo.NewClient(append(append(opts, cfg.RoomOpts(roomBytes)...),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a log may end with one; see passed
@@ -80,7 +82,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 		// the question before, for those of others.
 		kgo.FetchMaxWait(fetchWait),
 		// What was fetched and is not folded yet: so many answers of brokers, of
-		// so many bytes each.
+		// so many bytes each, as they are compressed; see roomBytes.
 		kgo.FetchMaxBytes(16<<20),
 		kgo.MaxConcurrentFetches(3),
 		kgo.WithHooks(w.pace),
@@ -370,8 +372,11 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 	for _, fe := range fetches.Errors() {
 		rt, known := w.routes[fe.Topic]
 		var loss *kgo.ErrDataLoss
+		var large *inflate.TooLargeError
 		switch {
 		case fe.Topic == "" && errors.Is(fe.Err, context.Canceled):
+		case known && errors.As(fe.Err, &large):
+			w.blockTooLarge(fe.Topic, rt.Log(fe.Partition), large)
 		case known && fe.Partition >= 0 && w.isBehind(rt.Log(fe.Partition), fe.Err):
 			w.setBehind(rt.Log(fe.Partition), fe.Err)
 		case known && fe.Partition >= 0 && (errors.As(fe.Err, &loss) || errors.Is(fe.Err, kerr.OffsetOutOfRange)):
@@ -396,6 +401,21 @@ func (w *worker) checkFetchErrors(fetches kgo.Fetches) (wrong bool) {
 		w.log.Warn("logs cannot be read and are tried again", "error", last)
 	}
 	return true
+}
+
+// blockTooLarge ends the reading of a log before a batch that is too large. Nothing behind that is
+// read either: no record of a log is ever left out.
+func (w *worker) blockTooLarge(topic string, l events.Log, large *inflate.TooLargeError) {
+	shard := w.shards.get(l.Partition)
+	if shard == nil || w.isApart(l.Partition) || shard.Blocked()[l] != nil {
+		return // where it is read again this is told again
+	}
+	w.mu.Lock()
+	next := w.passed.place(l, shard.Next(l))
+	w.mu.Unlock()
+	w.metrics.tooLarge.Inc()
+	shard.Block(l, fmt.Errorf("%s: topic %s of %s: the batch at offset %d of the log is larger than %d MiB decompressed, or has more records than go with that; if the nodes of all regions have the memory, raise limits.max_batch_bytes there and start them again, "+
+		"and find out who has written it", l, topic, w.cfg.Region, next, large.Most>>20))
 }
 
 // watchTopics looks now and then whether the topics are still what they have to

@@ -21,6 +21,10 @@ type Outside interface {
 	// the object. Those of kind events.KindInconsistent say that it is damaged or
 	// missing, and that trying again will not help.
 	OpenTable(ctx context.Context, backup, name string) (OutsideTable, error)
+
+	// Ahead begins to open the tables that the opening of a shard of a backup looks at, side
+	// by side: it looks at one after the other. They are not needed any more once done is called.
+	Ahead(backup string, partition int32) (done func())
 }
 
 // OutsideTable is a sorted table that is read at any place.

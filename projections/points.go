@@ -44,10 +44,10 @@ func (s *Shard) originsOf(stream events.Stream) []origin {
 	return s.origins[stream]
 }
 
-// find takes the slices of the entity that a shard has, as they are at one moment. It
+// find reads the slices of an entity that a shard has, as they are at one moment. It
 // asks for each of them by its whole key: so the filters of tables can tell that it is not
 // there, and of most tables nothing else is read.
-func (e *Entity) find(s *Shard, entity []byte) (err error) {
+func (s *Shard) find(stream events.Stream, entity []byte) (found []merge.Slice, err error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: entity, UpperBound: escape.Past(entity),
 		// Those of the lowest level are large, and worth it only where a block that is
@@ -55,18 +55,18 @@ func (e *Entity) find(s *Shard, entity []byte) (err error) {
 		UseL6Filters: s.IsInPlace(),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer closeIter(it, &err)
 	var key []byte
-	for _, o := range s.originsOf(e.Stream) { // after the iterator's moment
+	for _, o := range s.originsOf(stream) { // after the iterator's moment
 		key = append(append(key[:0], entity...), o.name...)
 		if it.SeekPrefixGE(key) {
-			log := events.Log{Origin: o.Origin, Stream: e.Stream, Partition: s.cfg.Partition}
-			e.Slices = append(e.Slices, merge.Slice{Log: log, Data: bytes.Clone(it.Value())})
+			log := events.Log{Origin: o.Origin, Stream: stream, Partition: s.cfg.Partition}
+			found = append(found, merge.Slice{Log: log, Data: bytes.Clone(it.Value())})
 		} else if err := it.Error(); err != nil {
-			return err // which the next seek would forget
+			return nil, err // which the next seek would forget
 		}
 	}
-	return nil
+	return found, nil
 }

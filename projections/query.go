@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/projections/escape"
@@ -79,11 +81,33 @@ func (e Entity) Join(rule merge.Rule) (Entry, error) {
 func EntityOf(shards []*Shard, stream events.Stream, key string) (Entity, error) {
 	e := Entity{Stream: stream, Key: key}
 	entity := appendEntityKey(nil, stream, key)
-	for _, s := range shards {
-		if err := e.find(s, entity); err != nil {
-			return Entity{Stream: stream, Key: key}, err
-		}
+	if slices.ContainsFunc(shards, (*Shard).IsInPlace) {
+		return e.findAside(shards, entity)
 	}
+	for _, s := range shards {
+		found, err := s.find(stream, entity)
+		if err != nil {
+			return e, err
+		}
+		e.Slices = append(e.Slices, found...)
+	}
+	return e, nil
+}
+
+// findAside asks the shards side by side, since each waits for the bucket.
+func (e Entity) findAside(shards []*Shard, entity []byte) (Entity, error) {
+	found := make([][]merge.Slice, len(shards))
+	var g errgroup.Group
+	for i, s := range shards {
+		g.Go(func() (err error) {
+			found[i], err = s.find(e.Stream, entity)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return e, err
+	}
+	e.Slices = slices.Concat(found...)
 	return e, nil
 }
 

@@ -101,6 +101,9 @@ func Open(cfg Config) (*Shard, error) {
 	if err := s.openOutside(opts); err != nil {
 		return nil, fmt.Errorf("state in %s: %w", cfg.Dir, err)
 	}
+	if s.inPlace != nil {
+		defer cfg.Outside.Ahead(s.inPlace.Backup, cfg.Partition)()
+	}
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
 		s.reading.end()

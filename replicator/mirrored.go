@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 	"github.com/evenkeel/evenkeel/replicator/ledger"
 	"github.com/evenkeel/evenkeel/replicator/mapping"
 )
@@ -28,6 +29,9 @@ type Stretch struct {
 	Runs      *mapping.Map // where the log's offsets are in the topic
 	Next      int64        // offset of the log up to which the topic has it
 	Compacted bool         // it may lack any record but the last
+
+	// BatchBytesMost is how many bytes a batch may have decompressed.
+	BatchBytesMost int64
 }
 
 // From is the offset of the log from which on the topic has it.
@@ -47,6 +51,9 @@ func (s Stretch) String() string {
 // readPatience is how long a cluster may say nothing while a stretch is read from it.
 const readPatience = time.Minute
 
+// mirroredRoomBytes is how much memory what has been fetched of a stretch has, and is not read yet.
+const mirroredRoomBytes = 32 << 20
+
 // Records reads records from an offset of the log up to another, in order and with their
 // offsets of the log.
 func (s Stretch) Records(ctx context.Context, from, to int64) iter.Seq2[*kgo.Record, error] {
@@ -57,7 +64,7 @@ func (s Stretch) Records(ctx context.Context, from, to int64) iter.Seq2[*kgo.Rec
 		if at = max(at, s.Start); at >= end {
 			return
 		}
-		client, err := kgo.NewClient(append(slices.Clone(s.Opts),
+		client, err := kgo.NewClient(append(append(slices.Clone(s.Opts), inflate.Opts(mirroredRoomBytes, s.BatchBytesMost)...),
 			kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.Topic: {s.Partition: kgo.NewOffset().At(at)}}), kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
 		if err != nil {
 			fail(err)

@@ -87,11 +87,25 @@ func copiesTable(w io.Writer, made []api.CopyStatus) error {
 		if c.Drill != nil && c.Drill.Error != "" {
 			fmt.Fprintf(w, "\n! %s: its last restore drill, %s ago, failed: %s\n", c.Copy, ago(c.Drill.Created), c.Drill.Error)
 		}
+		if c.DrillError != "" {
+			fmt.Fprintf(w, "\n! %s: the last restore drill by schedule could not be made: %s\n", c.Copy, c.DrillError)
+		}
 		if c.Damaged > 0 {
 			fmt.Fprintf(w, "\n! %s: objects of %d backups are missing or damaged; see: evenkeel backup verify --all --level manifests --config FILE --copy %s\n", c.Copy, c.Damaged, c.Copy)
 		}
 	}
 	return nil
+}
+
+// copyDrillText says how a copy is drilled.
+func copyDrillText(c api.CopyStatus) string {
+	switch {
+	case c.Undrilled != "":
+		return fmt.Sprintf("copy %s is not drilled by schedule: %s", c.Copy, c.Undrilled)
+	case c.DrillEvery == 0:
+		return fmt.Sprintf("copy %s is drilled on demand only", c.Copy)
+	}
+	return fmt.Sprintf("copy %s is drilled every %s", c.Copy, seconds(c.DrillEvery))
 }
 
 func (t *tool) backupThawCommand() *cobra.Command {

@@ -122,6 +122,12 @@ func backupStatusTable(w io.Writer, s *api.BackupStatus) error {
 		if err := copiesTable(w, s.Copies); err != nil {
 			return err
 		}
+		for _, c := range s.Copies {
+			fmt.Fprintf(w, "\n%s\n", copyDrillText(c))
+			for _, r := range c.Recipients {
+				fmt.Fprintln(w, recipientText(r))
+			}
+		}
 	}
 	fmt.Fprintln(w)
 	if err := pointsTable(w, s); err != nil {
@@ -189,8 +195,11 @@ func sampleText(s *api.SampleStatus) string {
 	if s.Oldest != nil && s.Newest != nil {
 		text += fmt.Sprintf("; the others within %s, the last %s ago", ago(*s.Oldest), ago(*s.Newest))
 	}
+	if s.Listed != nil {
+		text += fmt.Sprintf("; whether all are there, %s ago", ago(*s.Listed))
+	}
 	if n := len(s.Damaged); n > 0 {
-		text += fmt.Sprintf("; %s ARE DAMAGED", term.Count(n))
+		text += fmt.Sprintf("; %s ARE DAMAGED OR MISSING", term.Count(n))
 	}
 	if s.Error != "" {
 		text += "; the last pass FAILED: " + s.Error

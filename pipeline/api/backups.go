@@ -101,7 +101,11 @@ type CopyStatus struct {
 	Damaged  int            `json:"damaged"`           // backups of which the copy lacks objects, or has them in another size
 	Checked  *time.Time     `json:"checked,omitempty"` // when the copy was read for Newest and Damaged; nil: it could not be
 
-	Drill *DrillStatus `json:"drill,omitempty"` // the newest restore drill of the copy; nil: there was none, or its reports could not be read yet
+	Drill      *DrillStatus     `json:"drill,omitempty"`      // the newest restore drill of the copy; nil: there was none, or its reports could not be read yet
+	Recipients []RecipientProof `json:"recipients,omitempty"` // the keys that the copy's newest backup is sealed for, and what drills of the copy have proved with each
+	DrillEvery float64          `json:"drill_every_seconds"`  // how often its turn comes to be drilled by schedule; 0: it is not
+	Undrilled  string           `json:"undrilled,omitzero"`   // why it is not drilled by schedule, though others are
+	DrillError string           `json:"drill_error,omitzero"` // why the last drill by schedule could not be made, or made no report
 
 	// Archived is up to when the copy has all that was archived, as far as the node knows; nil:
 	// it does not.
@@ -272,7 +276,8 @@ type SampleStatus struct {
 	Never       *int                `json:"never,omitempty"`   // of these, that were not looked at, as far as the node remembers
 	Oldest      *time.Time          `json:"oldest,omitempty"`  // when that one was looked at that was the longest ago; nil: none was
 	Newest      *time.Time          `json:"newest,omitempty"`  // when one was last looked at
-	Damaged     []inventory.Problem `json:"damaged"`           // objects that were damaged, or missing, when they were last looked at
+	Listed      *time.Time          `json:"listed,omitempty"`  // when it was last looked whether any that should be there are missing; nil: not yet
+	Damaged     []inventory.Problem `json:"damaged"`           // objects that were damaged when they were last looked at, or are missing
 	Error       string              `json:"error,omitzero"`    // why the last pass could not go on
 }
 

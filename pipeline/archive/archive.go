@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/orders"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
@@ -30,6 +31,9 @@ type Config struct {
 	// Limits say for each stream how long a record that was read waits until
 	// its segment is closed.
 	Limits map[events.Stream]time.Duration
+
+	// BatchBytesMost is how many bytes a batch may have decompressed.
+	BatchBytesMost int64
 
 	// NewChain makes a function as segment.Config.Chain wants it, for one goroutine.
 	NewChain func() func(events.Digest, *kgo.Record) events.Digest
@@ -89,7 +93,8 @@ type Offsets interface {
 // comes to it, and what the client itself has fetched.
 const (
 	nodeBytesMost    = 128 << 20
-	segmentBytesMost = 8 << 20 // of the records in a segment, before they are compressed
+	roomBytesMost    = 64 << 20 // of what the client has fetched
+	segmentBytesMost = 8 << 20  // of the records in a segment, before they are compressed
 	segmentBytesFew  = 256 << 10
 	heldSegments     = 3 // that a shard may hold: one on its way, one that waits, and what comes
 )
@@ -116,6 +121,7 @@ type Archiver struct {
 	admin   *kadm.Client
 	orders  *orders.Queue
 	ids     map[string]kadm.TopicID // of its topics; of the goroutine that watches
+	lasts   chan struct{}           // has one of each shard that reads what is archived last
 
 	tasks sync.WaitGroup
 
@@ -127,7 +133,7 @@ type Archiver struct {
 
 // New makes an archiver that reads with a client of the given options.
 func New(opts []kgo.Opt, cfg Config, bucket Bucket, node Node, offsets Offsets, m *Metrics, log *slog.Logger) (*Archiver, error) {
-	client, err := kgo.NewClient(append(slices.Clip(opts),
+	client, err := kgo.NewClient(append(append(slices.Clip(opts), inflate.Opts(roomBytesMost, cfg.BatchBytesMost)...),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // or it would not be known that a log has nothing more
@@ -142,7 +148,7 @@ func New(opts []kgo.Opt, cfg Config, bucket Bucket, node Node, offsets Offsets, 
 	}
 	return &Archiver{
 		cfg: cfg, bucket: bucket, node: node, offsets: offsets, metrics: m, log: log, opts: opts, client: client, admin: kadm.NewClient(client),
-		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{}, ids: map[string]kadm.TopicID{},
+		orders: orders.New(int(cfg.Partitions)), shards: map[int32]*shard{}, ids: map[string]kadm.TopicID{}, lasts: make(chan struct{}, lastsAtOnce),
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/pause"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 )
 
 // batch is what a poll has brought of one log.
@@ -20,7 +21,7 @@ type batch struct {
 	end     int64     // of the topic, or before it
 	at      time.Time // when it was read
 	bytes   int64
-	lost    error // the topic does not have what comes next
+	lost    error // the topic does not have what comes next, or it is too large to be read
 }
 
 // read polls until the context ends.
@@ -56,6 +57,10 @@ func (a *Archiver) deliver(ftp kgo.FetchTopicPartition, now time.Time) {
 	if isLoss(ftp.Err) {
 		b.lost = ftp.Err
 	}
+	if isTooLarge(ftp.Err) {
+		b.lost = ftp.Err
+		a.client.PauseFetchPartitions(map[string][]int32{ftp.Topic: {ftp.Partition}}) // or each answer said so
+	}
 	if len(b.records) > 0 || b.lost != nil {
 		s.put(b)
 	}
@@ -72,9 +77,14 @@ func isLoss(err error) bool {
 	return errors.As(err, &loss) || errors.Is(err, kerr.OffsetOutOfRange)
 }
 
+func isTooLarge(err error) bool {
+	var large *inflate.TooLargeError
+	return errors.As(err, &large)
+}
+
 // complain notes what the client cannot do; it goes on trying.
 func (a *Archiver) complain(topic string, p int32, err error) bool {
-	if isLoss(err) || errors.Is(err, context.Canceled) {
+	if isLoss(err) || isTooLarge(err) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	if topic != "" {

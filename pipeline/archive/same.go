@@ -2,23 +2,29 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
 
-// lastPatience is how long the last archived records are waited for.
-const lastPatience = 10 * time.Second
+const (
+	lastPatience  = 10 * time.Second // for the last archived records
+	lastBytesMost = 1 << 20          // of what is fetched with them
+	lastsAtOnce   = 4                // shards; each may have two of the largest batches of each broker in memory
+)
 
 // others finds the logs that are not those that were archived, and says of each why: topics that
 // were made anew, and have grown past where the archive ends. It compares the last record
-// that is archived. What cannot be compared (it is not known, has expired, or was compacted away) is
-// taken to be the same.
+// that is archived. What cannot be compared (it is not known, has expired, was compacted away, or is in a batch that
+// is too large) is taken to be the same.
 func (s *shard) others(ctx context.Context, b *segment.Builder, bounds map[string]bounds) (map[events.Log]error, error) {
 	from, want := map[string]map[int32]kgo.Offset{}, map[string]int64{}
 	for topic, t := range s.a.cfg.Topics {
@@ -65,8 +71,14 @@ func (a *Archiver) firsts(ctx context.Context, from map[string]map[int32]kgo.Off
 	if len(from) == 0 {
 		return found, nil
 	}
-	client, err := kgo.NewClient(append(a.opts[:len(a.opts):len(a.opts)], kgo.ConsumePartitions(maps.Clone(from)), kgo.FetchMaxPartitionBytes(64<<10),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
+	select {
+	case a.lasts <- struct{}{}:
+		defer func() { <-a.lasts }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	client, err := kgo.NewClient(append(append(slices.Clip(a.opts), inflate.Opts(lastBytesMost, a.cfg.BatchBytesMost)...),
+		kgo.ConsumePartitions(maps.Clone(from)), kgo.FetchMaxPartitionBytes(64<<10), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", a.cfg.Region, err)
 	}
@@ -76,11 +88,20 @@ func (a *Archiver) firsts(ctx context.Context, from map[string]map[int32]kgo.Off
 	for len(found) < len(from) && short.Err() == nil {
 		fetches := client.PollFetches(short)
 		fetches.EachRecord(func(r *kgo.Record) {
-			if found[r.Topic] == nil {
+			if _, known := found[r.Topic]; !known {
 				found[r.Topic] = r
 			}
 		})
-		if err := fetches.Err(); err != nil && short.Err() == nil {
+		var errs []error
+		fetches.EachError(func(topic string, _ int32, err error) {
+			switch {
+			case !isTooLarge(err):
+				errs = append(errs, err)
+			case found[topic] == nil:
+				found[topic] = nil // with a limit that was lowered; what is behind it may be another one
+			}
+		})
+		if err := errors.Join(errs...); err != nil && short.Err() == nil {
 			return nil, fmt.Errorf("the last archived records of shard logs in %s: %w", a.cfg.Region, err)
 		}
 	}

@@ -219,6 +219,10 @@ func (t *turn) accept(ctx context.Context, b batch) (ok bool, err error) {
 	switch {
 	case t.isStopped(b.log):
 		return false, nil
+	case isTooLarge(b.lost):
+		next, _ := t.builder.Next(b.log)
+		t.stopLog(b.log, fmt.Errorf("the batch at offset %d is too large (limits.max_batch_bytes): %w", next, b.lost))
+		return false, nil
 	case errors.As(b.lost, &loss):
 		t.stopLog(b.log, fmt.Errorf("topic %s has lost records that it had acknowledged: %w; if it was truncated or made anew, give its region a new incarnation", loss.Topic, b.lost))
 		return false, nil

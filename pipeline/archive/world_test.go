@@ -50,15 +50,17 @@ type world struct {
 	number int // of the next record
 
 	processes []*process
+
+	batchBytesMost int64 // of processes that are started
 }
 
 func simulate(t *testing.T, seed uint64, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, memory: objstore.NewMemory("bucket"), rng: rand.New(rand.NewPCG(seed, seed))}
+		w := &world{T: t, batchBytesMost: 32 << 20, memory: objstore.NewMemory("bucket"), rng: rand.New(rand.NewPCG(seed, seed))}
 		w.bucket = faults.NewSeed(w.memory, seed)
 		var err error
-		w.kafka, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9001), kfake.ListenFn(w.net.Listen), kfake.SeedTopics(partitions, "session", "secrets"))
+		w.kafka, err = kfake.NewCluster(kfake.NumBrokers(2), kfake.Ports(9001, 9002), kfake.ListenFn(w.net.Listen), kfake.SeedTopics(partitions, "session", "secrets"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,6 +232,7 @@ func (w *world) startNode(n *node) *process {
 	p := &process{node: n, registry: prometheus.NewRegistry(), gate: &gate{Bucket: w.bucket}, done: make(chan struct{})}
 	cfg := archive.Config{
 		Region: us, Partitions: partitions, Software: "test 1", Topics: topics, Sealer: seal.None(), Limits: streams, NewChain: digest.NewChain,
+		BatchBytesMost: w.batchBytesMost,
 	}
 	var err error
 	p.Archiver, err = archive.New(w.opts(), cfg, p.gate, n, own{}, archive.NewMetrics(p.registry), slog.New(slog.NewTextHandler(w.Output(), nil)).With("process", len(w.processes)))
@@ -277,26 +280,28 @@ func (w *world) await(what string, condition func() error) {
 func (w *world) archived() {
 	w.Helper()
 	for p := range int32(partitions) {
-		w.await("archived", func() error {
-			newest, err := segment.Newest(w.Context(), w.memory, us, p)
-			if err != nil {
-				return err
-			}
-			for stream := range streams {
-				l := logOf(stream, p)
-				next := int64(0)
-				if newest != nil {
-					end, _ := newest.End(l)
-					next = end.Next
-				}
-				if end := w.end(l); next < end {
-					return fmt.Errorf("%s ends at %d, its archive at %d", l, end, next)
-				}
-			}
-			return nil
-		})
+		for stream := range streams {
+			w.await("archived", func() error { return w.isArchived(stream, p) })
+		}
 	}
 	w.check()
+}
+
+// isArchived says whether a log is in the bucket up to its end.
+func (w *world) isArchived(stream events.Stream, p int32) error {
+	newest, err := segment.Newest(w.Context(), w.memory, us, p)
+	if err != nil {
+		return err
+	}
+	l, next := logOf(stream, p), int64(0)
+	if newest != nil {
+		end, _ := newest.End(l)
+		next = end.Next
+	}
+	if end := w.end(l); next < end {
+		return fmt.Errorf("%s ends at %d, its archive at %d", l, end, next)
+	}
+	return nil
 }
 
 // check compares the whole archive with the logs.

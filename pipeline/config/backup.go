@@ -97,6 +97,7 @@ func (b *Backup) setDefaults(string) {
 	b.Schedule.Full = 24 * time.Hour
 	b.Schedule.Delta = time.Minute
 	b.Schedule.Drill = 24 * time.Hour
+	b.Schedule.DrillCopies = 24 * time.Hour
 	b.Schedule.Prune = 24 * time.Hour
 	b.Schedule.Segment = 3 * time.Second
 	b.Schedule.Copy = 5 * time.Minute
@@ -161,6 +162,7 @@ func (b Backup) checkTimes(p *problems) {
 	between(p, "backup.sample_bytes_per_day", b.SampleBytesPerDay, 0, maxSampleBytes, "")
 	checkEvery(p, "full", b.Schedule.Full, minSchedule, "backups on demand only")
 	checkEvery(p, "drill", b.Schedule.Drill, minSchedule, "drills on demand only")
+	checkEvery(p, "drill_copies", b.Schedule.DrillCopies, minSchedule, "drills of copies on demand only")
 	checkEvery(p, "prune", b.Schedule.Prune, minSchedule, "prunes on demand only")
 	if t := b.Schedule.Segment; t != 0 && (t < minSegment || t > maxSegment) {
 		p.add("backup.schedule.segment", "want %s to %s, or 0s for no continuous backup, got %s", minSegment, maxSegment, t)

@@ -249,7 +249,7 @@ type Backup struct {
 
 	// SampleBytesPerDay is how much of the bucket a node looks at between drills, object by object: at
 	// hashes, and at what is in them if it can open them. Default 256 MiB, at most 1 PiB; each object counts for 64 KiB at
-	// least. 0: nothing.
+	// least. Whether any are missing is looked at as well. 0: neither.
 	SampleBytesPerDay int64 `yaml:"sample_bytes_per_day"`
 
 	// Schedule says when a node makes backups by itself.
@@ -310,6 +310,11 @@ type Schedule struct {
 	// scratch place below the data directory, proved, and deleted again: default 24h, at least 1m. 0s: only on
 	// demand. A node that cannot open backups drills none.
 	Drill time.Duration `yaml:"drill"`
+
+	// DrillCopies is how often one of the Copies is drilled likewise, each in its turn: with three of them each
+	// is every third time, so that what drills cost does not grow with their number. Default 24h, at least 1m. 0s, or
+	// a Drill of 0s: only on demand. What is archived is not thawed for it, and not drilled.
+	DrillCopies time.Duration `yaml:"drill_copies"`
 
 	// Prune is how often backups and segments are deleted that are not kept, in the bucket
 	// and in its copies: default 24h, half an interval after full backups, at least 1m. 0s: only on demand.
@@ -373,6 +378,13 @@ type Limits struct {
 	// larger and 64 KiB, at least.
 	MaxValueBytes int64 `yaml:"max_value_bytes"`
 
+	// MaxBatchBytes is how many bytes the records of one batch in a log may have once they are
+	// decompressed, 32 MiB to 1 GiB, default 128 MiB. What the client makes of them (200 bytes
+	// for a record, 40 for a header) may come to twice as much besides. A log with a larger one
+	// is folded and archived up to there; set the same in all regions. A node needs a few times as
+	// much memory.
+	MaxBatchBytes int64 `yaml:"max_batch_bytes"`
+
 	// MaxClockSkew is how far ahead of this node's clock the clock of an event may be
 	// that a caller stamped, 1s to events.MaxFoldSkew, default 1m; and how far this
 	// node's own readings follow those of others.
@@ -408,7 +420,7 @@ func Default() Config {
 		Links:         Links{WindowBytes: defaultWindowBytes},
 		Tombstones:    Tombstones{Keep: 24 * time.Hour},
 		Log:           Log{Level: "info", Format: "text"},
-		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
+		Limits:        Limits{MinFreeBytes: 256 << 20, MaxValueBytes: 1_000_000, MaxBatchBytes: DefaultBatchBytes, MaxClockSkew: events.MaxClockSkew, StopTimeout: 10 * time.Second},
 	}
 }
 

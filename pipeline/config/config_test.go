@@ -46,7 +46,7 @@ func TestExample(t *testing.T) {
 		Bucket: "evenkeel-us-east-1", Region: "us-east-1", Encryption: "age", Recipients: exampleRecipients,
 		Keep:     Keep{Full: 30 * 24 * time.Hour, Delta: 7 * 24 * time.Hour, Delta10m: 2 * 24 * time.Hour, Delta60s: 24 * time.Hour, Segment: 24 * time.Hour},
 		KeepLast: 3, MaxChain: 48, Groups: []string{"*"}, SampleBytesPerDay: 256 << 20,
-		Schedule: Schedule{Full: 24 * time.Hour, Delta: time.Minute, Drill: 24 * time.Hour, Prune: 24 * time.Hour, Segment: 3 * time.Second, Copy: 5 * time.Minute},
+		Schedule: Schedule{Full: 24 * time.Hour, Delta: time.Minute, Drill: 24 * time.Hour, DrillCopies: 24 * time.Hour, Prune: 24 * time.Hour, Segment: 3 * time.Second, Copy: 5 * time.Minute},
 	}
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("example.yaml:\n got %+v\nwant %+v", *got, want)

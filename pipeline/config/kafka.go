@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/inflate"
 )
 
 // ClientOpts is how a client connects: seed brokers, TLS and SASL, and nothing
@@ -49,8 +50,20 @@ func (c *Config) KafkaOpts(r events.Region, more ...kgo.Opt) ([]kgo.Opt, error) 
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", r, err)
 	}
-	return append(append(opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge)), more...), nil
+	opts = append(opts, kgo.ClientID("evenkeel"), kgo.MetadataMinAge(metadataMinAge), kgo.MaxDecompressBatchBytes(int(c.Limits.MaxBatchBytes)))
+	return append(opts, more...), nil
 }
+
+// RoomOpts are the options of a client that reads much: what it has fetched and nobody has polled yet
+// takes at most so many bytes of memory, but for two batches of each broker. They are for one client.
+func (c *Config) RoomOpts(most int64) []kgo.Opt { return inflate.Opts(most, c.Limits.MaxBatchBytes) }
+
+// The bounds of Limits.MaxBatchBytes. A batch must be able to hold one event of the largest size.
+const (
+	DefaultBatchBytes = 128 << 20
+	minBatchBytes     = 2 * events.MaxValueBytes
+	maxBatchBytes     = 1 << 30
+)
 
 const (
 	// ProducerBytesMost is how much memory what waits for Kafka to be written has; beyond

@@ -152,6 +152,7 @@ func (c *Config) checkLimits(p *problems) {
 		p.add("limits.min_free_bytes", "want 0 or more bytes, got %d", c.Limits.MinFreeBytes)
 	}
 	c.checkSizes(p)
+	between(p, "limits.max_batch_bytes", c.Limits.MaxBatchBytes, minBatchBytes, maxBatchBytes, " bytes")
 	if t := c.Limits.MaxClockSkew; t < minClockSkew || t > events.MaxFoldSkew {
 		p.add("limits.max_clock_skew", "want 1s to 5m, got %s; what is further ahead of its record is parked in every region", t)
 	}

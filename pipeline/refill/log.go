@@ -3,6 +3,7 @@ package refill
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -148,13 +149,17 @@ func (r *refilling) isOurs(ctx context.Context, l *refilledLog) error {
 	return err
 }
 
+// readBackRoomBytes is what has been fetched of a topic and not been read.
+const readBackRoomBytes = 32 << 20
+
 // readBack reads the first records of a topic and computes their hash chain, under the
 // offsets that they had in the log.
 func (r *refilling) readBack(ctx context.Context, l *refilledLog, records int64) (chain events.Digest, err error) {
 	if records == 0 {
 		return l.chain, nil
 	}
-	client, err := kgo.NewClient(append(append([]kgo.Opt{}, r.opts...),
+	client, err := kgo.NewClient(append(append(slices.Clone(r.opts), r.job.Config.RoomOpts(readBackRoomBytes)...),
+		kgo.MaxConcurrentFetches(1),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{l.topic: {l.log.Partition: kgo.NewOffset().At(0)}}))...)
 	if err != nil {
 		return chain, err

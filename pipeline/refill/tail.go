@@ -59,6 +59,7 @@ func (r *refilling) askPeers(ctx context.Context) (map[events.Log][]replicator.S
 				if p >= cfg.Partitions {
 					return nil, events.Errorf(events.KindRefused, "%s has %s, the configuration says %d partitions", s, l, cfg.Partitions)
 				}
+				s.BatchBytesMost = cfg.Limits.MaxBatchBytes
 				found[l] = append(found[l], s)
 			}
 		}
@@ -167,7 +168,8 @@ func (r *refilling) stretch(l *refilledLog) (replicator.Stretch, error) {
 	if err != nil {
 		return replicator.Stretch{}, fmt.Errorf("%s: %w", l.log, err)
 	}
-	return replicator.Stretch{Region: r.job.Config.Region, Opts: r.opts, Topic: l.topic, Partition: l.log.Partition, End: l.count, Runs: runs, Next: l.to}, nil
+	return replicator.Stretch{Region: r.job.Config.Region, Opts: r.opts, Topic: l.topic, Partition: l.log.Partition, End: l.count, Runs: runs, Next: l.to,
+		BatchBytesMost: r.job.Config.Limits.MaxBatchBytes}, nil
 }
 
 // take takes all that a mirror has behind the log's end.

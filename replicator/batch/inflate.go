@@ -25,8 +25,59 @@ type inflater struct {
 	zstd       *zstd.Decoder
 }
 
-func (d *inflater) errLimit() error {
-	return fmt.Errorf("decompresses to more than %d bytes", d.limitBytes)
+// An InflatedError says that records decompress to more bytes than are allowed.
+type InflatedError struct{ Limit int }
+
+func (e *InflatedError) Error() string {
+	return fmt.Sprintf("decompresses to more than %d bytes", e.Limit)
+}
+
+func (d *inflater) errLimit() error { return &InflatedError{d.limitBytes} }
+
+// Inflater decompresses the records of batches, for one goroutine.
+type Inflater struct {
+	inflater
+	scratch []byte
+}
+
+// scratchBytesMost is how much memory an Inflater keeps between batches.
+const scratchBytesMost = 4 << 20
+
+// NewInflater makes an Inflater that never takes much more than limitBytes.
+func NewInflater(limitBytes int) *Inflater {
+	return &Inflater{inflater: inflater{limitBytes: limitBytes}}
+}
+
+// Inflate decompresses into new memory. If there is more than the limit the error is an *InflatedError.
+// What is given out may be held for long, and so has no more memory than it needs.
+func (i *Inflater) Inflate(src []byte, codec Codec) ([]byte, error) {
+	if saysItsLength(src, codec) {
+		return i.inflate(nil, src, codec)
+	}
+	plain, err := i.inflate(i.scratch, src, codec)
+	if err != nil {
+		return nil, err
+	}
+	if i.scratch = plain; cap(plain) > scratchBytesMost {
+		i.scratch = nil
+	}
+	return bytes.Clone(plain), nil
+}
+
+// saysItsLength says whether as much memory is taken as is needed, from the start.
+func saysItsLength(src []byte, codec Codec) bool {
+	switch codec {
+	case Snappy:
+		return !isXerial(src)
+	case Zstd:
+		var head zstd.Header
+		return head.Decode(src) == nil && head.HasFCS
+	}
+	return false
+}
+
+func isXerial(src []byte) bool {
+	return len(src) >= xerialHeadBytes && string(src[:len(xerialMagic)]) == xerialMagic
 }
 
 // inflate decompresses src into the memory of dst, or into new memory if that is
@@ -91,7 +142,7 @@ const (
 )
 
 func (d *inflater) unsnap(dst, src []byte) ([]byte, error) {
-	if len(src) < xerialHeadBytes || string(src[:len(xerialMagic)]) != xerialMagic {
+	if !isXerial(src) {
 		return d.unsnapBlock(dst, src)
 	}
 	for src = src[xerialHeadBytes:]; len(src) > 0; {
@@ -124,6 +175,9 @@ func (d *inflater) unsnapBlock(dst, block []byte) ([]byte, error) {
 	}
 	if n > snappyRatioMax*len(block) {
 		return nil, errors.New("snappy: the length is wrong")
+	}
+	if cap(dst) == 0 {
+		return s2.Decode(nil, block) // in memory that is cleared only once
 	}
 	dst = slices.Grow(dst, n)
 	if _, err := s2.Decode(dst[len(dst):len(dst)+n], block); err != nil {

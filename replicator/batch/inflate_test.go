@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -113,6 +114,38 @@ func TestNoFrameIsCorrupt(t *testing.T) {
 		_, err := NewRecoder().Merge([]Batch{read(t, sealed(raw))})
 		if wrong := new(CorruptError); !errors.As(err, &wrong) || wrong.Offset != 6 {
 			t.Errorf("%v: got %v", codec, err)
+		}
+	}
+}
+
+// What is given out has no more memory than it needs, and is nobody else's.
+func TestInflaterGivesOut(t *testing.T) {
+	i := NewInflater(64 << 20)
+	var xerial []byte
+	for _, size := range []int{100, 300_000, scratchBytesMost + 1_000_000} {
+		for _, codec := range append([]Codec{None}, codecs[1:]...) {
+			first, second := bytes.Repeat([]byte("first "), size/6), bytes.Repeat([]byte("second"), size/6)
+			deflate := func(plain []byte) ([]byte, Codec) {
+				if codec != None {
+					return compress(t, plain, codec), codec
+				}
+				xerial = append([]byte(xerialMagic), 0, 0, 0, 1, 0, 0, 0, 1) // as Java producers write snappy
+				for block := range slices.Chunk(plain, 32<<10) {
+					packed := compress(t, block, Snappy)
+					xerial = append(binary.BigEndian.AppendUint32(xerial, uint32(len(packed))), packed...)
+				}
+				return xerial, Snappy
+			}
+			got, err := i.Inflate(deflate(first))
+			if err != nil || cap(got) > len(first)+len(first)/4+64 {
+				t.Errorf("%v: %d bytes take %d: %v", codec, len(first), cap(got), err)
+			}
+			if other, err := i.Inflate(deflate(second)); err != nil || !bytes.Equal(other, second) || !bytes.Equal(got, first) {
+				t.Errorf("%v: two batches of %d bytes: %v", codec, len(first), err)
+			}
+			if cap(i.scratch) > scratchBytesMost {
+				t.Errorf("%v: %d bytes are kept", codec, cap(i.scratch))
+			}
 		}
 	}
 }

@@ -194,7 +194,7 @@ func Manifest(ctx context.Context, bucket objstore.Reader, r events.Region, id s
 }
 
 // parallelReads bounds how many manifests are read at a time.
-const parallelReads = 8
+const parallelReads = 16
 
 // ReadAll reads manifests, several at a time, as Manifest does one. At the place of each
 // id is its manifest, or why there is none. cache may be nil.

@@ -16,16 +16,15 @@ type Chain []*format.Manifest
 // LoadChain reads what a backup consists of, whose manifest has been read. A parent that
 // is missing or does not fit is of kind events.KindInconsistent.
 func LoadChain(ctx context.Context, bucket objstore.Reader, m *format.Manifest) (Chain, error) {
-	chain := Chain{}
-	for _, id := range m.Parents {
-		parent, err := Manifest(ctx, bucket, m.Region, id)
+	chain, errs := ReadAll(ctx, bucket, m.Region, m.Parents, nil)
+	for i, id := range m.Parents {
+		err := errs[i]
 		if events.KindOf(err) == events.KindNotFound {
 			return nil, missingParent(ctx, bucket, m, id)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("backup %s builds on another: %w", m.ID, err)
 		}
-		chain = append(chain, parent)
 	}
 	chain = append(chain, m)
 	for i, m := range chain[1:] {

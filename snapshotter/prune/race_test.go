@@ -54,6 +54,7 @@ func (w *world) race(rt *rapid.T, pause time.Duration) {
 	}
 	w.actor(w.prune, pause)
 	w.actor(w.prune, pause)
+	w.actor(w.look(&looker{}), pause)
 	w.actors.Wait()
 	w.finish()
 	if w.Failed() {
@@ -140,6 +141,19 @@ func (w *world) restore(ctx context.Context, bucket objstore.Bucket) {
 		w.Errorf("restore of %s: %v", id, err)
 	}
 	w.check(ctx)
+}
+
+// look looks whether anything is missing, which nothing ever is.
+func (w *world) look(l *looker) func(context.Context, objstore.Bucket) {
+	return func(ctx context.Context, bucket objstore.Bucket) {
+		for again := true; again; again = len(l.once) > 0 {
+			told, err := l.look(ctx, bucket)
+			if err != nil || len(told) > 0 {
+				w.Errorf("missing: %q, %v", told, err)
+				return
+			}
+		}
+	}
 }
 
 // check looks at what exists now: nothing that somebody was told of is gone before

@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
+	"github.com/evenkeel/evenkeel/snapshotter/inventory"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
 	"github.com/evenkeel/evenkeel/snapshotter/segment"
 )
@@ -33,7 +34,7 @@ type Segments struct {
 // or that is pinned, everything is kept.
 func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *stock, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
 	list := []Segments{}
-	base, needed := pointsFrom(inv, keep, kept)
+	base, needed := pointsFrom(inv.Inventory, inv.now, keep, kept)
 	if base == nil {
 		return list, nil
 	}
@@ -65,10 +66,10 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 // A clock that is behind dates a backup before what is in it. So a backup counts as old if the
 // bucket has had it for as long too, and if no later one holds less; and nothing is given up that
 // follows on a later one.
-func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
-	oldest := inv.now.Add(-keep)
+func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
+	oldest := now.Add(-keep)
 	for _, b := range slices.Backward(inv.Backups) {
-		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, inv.now) {
+		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, now) {
 			continue
 		}
 		if needed == nil {
@@ -91,6 +92,13 @@ func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base
 		}
 	}
 	return base, needed
+}
+
+// Needed is where the segments of each shard have to begin so that the points in time of a while can be restored: no prune
+// deletes any of those behind. Nothing: there is no backup.
+func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration) []events.Vector {
+	_, needed := pointsFrom(inv, now, keep, func(string) bool { return true })
+	return needed
 }
 
 // vectorOf is where a backup has a shard.

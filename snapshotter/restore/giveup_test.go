@@ -38,7 +38,7 @@ func TestGivingUpIsNotDamage(t *testing.T) {
 }
 
 // After each verified table but the last the caller gives up: no more is
-// fetched, and nothing is finished.
+// fetched than is under way beside it, and nothing is finished.
 func TestCancelAfterEachTable(t *testing.T) {
 	for after := 1; after < 3; after++ {
 		bucket, m := backup(t, []string{"one", "two", "three"})
@@ -50,7 +50,7 @@ func TestCancelAfterEachTable(t *testing.T) {
 			}
 		})
 		cancel()
-		if report != nil || !errors.Is(err, context.Canceled) || fetched != after || len(tgt.finished) > 0 {
+		if report != nil || !errors.Is(err, context.Canceled) || fetched < after || fetched > after+1 || len(tgt.finished) > 0 {
 			t.Errorf("after %d tables: %v, %v, fetched %d, finished %v", after, report, err, fetched, tgt.finished)
 		}
 	}

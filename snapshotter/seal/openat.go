@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"sync"
 
 	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
 )
 
 // ReadRange fills p with the bytes of one object from an offset on, or fails. It is
@@ -17,7 +19,7 @@ type ReadRange func(ctx context.Context, p []byte, offset int64) error
 
 // ReaderAt reads what was sealed at any place. It asks for as few bytes as age's
 // chunks allow, with one ReadRange for each reading, and keeps a bounded number of
-// them (keptBytes). It is safe for concurrent use.
+// them. It is safe for concurrent use.
 type ReaderAt struct {
 	read    ReadRange
 	stored  int64       // bytes of the object
@@ -37,11 +39,12 @@ const (
 	headBytesMost  = 1 << 20
 
 	// tailBytes has all of the last chunk, which age wants to see first, and what
-	// readers of files with their index at the end want to see next.
-	tailBytes = 2 * storedChunkBytes
+	// readers of files with their index at the end want to see next: Pebble reads 512 KiB up to the index's end.
+	tailBytes = 10 * storedChunkBytes
 
-	// keptBytes bounds what a ReaderAt keeps of what it has read.
-	keptBytes = tailBytes
+	// keptBytes bounds what a ReaderAt keeps of what it has read last, and also of the tail once
+	// more of that was read.
+	keptBytes = 2 * storedChunkBytes
 )
 
 // OpenAt opens an object of the given size that was sealed for the keys with these
@@ -55,35 +58,39 @@ func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, 
 	if err := o.Fits(keys); err != nil {
 		return nil, err
 	}
-	tail, err := r.fetch(ctx, max(0, storedBytes-tailBytes), storedBytes)
-	if err != nil {
+	var head, tail *window
+	rest := max(0, storedBytes-tailBytes) // besides the tail
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		tail, err = r.fetch(both, rest, storedBytes)
+		return err
+	})
+	g.Go(func() (err error) {
+		head, err = r.fetch(both, 0, min(headBytesLeast, rest))
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	defer r.windows.use(tail)()
-	for head := min(headBytesLeast, storedBytes); ; head = min(2*head, storedBytes) {
-		err := r.open(ctx, o.identities, head)
+	for {
+		err := r.open(o.identities, head)
 		if err == nil {
-			r.windows.keep(tail)
+			tail.isTail, r.windows.tail = true, tail
 			return r, nil
 		}
-		if !errors.Is(err, errNotLoaded) || head == storedBytes || head >= headBytesMost {
+		if !errors.Is(err, errNotLoaded) || head.end() == rest || head.end() >= headBytesMost {
+			return nil, err
+		}
+		if head, err = r.fetch(ctx, 0, min(2*head.end(), rest)); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // open reads age's header out of the object's first bytes.
-func (r *ReaderAt) open(ctx context.Context, identities []age.Identity, headBytes int64) error {
-	if tail := r.stored - tailBytes; headBytes > tail && tail > 0 {
-		headBytes = tail // the rest is there
-	}
-	if r.stored > tailBytes {
-		head, err := r.fetch(ctx, 0, headBytes)
-		if err != nil {
-			return err
-		}
-		defer r.windows.use(head)()
-	}
+func (r *ReaderAt) open(identities []age.Identity, head *window) error {
+	defer r.windows.use(head)()
 	var err error
 	if r.opened, r.size, err = age.DecryptReaderAt(&r.windows, r.stored, identities...); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -123,8 +130,10 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 	done()
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		r.windows.keep(nil)
+		r.windows.forget()
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case w.isTail:
+		r.windows.trim(from)
 	case len(w.data) <= keptBytes:
 		r.windows.keep(w)
 	default:
@@ -138,14 +147,17 @@ var buffers sync.Pool
 
 // fetch reads the object's bytes in [from, to).
 func (r *ReaderAt) fetch(ctx context.Context, from, to int64) (*window, error) {
-	w := &window{offset: from}
-	if size := to - from; size > keptBytes {
+	w, size := &window{offset: from}, to-from
+	if size == 0 {
+		return w, nil
+	}
+	if size > keptBytes {
 		if used, _ := buffers.Get().(*[]byte); used != nil && int64(cap(*used)) >= size {
 			w.data = (*used)[:size]
 		}
 	}
 	if w.data == nil {
-		w.data = make([]byte, to-from)
+		w.data = make([]byte, size)
 	}
 	return w, r.read(ctx, w.data, from)
 }
@@ -154,17 +166,19 @@ func (r *ReaderAt) fetch(ctx context.Context, from, to int64) (*window, error) {
 type window struct {
 	offset int64
 	data   []byte
+	isTail bool
 }
 
 func (w *window) end() int64 { return w.offset + int64(len(w.data)) }
 
 // windows are the stretches of an object that are there at present: those that
-// readings are using, and one that is kept. age, which knows of no contexts, reads out of them
-// and never waits.
+// readings are using, and two that are kept. age, which knows of no contexts, reads out of
+// them and never waits.
 type windows struct {
 	mu   sync.Mutex
 	used []*window
-	kept *window
+	kept *window // what was read last, but in the tail
+	tail *window // where a file's index is, and filters
 }
 
 var _ io.ReaderAt = (*windows)(nil)
@@ -191,12 +205,33 @@ func (w *windows) keep(one *window) {
 	w.kept = one
 }
 
-// holding is the window that is kept, if it has all of [from, to).
+// trim lets go of most of the tail if something in front of its end was read.
+func (w *windows) trim(from int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tail == nil {
+		return
+	}
+	if cut := w.tail.end() - keptBytes; from < cut {
+		w.tail = &window{cut, bytes.Clone(w.tail.data[cut-w.tail.offset:]), true}
+	}
+}
+
+// forget lets go of all that is kept: some of it is damaged.
+func (w *windows) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept, w.tail = nil, nil
+}
+
+// holding is a window that is kept and has all of [from, to), if one does.
 func (w *windows) holding(from, to int64) *window {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.kept != nil && w.kept.offset <= from && to <= w.kept.end() {
-		return w.kept
+	for _, one := range []*window{w.kept, w.tail} {
+		if one != nil && one.offset <= from && to <= one.end() {
+			return one
+		}
 	}
 	return nil
 }

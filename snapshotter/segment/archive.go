@@ -97,11 +97,54 @@ func ListBehind(ctx context.Context, bucket objstore.Reader, r events.Region, sh
 	if len(all) == 0 {
 		return nil, nil, nil
 	}
-	newest, err = HeaderOf(ctx, bucket, r, shard, all[len(all)-1])
-	if kind := events.KindOf(err); kind == events.KindInconsistent || kind == events.KindRefused {
-		return all, nil, nil // whoever needs it will be told
-	}
+	newest, err = newestOf(ctx, bucket, r, shard, all)
 	return all, newest, err
+}
+
+// Archive is what a listing has of a shard's archive, as List tells it.
+type Archive struct {
+	Shard  int32
+	All    []Listed        // ascending, one at least
+	Newest *format.Segment // nil: its header is damaged, or it was pruned meanwhile, behind newer ones
+}
+
+// ListAll is List of all shards, ascending, in one listing.
+func ListAll(ctx context.Context, bucket objstore.Reader, r events.Region) ([]Archive, error) {
+	var all []Archive
+	for info, err := range bucket.List(ctx, format.SegmentPrefix(r)) {
+		if err != nil {
+			return nil, fmt.Errorf("list segments of %s: %w", r, err)
+		}
+		shard, _ := format.ParseShardOfSegment(r, info.Name)
+		n, ok := format.ParseSegmentName(r, shard, info.Name)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(all, func(a Archive) bool { return a.Shard == shard })
+		if i < 0 {
+			i, all = len(all), append(all, Archive{Shard: shard})
+		}
+		all[i].All = append(all[i].All, Listed{n, info.Size, info.Class})
+	}
+	slices.SortFunc(all, func(a, b Archive) int { return int(a.Shard - b.Shard) })
+	for i := range all {
+		a := &all[i]
+		newest, err := newestOf(ctx, bucket, r, a.Shard, a.All)
+		if err != nil && events.KindOf(err) != events.KindNotFound {
+			return nil, err
+		}
+		a.Newest = newest
+	}
+	return all, nil
+}
+
+// newestOf reads the header of the newest segment of a listing; nil: it is damaged, which whoever needs it will be told.
+func newestOf(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32, all []Listed) (*format.Segment, error) {
+	newest, err := HeaderOf(ctx, bucket, r, shard, all[len(all)-1])
+	if kind := events.KindOf(err); kind == events.KindInconsistent || kind == events.KindRefused {
+		return nil, nil
+	}
+	return newest, err
 }
 
 // Run is the part of a listing that is the archive: what ends with the newest and lacks none

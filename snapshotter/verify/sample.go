@@ -25,31 +25,35 @@ type Object struct {
 	needed func(context.Context) (bool, error) // whether what refers to it is still there
 }
 
-// Objects are those of the backups that exist, their manifests too, and the segments of the archive. The cache, which may
-// be nil, saves reading manifests for the list; to look at one reads it.
-func Objects(ctx context.Context, src restore.Source, r events.Region, checks Checks, cache *catalog.Cache) ([]Object, error) {
-	inv, err := inventory.ReadCached(ctx, src.Bucket, r, cache)
-	if err != nil {
+// Listing is what a bucket holds of a region, by its listings and manifests.
+type Listing struct {
+	region   events.Region
+	inv      *inventory.Inventory
+	archives []segment.Archive
+}
+
+// List lists what a bucket holds of a region. The cache, which may be nil, saves reading manifests. Segments come before
+// backups: whatever a prune had deleted of them by then, the backups tell that it might.
+func List(ctx context.Context, bucket objstore.Reader, r events.Region, cache *catalog.Cache) (l *Listing, err error) {
+	l = &Listing{region: r}
+	if l.archives, err = segment.ListAll(ctx, bucket, r); err != nil {
 		return nil, err
 	}
-	var all []Object
-	for _, b := range inv.Backups {
-		all = append(all, backupObjects(src, r, b, checks)...)
+	l.inv, err = inventory.ReadCached(ctx, bucket, r, cache)
+	return l, err
+}
+
+// Objects are those of the backups that exist, their manifests too, and the segments of the archive.
+func (l *Listing) Objects(src restore.Source, checks Checks) (all []Object) {
+	for _, b := range l.inv.Backups {
+		all = append(all, backupObjects(src, l.region, b, checks)...)
 	}
-	shards, err := segment.Shards(ctx, src.Bucket, r)
-	if err != nil {
-		return nil, err
-	}
-	for _, shard := range shards {
-		listed, newest, err := segment.List(ctx, src.Bucket, r, shard)
-		if err != nil {
-			return nil, err
-		}
-		for _, at := range segment.Run(listed, newest) { // what comes before a hole is nobody's
-			all = append(all, segmentObject(src, r, shard, at, checks))
+	for _, a := range l.archives {
+		for _, at := range segment.Run(a.All, a.Newest) { // what comes before a hole is nobody's
+			all = append(all, segmentObject(src, l.region, a.Shard, at, checks))
 		}
 	}
-	return all, nil
+	return all
 }
 
 func backupObjects(src restore.Source, r events.Region, b inventory.Backup, checks Checks) []Object {

@@ -22,10 +22,11 @@ func sampled(t *testing.T, src restore.Source) map[string]verify.Object {
 	t.Helper()
 	c := checks(src)
 	c.NewChain = func() func(events.Digest, *kgo.Record) events.Digest { return chain }
-	all, err := verify.Objects(t.Context(), src, region, c, nil)
+	list, err := verify.List(t.Context(), src.Bucket, region, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := list.Objects(src, c)
 	objects := map[string]verify.Object{}
 	for _, o := range all {
 		objects[o.Name] = o

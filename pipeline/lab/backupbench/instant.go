@@ -231,7 +231,10 @@ func chains(ctx context.Context, e *env) (err error) {
 	if err := serve(ctx, e, s, "full backup alone", full, read, nothing); err != nil {
 		return err
 	}
-	return serve(ctx, e, s, fmt.Sprintf("with %d deltas", dayOfDeltas), d.newest, read, nothing)
+	if err := serve(ctx, e, s, fmt.Sprintf("with %d deltas", dayOfDeltas), d.newest, read, nothing); err != nil {
+		return err
+	}
+	return serve(ctx, e, s.distant(), fmt.Sprintf("with %d deltas, each answer %s later", dayOfDeltas, distance), d.newest, read, nothing)
 }
 
 func restoreJob(e *env, s *store, m *format.Manifest) pipeline.RestoreJob {

@@ -21,6 +21,7 @@ import (
 	"github.com/evenkeel/evenkeel/projections/touched"
 	"github.com/evenkeel/evenkeel/snapshotter"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore/s3server"
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
@@ -40,6 +41,16 @@ type store struct {
 	opener *seal.Opener
 
 	recipients []string // of the keys
+}
+
+// distance is about what a bucket in the cloud takes to answer, instead of nothing.
+const distance = 20 * time.Millisecond
+
+// distant is the store as one that is so far away.
+func (s *store) distant() *store {
+	far := *s
+	far.bucket = faults.New(s.bucket, faults.Rule{Ops: []string{objstore.OpGet, objstore.OpGetRange, objstore.OpList}, Effect: faults.Wait, Delay: distance})
+	return &far
 }
 
 func (e *env) newStore(ctx context.Context) (*store, error) {
