@@ -93,6 +93,19 @@ func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base
 	return base, needed
 }
 
+// basePromised is the full backup that the oldest point in time of a while is restored from, if
+// none goes; empty: there is none, or no such point is promised.
+func basePromised(inv *stock, keep time.Duration) string {
+	if keep == 0 {
+		return ""
+	}
+	base, _ := pointsFrom(inv, keep, func(string) bool { return true })
+	if base == nil {
+		return ""
+	}
+	return base.ID
+}
+
 // vectorOf is where a backup has a shard.
 func vectorOf(m *format.Manifest, shard int) events.Vector {
 	if shard >= len(m.Shards) {
