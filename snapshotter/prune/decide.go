@@ -173,8 +173,8 @@ func (n *newer) hold(v events.Vector) bool {
 	})
 }
 
-// note takes in the next older one.
-func (n *newer) note(b inventory.Backup) {
+// note takes in the next older one, and says whether no other holds all that it does.
+func (n *newer) note(b inventory.Backup) bool {
 	if n.all++; n.merge == nil {
 		n.merge = b.Manifest.Merge
 	}
@@ -187,9 +187,11 @@ func (n *newer) note(b inventory.Backup) {
 			v[st.Log] = st.Next
 		}
 	}
-	if !n.hold(v) {
-		n.most = append(n.most, v)
+	if n.hold(v) {
+		return false
 	}
+	n.most = append(n.most, v)
+	return true
 }
 
 // reasonToKeep is empty if the backup is to go, unless one that stays builds on it.
@@ -235,11 +237,8 @@ func verdicts(inv *stock, reason func(b inventory.Backup, n newer) string) []Ver
 		if by := needed[b.ID]; why == "" && by != "" {
 			why = fmt.Sprintf("%s builds on it", by)
 		}
-		if b.Restorable() {
-			before := len(n.most)
-			if n.note(b); why == "" && len(n.most) > before {
-				why = "no newer one holds all that it does"
-			}
+		if b.Restorable() && n.note(b) && why == "" {
+			why = "no newer one holds all that it does"
 		}
 		if why != "" {
 			for _, parent := range b.Manifest.Parents {

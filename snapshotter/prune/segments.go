@@ -64,11 +64,17 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 //
 // A clock that is behind dates a backup before what is in it. So a backup counts as old if the
 // bucket has had it for as long too, and if no later one holds less; and nothing is given up that
-// follows on a later one.
+// follows on a later one. Nor does anything go that follows on an earlier one which holds more: it
+// may be all that the archive follows on.
 func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
 	oldest := inv.now.Add(-keep)
+	var n newer
+	found := false
 	for _, b := range slices.Backward(inv.Backups) {
 		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, inv.now) {
+			continue
+		}
+		if holdsMost := n.note(b); found && !holdsMost {
 			continue
 		}
 		if needed == nil {
@@ -83,12 +89,11 @@ func pointsFrom(inv *stock, keep time.Duration, kept func(id string) bool) (base
 			lower(needed[shard], held)
 			more = more || lower(held, needed[shard])
 		}
-		if more || b.Kind() != format.Full {
+		if more || found || b.Kind() != format.Full {
 			continue
 		}
-		if base = b.Manifest; !base.Created.After(oldest) && !b.Stored.After(oldest) {
-			break
-		}
+		base = b.Manifest
+		found = !base.Created.After(oldest) && !b.Stored.After(oldest)
 	}
 	return base, needed
 }

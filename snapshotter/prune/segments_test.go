@@ -374,6 +374,8 @@ func TestWhatHoldsMoreStays(t *testing.T) {
 		policy := prune.Policy{Last: 1}
 		pruned(t, bucket, policy)
 		time.Sleep(2 * day)
+		a.append(1, 2)
+		a.append(1, 2)
 		caughtUp := a.at[0]
 		a.at[0] = 3
 		behind := a.backup()
@@ -389,6 +391,9 @@ func TestWhatHoldsMoreStays(t *testing.T) {
 		}
 		if ids := left(); ids != fmt.Sprint([]string{whole, behind}) {
 			t.Errorf("there are %s; %s holds more than %s", ids, whole, behind)
+		}
+		if left := numbers(t, bucket, 1); left[0] > 3 {
+			t.Errorf("segments are left from %d on, and on %s those from 3 on follow", left[0], whole)
 		}
 		time.Sleep(2 * day)
 		grow()
