@@ -24,6 +24,9 @@ func (w *World) CheckBackups() (fulls, deltas int) {
 	w.t.Helper()
 	logs := w.readLogs()
 	for _, r := range w.Regions {
+		if r.Bucket == nil {
+			continue
+		}
 		all, err := catalog.All(context.Background(), r.Bucket, r.Name)
 		if err != nil {
 			w.t.Error(err)
@@ -102,7 +105,7 @@ func (r *Region) isFold(fs vfs.FS, restored *api.Restored, folded []events.LogSt
 		if err != nil {
 			return err
 		}
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		shards = append(shards, s)
 	}
 	for stream := range want {

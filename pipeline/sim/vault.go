@@ -208,9 +208,11 @@ func (v *Vault) Sleep(long time.Duration) {
 	}
 }
 
-// Archive closes a segment of a shard, and notes which keys are in it.
-func (v *Vault) Archive() {
-	p := v.Rand.Int32N(partitions)
+// Archive closes a segment of any shard.
+func (v *Vault) Archive() { v.archive(v.Rand.Int32N(partitions)) }
+
+// archive closes a segment of a shard, and notes which keys are in it.
+func (v *Vault) archive(p int32) {
 	b := v.builders[p]
 	for _, l := range v.logsOf(p) {
 		next, _ := b.Next(l)
@@ -248,6 +250,9 @@ func (v *Vault) Backup(delta bool) error {
 	err := func() error {
 		var parent *format.Manifest
 		if delta {
+			for p := range int32(partitions) { // it is known what was touched of what is archived
+				v.archive(p)
+			}
 			newest, err := catalog.Newest(ctx, bucket, v.Name)
 			if err != nil {
 				return err
@@ -259,7 +264,7 @@ func (v *Vault) Backup(delta bool) error {
 		id, now := snapshotter.NewID()
 		cuts, err := v.cuts(parent)
 		for _, c := range cuts {
-			defer c.(interface{ Close() error }).Close()
+			defer func() { v.must(c.(io.Closer).Close()) }()
 		}
 		if err != nil {
 			return err

@@ -43,7 +43,8 @@ func TestSimVault(t *testing.T) {
 				return
 			}
 		}
-		t.Logf("%d backups are gone; %d points were not there", gone, lacked)
+		fulls, deltas := v.CheckBackups()
+		t.Logf("%d full backups, %d deltas; %d are gone; %d points were not there", fulls, deltas, gone, lacked)
 	})
 }
 
