@@ -35,7 +35,7 @@ test: build ## all tests that need Go alone
 race: ## all tests under the race detector
 	go test -race -timeout 60m ./...
 
-sim: ## simulated regions under faults: SEED= one seed, N= so many seeds, FROM= a first one, ONLY= one scenario (Divergence takes two seconds a seed)
+sim: ## simulated regions under faults: SEED= one seed, N= so many seeds, FROM= a first one, ONLY= one scenario (Divergence takes two seconds a seed, Vault five, Backups twenty)
 	go test ./pipeline/sim -run Sim$(ONLY) -count=1 -timeout=0 -sim.seed=$(SEED) -sim.n=$(N) -sim.from=$(FROM)
 
 sim-links: ## simulated links under faults: N= seeds of 25 rounds each

@@ -355,3 +355,61 @@ func TestReportForPeople(t *testing.T) {
 		}
 	}
 }
+
+// The newest backup was made before one of its shards had caught up, and holds of the other what is not
+// archived yet: no segments lead from it to all there is, nor from the one before. The newest point is then what is
+// archived, and the plan says what is left out.
+func TestNewestPointBehindABackupOfTooLittle(t *testing.T) {
+	p := newPast(t)
+	defer p.close()
+	n := 0
+	write := func(archived bool) {
+		for _, l := range allPastLogs() {
+			p.put(l, fmt.Sprint("key-", n%11), fmt.Sprint("value-", n), second(n))
+			n++
+		}
+		for shard := range int32(pastShards) {
+			if p.fold(shard); archived {
+				p.archive(shard, second(n), 1000)
+			}
+		}
+	}
+	write(true)
+	write(true)
+	whole := p.backup(second(n))
+	for shard := range int32(pastShards) { // as a prune does
+		if err := p.bucket.Delete(t.Context(), format.SegmentName(us, shard, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(true)
+	archived := events.Vector{}
+	for _, l := range allPastLogs() {
+		archived[l] = 3
+	}
+	write(false)
+	other := newPast(t)
+	defer other.close()
+	p.shards[1], other.shards[1] = other.shards[1], p.shards[1]
+	behind := p.backup(second(n))
+
+	fs := vfs.NewMem()
+	job := p.job(fs, timeline.Target{})
+	plan, err := pipeline.PlanRestore(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Base != whole.ID || plan.Vector.Compare(archived) != events.Equal {
+		t.Errorf("from %s to %s, want from %s to %s (there is %s too)", plan.Base, plan.Vector, whole.ID, archived, behind.ID)
+	}
+	if lacks := strings.Join(plan.Lacks, "\n"); !strings.Contains(lacks, pastLogs(0)[0].String()+": offsets 3 to 3") || strings.Contains(lacks, pastLogs(1)[0].String()) {
+		t.Errorf("lacks: %s", lacks)
+	}
+	restored, err := pipeline.Restore(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.is(fs, job.Dir, restored.Vector); err != nil {
+		t.Error(err)
+	}
+}

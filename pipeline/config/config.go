@@ -281,7 +281,8 @@ type Copy struct {
 
 // Keep says how long each kind of backup is kept.
 type Keep struct {
-	// Full backups: default 30d. 0s: only those that KeepLast keeps.
+	// Full backups: default 30d. 0s: only those that KeepLast keeps, and those that the
+	// points in time of Segment are restored from, which stay in any case.
 	Full time.Duration `yaml:"full"`
 
 	// Deltas by how far apart those are that build on each other: Delta those of an

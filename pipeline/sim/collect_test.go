@@ -24,7 +24,7 @@ func TestSimCollect(t *testing.T) {
 		// Nobody collects what those with backups may have to restore, but others than the victim have none.
 		names := []events.Region{"us-east-1", "us-west-1", "eu-central-1"}
 		at := int(seed % uint64(len(names)))
-		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 1, AllRules: true, Keep: keptFor, BackupsOf: names[at]}, names...)
+		w := sim.NewShaped(t, seed, sim.Shape{Nodes: 1, AllRules: true, Tombstones: keptFor, BackupsOf: names[at]}, names...)
 		defer w.Close()
 		victim := w.Regions[at]
 		audit := newAudit(t, w, victim)

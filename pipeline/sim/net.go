@@ -35,6 +35,7 @@ func newNetwork() *network {
 // card is a process's access to the network; it dies with the process.
 type card struct {
 	node *Node
+	way  *mortalBucket // to the bucket; nil: there is none
 
 	mu    sync.Mutex
 	dead  bool

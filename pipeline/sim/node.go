@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -13,6 +14,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/snapshotter/objstore"
+	"github.com/evenkeel/evenkeel/snapshotter/objstore/faults"
 )
 
 // Node is one node of a region.
@@ -71,12 +73,24 @@ func (n *Node) TryStart() error {
 	return nil
 }
 
-// bucket is a process's way to the bucket of its region.
+// bucket is a process's way to the bucket of its region. What it asks is held back while the node
+// is frozen.
 func (n *Node) bucket(c *card) objstore.Bucket {
+	w := n.region.world
 	if !n.region.hasBackups() {
 		return nil
 	}
-	return mortalBucket{n.region.Bucket, c}
+	c.way = &mortalBucket{Bucket: n.region.Bucket, region: n.region, died: c.kill, passes: func(ctx context.Context) error {
+		if err := w.net.await(ctx.Done(), n, 0); err != nil || !c.isDead() {
+			return err
+		}
+		return errDead
+	}}
+	if w.shape.Keep != nil {
+		c.way.Bucket = faults.NewSeed(c.way.Bucket, w.seed+uint64(n.port),
+			faults.Rule{Probability: 0.3, Delay: 7 * time.Millisecond}, faults.Rule{Probability: 0.05, Delay: 900 * time.Millisecond})
+	}
+	return c.way
 }
 
 // AwaitReady waits until the node serves.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,8 @@ type World struct {
 	log    *logBuffer
 	ledger ledger
 	shape  Shape
+
+	written map[events.Log][]*kgo.Record // what is in the logs, of a world without Kafka; else nil
 }
 
 // Region is one region of a world: a Kafka cluster, a bucket, and nodes.
@@ -57,8 +60,11 @@ type Region struct {
 
 	noBackups bool // any more
 
-	sessions *sessions   // of the region's group
-	client   *kgo.Client // of writers who write past the nodes; nil: the region has no power
+	torn     atomic.Pointer[string]       // the name of an object of which the bucket has a part
+	folded   map[string][]events.LogState // what the logs come to at the vectors of backups, by their ids
+	pins     map[string]pin               // by the ids of backups
+	sessions *sessions                    // of the region's group
+	client   *kgo.Client                  // of writers who write past the nodes; nil: the region has no power
 }
 
 // New makes a world of the named regions with one node each and streams of all rules, all
@@ -74,15 +80,16 @@ type Shape struct {
 	Nodes         int      // of each region
 	GroupProtocol string   // empty: the default
 	Models        []string // read models; nil: the default
-	AllRules      bool     // streams of the rules multivalue and fieldmap besides the one of lww
+	AllRules      bool     // streams of the rules multivalue, fieldmap and append besides the one of lww
 
 	NoBackups bool // nor an archive
 
 	BackupsOf events.Region // which alone has backups; empty: all have
 
-	Keep time.Duration // least age of tombstones before they are collected; 0: the default
+	Tombstones time.Duration // least age before they are collected; 0: the default
 
 	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
+	Keep   *config.Keep  // what a prune keeps, and buckets take a while to answer; nil: nothing is pruned
 }
 
 // NewShaped is New with regions of another shape.
@@ -93,6 +100,7 @@ func NewShaped(t testing.TB, seed uint64, shape Shape, names ...events.Region) *
 		r := &Region{
 			Name: name, Bucket: objstore.NewMemory("bucket-" + name.String()),
 			world: w, port: firstPort + i, dir: filepath.Join(t.TempDir(), name.String()),
+			folded: map[string][]events.LogState{}, pins: map[string]pin{},
 		}
 		w.net.homes[r.port] = name
 		for n := range shape.Nodes {
@@ -141,6 +149,9 @@ func (r *Region) config() *config.Config {
 	if every := r.world.shape.Deltas; every > 0 {
 		c.Backup.MaxChain = 48
 		c.Backup.Schedule = config.Schedule{Full: 24 * time.Hour, Delta: every, Segment: 2 * time.Second}
+	}
+	if keep := r.world.shape.Keep; keep != nil {
+		c.Backup.Keep = *keep
 	}
 	c.Regions = map[events.Region]config.Region{}
 	for _, o := range r.world.Regions {
@@ -238,6 +249,18 @@ func (r *Region) Restore() {
 		if err != nil {
 			t.Fatalf("%s: restore: %v", n, err)
 		}
+	}
+}
+
+// Rest has all regions without power for a while, which takes no time to simulate.
+func (w *World) Rest(long time.Duration) {
+	w.t.Helper()
+	for _, r := range w.Regions {
+		r.stop()
+	}
+	time.Sleep(long)
+	for _, r := range w.Regions {
+		r.Start()
 	}
 }
 

@@ -21,13 +21,14 @@ import (
 const (
 	registry = events.Stream("registry") // multivalue: entries that have siblings
 	usage    = events.Stream("usage")    // fieldmap: counters, sets and fields
+	metrics  = events.Stream("metrics")  // append: how many there were
 )
 
 // streams are those of the world, each with the name of its merge rule.
 func (w *World) streams() map[events.Stream]string {
 	all := map[events.Stream]string{"session": "lww"}
 	if w.shape.AllRules {
-		all[registry], all[usage] = "multivalue", "fieldmap"
+		all[registry], all[usage], all[metrics] = "multivalue", "fieldmap", "append"
 	}
 	return all
 }
@@ -97,8 +98,29 @@ func (w *Writer) Write(ctx context.Context) error {
 		return w.toRegistry(ctx, n, i)
 	case usage:
 		return w.toUsage(ctx, n, i)
+	case metrics:
+		return w.toMetrics(ctx, n, i)
 	}
-	return n.Put(ctx, fmt.Sprintf("key-%d", i*7%50), fmt.Sprintf("value-%d-%d", w.number, i))
+	return w.toSession(ctx, n, i)
+}
+
+func (w *Writer) toSession(ctx context.Context, n *Node, i int) error {
+	p := api.PutParams{Stream: "session", Key: fmt.Appendf(nil, "key-%d", i*7%50), Value: fmt.Appendf(nil, "value-%d-%d", w.number, i)}
+	if w.rng.IntN(8) == 0 {
+		p.Value, p.Context = nil, w.look(ctx, n, p) // a delete
+	}
+	return n.write(ctx, p)
+}
+
+func (w *Writer) toMetrics(ctx context.Context, n *Node, i int) error {
+	p := api.PutParams{Stream: metrics, Key: fmt.Appendf(nil, "sample-%d", i*7%12), Value: fmt.Appendf(nil, "%d", i), Type: events.TypeAppend}
+	switch w.rng.IntN(3) {
+	case 0:
+		return w.bare(ctx, &kgo.Record{Topic: metrics.String(), Key: p.Key, Value: p.Value})
+	case 1:
+		p.Context = w.look(ctx, n, p)
+	}
+	return n.write(ctx, p)
 }
 
 func (w *Writer) toRegistry(ctx context.Context, n *Node, i int) error {

@@ -19,7 +19,7 @@ type Policy struct {
 	Last   int           // keep so many of the newest full ones that can be restored
 	Deltas Deltas
 
-	Segment time.Duration // keep the segments for points in time that are younger
+	Segment time.Duration // keep the segments for points in time that are younger, and the full backups that these begin with
 }
 
 // Deltas says how long deltas are kept, by their tier (catalog.Tier).
@@ -105,10 +105,16 @@ func judge(inv *stock, policy Policy, held map[string]*Held, limit string) (*dec
 		began, err := format.IDTime(id)
 		return err != nil || id >= newest.ID || inv.now.Sub(began) < Grace
 	}
+	base := basePromised(inv, policy.Segment)
 	d.backups = verdicts(inv, func(b inventory.Backup, n newer) string {
 		why := reasonToKeep(policy, b, n, inv.now, pinned(inv, b.ID), tooYoung(b.ID), held[b.ID])
-		if why == "" && b.ID == inv.proved {
+		switch {
+		case why != "":
+		case b.ID == inv.proved:
 			why = "the newest that a restore drill has proved"
+		case b.Restorable() && b.Kind() == format.Full && b.ID >= base && base != "":
+			// Those that are newer than the oldest point will be what the oldest one is restored from.
+			why = fmt.Sprintf("points in time of the last %s are restored from it", days(policy.Segment))
 		}
 		return why
 	})
@@ -145,8 +151,48 @@ func (d *decision) note(held map[string]*Held) {
 	}
 }
 
-// newer counts the backups that are newer than one and can be restored.
-type newer struct{ all, fulls int }
+// newer are the backups that are newer than one and can be restored.
+type newer struct {
+	all, fulls int
+
+	merge map[events.Stream]string // of the newest
+	most  []events.Vector          // of those that hold what no other one does which is newer
+}
+
+// hold says whether one of them holds all that a backup does, of streams that are still there. One
+// is made of a shard that has not caught up yet, such as one that begins with an old directory: then a
+// restore would come to less if what is before it went.
+func (n *newer) hold(v events.Vector) bool {
+	return slices.ContainsFunc(n.most, func(most events.Vector) bool {
+		for l, next := range v {
+			if _, is := n.merge[l.Stream]; is && most[l] < next {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// note takes in the next older one, and says whether no other holds all that it does.
+func (n *newer) note(b inventory.Backup) bool {
+	if n.all++; n.merge == nil {
+		n.merge = b.Manifest.Merge
+	}
+	if b.Kind() == format.Full {
+		n.fulls++
+	}
+	v := events.Vector{}
+	for _, shard := range b.Manifest.Shards {
+		for _, st := range shard.States {
+			v[st.Log] = st.Next
+		}
+	}
+	if n.hold(v) {
+		return false
+	}
+	n.most = append(n.most, v)
+	return true
+}
 
 // reasonToKeep is empty if the backup is to go, unless one that stays builds on it.
 func reasonToKeep(policy Policy, b inventory.Backup, n newer, reference time.Time, pin string, tooYoung bool, held *Held) string {
@@ -191,6 +237,9 @@ func verdicts(inv *stock, reason func(b inventory.Backup, n newer) string) []Ver
 		if by := needed[b.ID]; why == "" && by != "" {
 			why = fmt.Sprintf("%s builds on it", by)
 		}
+		if b.Restorable() && n.note(b) && why == "" {
+			why = "no newer one holds all that it does"
+		}
 		if why != "" {
 			for _, parent := range b.Manifest.Parents {
 				needed[parent] = b.ID
@@ -199,12 +248,6 @@ func verdicts(inv *stock, reason func(b inventory.Backup, n newer) string) []Ver
 		v := Verdict{Backup: b.ID, Kind: b.Kind(), Created: b.Manifest.Created, Bytes: b.Manifest.StoredBytes(), Keep: why != "", Why: why}
 		if why == "" {
 			v.Why = "older than what is kept"
-		}
-		if b.Restorable() {
-			n.all++
-			if b.Kind() == format.Full {
-				n.fulls++
-			}
 		}
 		list = append(list, v)
 	}

@@ -8,7 +8,8 @@
 // plans are immutable and stay for ever, so a prune that died is carried on by the
 // next one, whoever runs it.
 //
-// Never deleted are: what is above the floor, the newest backup that can be restored, the
+// Never deleted are: what is above the floor, the newest backup that can be restored, those that hold
+// what no newer one does, the full ones that the promised points in time are restored from, the
 // newest that a restore drill has proved, what a running restore has pinned, a backup of which Object Lock holds an object, and what any of these builds on. If a manifest cannot be read, nothing at all
 // is deleted, for nobody knows what it refers to.
 package prune

@@ -65,11 +65,17 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 //
 // A clock that is behind dates a backup before what is in it. So a backup counts as old if the
 // bucket has had it for as long too, and if no later one holds less; and nothing is given up that
-// follows on a later one.
+// follows on a later one. Nor does anything go that follows on an earlier one which holds more: it
+// may be all that the archive follows on.
 func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
 	oldest := now.Add(-keep)
+	var n newer
+	found := false
 	for _, b := range slices.Backward(inv.Backups) {
 		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, now) {
+			continue
+		}
+		if holdsMost := n.note(b); found && !holdsMost {
 			continue
 		}
 		if needed == nil {
@@ -84,12 +90,11 @@ func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kep
 			lower(needed[shard], held)
 			more = more || lower(held, needed[shard])
 		}
-		if more || b.Kind() != format.Full {
+		if more || found || b.Kind() != format.Full {
 			continue
 		}
-		if base = b.Manifest; !base.Created.After(oldest) && !b.Stored.After(oldest) {
-			break
-		}
+		base = b.Manifest
+		found = !base.Created.After(oldest) && !b.Stored.After(oldest)
 	}
 	return base, needed
 }
@@ -99,6 +104,19 @@ func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kep
 func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration) []events.Vector {
 	_, needed := pointsFrom(inv, now, keep, func(string) bool { return true })
 	return needed
+}
+
+// basePromised is the full backup that the oldest point in time of a while is restored from, if
+// none goes; empty: there is none, or no such point is promised.
+func basePromised(inv *stock, keep time.Duration) string {
+	if keep == 0 {
+		return ""
+	}
+	base, _ := pointsFrom(inv.Inventory, inv.now, keep, func(string) bool { return true })
+	if base == nil {
+		return ""
+	}
+	return base.ID
 }
 
 // vectorOf is where a backup has a shard.

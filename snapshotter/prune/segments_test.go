@@ -314,3 +314,92 @@ func objectOf(t *testing.T, bucket objstore.Reader, number int64) []byte {
 	}
 	return body
 }
+
+// The backup that the oldest of the promised points in time are restored from stays, with the segments
+// behind it, however short backups themselves are kept. When a later one is old enough, it goes.
+func TestThePromisedPointsKeepTheirBackup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		var fulls []string
+		backup := func() {
+			time.Sleep(day)
+			a.append(0, 2)
+			a.append(1, 2)
+			fulls = append(fulls, a.backup())
+		}
+		for range 8 {
+			backup()
+		}
+		policy, went := prune.Policy{Last: 1, Segment: 3*day + time.Hour}, 0
+		for len(fulls) < 20 {
+			r := pruned(t, bucket, policy)
+			ids, err := catalog.IDs(t.Context(), bucket, region)
+			if err != nil {
+				t.Fatal(err)
+			}
+			base := slices.Index(fulls, ids[0])
+			if base > len(fulls)-5 { // the fourth before the newest is old enough
+				t.Fatalf("the newest is full %d, and the oldest full %d", len(fulls)-1, base)
+			}
+			if left := numbers(t, bucket, 0); left[0] != int64(base)+2 {
+				t.Errorf("full %d is left, and segments from %d on: %+v", base, left[0], r.Segments)
+			}
+			if went = max(went, base); len(ids) > 5 && len(fulls) > 8 || base < len(fulls)-5 {
+				t.Errorf("%d backups are left: %+v", len(ids), r.Backups)
+			}
+			backup()
+		}
+		if went < 14 {
+			t.Errorf("the oldest full is at last the one of day %d", went)
+		}
+	})
+}
+
+// A backup of a shard that has not caught up holds less than those before it: these stay until a newer
+// one holds all that they do, for what is archived behind them does not follow on it.
+func TestWhatHoldsMoreStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		grow := func() {
+			a.append(0, 4)
+			a.append(1, 4)
+		}
+		grow()
+		a.backup()
+		time.Sleep(2 * day)
+		grow()
+		whole := a.backup()
+		policy := prune.Policy{Last: 1}
+		pruned(t, bucket, policy)
+		time.Sleep(2 * day)
+		a.append(1, 2)
+		a.append(1, 2)
+		caughtUp := a.at[0]
+		a.at[0] = 3
+		behind := a.backup()
+		a.at[0] = caughtUp
+		left := func() string {
+			t.Helper()
+			pruned(t, bucket, policy)
+			ids, err := catalog.IDs(t.Context(), bucket, region)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprint(ids)
+		}
+		if ids := left(); ids != fmt.Sprint([]string{whole, behind}) {
+			t.Errorf("there are %s; %s holds more than %s", ids, whole, behind)
+		}
+		if left := numbers(t, bucket, 1); left[0] > 3 {
+			t.Errorf("segments are left from %d on, and on %s those from 3 on follow", left[0], whole)
+		}
+		time.Sleep(2 * day)
+		grow()
+		newest := a.backup()
+		if ids := left(); ids != fmt.Sprint([]string{newest}) {
+			t.Errorf("there are %s; %s holds all", ids, newest)
+		}
+	})
+}

@@ -99,6 +99,10 @@ func (t *Timeline) Plan(ctx context.Context, req Request) (*Plan, error) {
 		Lacks: append([]string{}, p.lacks...), Shards: []ShardPlan{},
 	}
 	m, spans, err := t.way(ctx, req, p, shards, wanted)
+	if events.KindOf(err) == events.KindNotFound && req.IsNewest() && req.Base == "" {
+		m, spans, err = t.wayToArchived(ctx, req, &p, shards, wanted, err)
+		plan.Vector, plan.Lacks = p.vector, p.lacks
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +203,37 @@ func (t *Timeline) way(ctx context.Context, req Request, p point, shards []int32
 		first = fmt.Errorf("no backup is at or before the target, and from the beginning: %w", err)
 	}
 	return nil, nil, t.instead(ctx, first, time.Time{})
+}
+
+// wayToArchived is the way to all that is archived, where there is none to the newest point: the newest backup
+// holds some of it alone, and of other logs too little for the archive to follow on it. Some of its shards had not
+// caught up when it was made.
+func (t *Timeline) wayToArchived(ctx context.Context, req Request, p *point, shards []int32, wanted func(events.Log) bool, because error) (m *format.Manifest, spans []Span, err error) {
+	archived := point{vector: events.Vector{}, lacks: p.lacks}
+	for _, shard := range shards {
+		s, err := t.archives[shard].newest(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		if s == nil {
+			return nil, nil, because
+		}
+		for _, end := range s.Ends {
+			if wanted(end.Log) {
+				archived.add(events.Vector{end.Log: end.Next})
+			}
+		}
+	}
+	for _, at := range p.vector.Positions() {
+		if next := archived.vector[at.Log]; next < at.Offset {
+			archived.lack("%s: offsets %d to %d, which the newest backup holds alone; of other logs it holds too little for the archive to follow on it", at.Log, next, at.Offset-1)
+		}
+	}
+	if m, spans, err = t.way(ctx, req, archived, shards, wanted); err != nil {
+		return nil, nil, because
+	}
+	*p = archived
+	return m, spans, nil
 }
 
 // ahead finds a log of which a backup has more than a vector.
