@@ -39,6 +39,9 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 			gather: r.gather, checks: r.checks, mirrors: r.worker.mirrors, clock: r.clock, metrics: newCollectMetrics(r.parts.Registry), log: r.log, sweeps: map[events.Log]*sweep{},
 			places: recallPlaces(r.parts.FS, r.cfg.DataDir, r.log),
 		}
+		if r.cfg.Backup != nil {
+			c.ends = recallEnds(r.parts.FS, r.cfg.DataDir, c.holdFor(), r.log)
+		}
 		r.parts.Registry.MustRegister(c)
 		r.running.Go(func() { c.run(ctx) })
 	}

@@ -63,7 +63,8 @@ type collector struct {
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
-	places  *places // of rounds, for the next start; nil: each begins anew
+	places  *places   // of rounds, for the next start; nil: each begins anew
+	ends    *pastEnds // nil: nobody asks for them
 
 	mu     sync.Mutex // guards the map, and what gauges read of sweeps
 	sweeps map[events.Log]*sweep
@@ -102,6 +103,7 @@ func (c *collector) run(ctx context.Context) {
 		begun := time.Now()
 		c.pass(ctx)
 		c.places.note(c.sweeps, false)
+		c.ends.note(time.Now(), c.logEnds)
 		pause.For(ctx, max(sweepRest, sweepRests*time.Since(begun)))
 	}
 	c.places.note(c.sweeps, true)

@@ -1,7 +1,6 @@
 package pipeline_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -137,46 +136,100 @@ func TestRestoredToBeforeTheBurial(t *testing.T) {
 	}, us, west, eu)
 }
 
+// sharedAndOld starts three regions, of which the first can be restored, with a key that was written there, deleted in the second
+// and buried, all of it so long ago that no state of before can be restored. The last events are those before next.
+func sharedAndOld(w *world) (begun time.Time, next map[string]int64) {
+	w.Helper()
+	a, b := w.regions[0], w.regions[1]
+	archives(a)
+	for _, r := range w.regions {
+		r.cfg.Tombstones.Keep = 4 * time.Minute
+		r.start()
+	}
+	longest := a.cfg.Backup.RestorableFor()
+	begun = time.Now()
+	partition := a.cfg.PartitionOf([]byte("k"))
+	write := func(r *region, age time.Duration, key string, value []byte, headers ...kgo.RecordHeader) {
+		r.produce(&kgo.Record{Topic: "session", Partition: partition, Key: []byte(key), Value: value, Headers: headers, Timestamp: begun.Add(-age)})
+	}
+	write(a, longest+10*time.Hour, "k", []byte("v"))
+	b.has("k", "v")
+	write(b, longest+9*time.Hour, "k", nil)
+	w.goneEverywhere("k")
+	e, err := events.NewBurial([]events.Tombstone{{Key: "k"}})
+	if err != nil {
+		w.Fatal(err)
+	}
+	age := longest + time.Hour
+	e.ID, e.Source, e.Clock = "burial", "/test", events.HLCAt(begun.Add(-age))
+	record, err := events.Encode(e)
+	if err != nil {
+		w.Fatal(err)
+	}
+	write(a, age, e.Key, record.Value, record.Headers...)
+	log := func(r events.Region) string {
+		return events.Log{Origin: events.FirstOrigin(r), Stream: "session", Partition: partition}.String()
+	}
+	return begun, map[string]int64{log(us): 2, log(west): 1}
+}
+
 // What is older than any state that can be restored is collected; and a region that comes back as it was at the
 // oldest of these has the burial.
 func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
 	simulate(t, func(w *world) {
-		a, b, c := w.regions[0], w.regions[1], w.regions[2]
-		archives(a)
+		a := w.regions[0]
+		begun, _ := sharedAndOld(w)
 		for _, r := range w.regions {
-			r.cfg.Tombstones.Keep = 4 * time.Minute
-			r.start()
-		}
-		longest := a.cfg.Backup.RestorableFor()
-		begun := time.Now()
-		partition := a.cfg.PartitionOf([]byte("k"))
-		write := func(r *region, age time.Duration, key string, value []byte, headers ...kgo.RecordHeader) {
-			r.produce(&kgo.Record{Topic: "session", Partition: partition, Key: []byte(key), Value: value, Headers: headers, Timestamp: begun.Add(-age)})
-		}
-		write(a, longest+10*time.Hour, "k", []byte("v"))
-		b.has("k", "v")
-		write(b, longest+9*time.Hour, "k", nil)
-		w.goneEverywhere("k")
-		bury := func(age time.Duration) {
-			e, err := events.NewBurial([]events.Tombstone{{Key: "k"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			e.ID, e.Source, e.Clock = fmt.Sprint(age), "/test", events.HLCAt(begun.Add(-age))
-			record, err := events.Encode(e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(a, age, e.Key, record.Value, record.Headers...)
-		}
-		bury(longest + time.Hour)
-		for _, r := range []*region{a, b, c} {
 			r.upkept(1, 2)
 			r.consistent()
 		}
+		partition := a.cfg.PartitionOf([]byte("k"))
 		a.archived(events.Log{Origin: events.FirstOrigin(us), Stream: "session", Partition: partition}, 2)
 		a.lose()
-		w.comesBack(a, begun.Add(-longest))
+		w.comesBack(a, begun.Add(-a.cfg.Backup.RestorableFor()))
 		w.staysGone("k", 10*time.Minute)
+	}, us, west, eu)
+}
+
+// Topics have dropped what a tombstone has to be older than: it stays while nobody knows its age, and goes where a node
+// has noted long ago that it was there.
+func TestTopicsForgetHowOldTombstonesAre(t *testing.T) {
+	simulate(t, func(w *world) {
+		for _, r := range w.regions[1:] {
+			archives(r) // each with backups holds tombstones
+		}
+		_, next := sharedAndOld(w)
+		partition := w.regions[0].cfg.PartitionOf([]byte("k"))
+		for _, r := range w.regions {
+			r.upkept(1, 0)
+			r.stop()
+		}
+		for _, r := range w.regions {
+			for topic, end := range map[string]int64{"session": 1, "us-east-1.session": 2, "us-west-1.session": 1} {
+				if r.cfg.Region == us && topic == "session" {
+					end = 2
+				}
+				if err := r.kafka.DeleteRecords(topic, partition, end); err != nil {
+					w.Logf("%s, %s: %v", r.cfg.Region, topic, err)
+				}
+			}
+			r.start()
+		}
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(0, 0) // since it was started
+			r.stop()
+			long := r.cfg.Backup.RestorableFor() + time.Hour
+			if err := pipeline.NoteEnds(r.disk, r.cfg.DataDir, time.Now().Add(-long), next); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, r := range w.regions {
+			r.start()
+		}
+		for _, r := range w.regions {
+			r.upkept(0, 2)
+			r.consistent()
+		}
 	}, us, west, eu)
 }

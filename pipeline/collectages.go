@@ -45,8 +45,8 @@ type bound struct {
 	before time.Time
 	told   map[events.Origin]written // of the log's stream and partition
 
-	// strict: of what the topic does not have any more nobody knows the age, unless it has something that
-	// is older than the bound. Else it is taken to be old: topics keep records for longer than that.
+	// strict: what the topic does not have any more is old if it has something else that is older than the bound, or if this
+	// node has noted then that it was there. Not strict, it is taken to be old: topics keep records for longer than that.
 	strict bool
 }
 
@@ -90,6 +90,10 @@ func (a *ages) isOld(ctx context.Context, b *bound, last events.Seen) bool {
 	}
 	if last.Origin.Incarnation > region.Incarnation {
 		return false // this node's configuration is of before
+	}
+	log := events.Log{Origin: last.Origin, Stream: a.log.Stream, Partition: a.log.Partition}
+	if b.strict && last.Next <= a.ends.before(b.before, log) {
+		return true
 	}
 	w, ok := a.ask(ctx, b, a.cfg.Origin(last.Origin.Region))
 	switch {

@@ -1,8 +1,14 @@
 package pipeline
 
 import (
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/config"
+	"github.com/evenkeel/evenkeel/pipeline/disk"
 )
 
 // LastSlot is lastSlot, for tests.
@@ -20,6 +26,11 @@ var Chunks = chunks
 // Stuck is what a region counts as tombstones that stay.
 func Stuck(cfg *config.Config, hides [][]events.Origin) int {
 	return (&collector{cfg: cfg}).stuck(hides)
+}
+
+// NoteEnds leaves a note of where logs ended at a time.
+func NoteEnds(fs vfs.FS, dataDir string, at time.Time, next map[string]int64) error {
+	return disk.WriteNote(fs, filepath.Join(dataDir, endsFile), []endsAt{{at, next}})
 }
 
 // ForgetTouched has a region forget which keys were written below a vector.

@@ -140,7 +140,7 @@ func (r *Region) config() *config.Config {
 	if r.world.shape.Models != nil {
 		c.Models = r.world.shape.Models
 	}
-	c.Tombstones.Keep = cmp.Or(r.world.shape.Keep, c.Tombstones.Keep)
+	c.Tombstones.Keep = cmp.Or(r.world.shape.Tombstones, c.Tombstones.Keep)
 	c.Limits.MinFreeBytes = 0 // memory has no free space to ask for
 	c.Backup = &config.Backup{Bucket: "bucket", Encryption: "none", KeepLast: 1, Schedule: config.Schedule{Segment: segmentEvery}}
 	if !r.hasBackups() {

@@ -109,7 +109,7 @@ func (w *Writer) toSession(ctx context.Context, n *Node, i int) error {
 	if w.rng.IntN(8) == 0 {
 		p.Value, p.Context = nil, w.look(ctx, n, p) // a delete
 	}
-	return n.write(ctx, p)
+	return n.Write(ctx, p)
 }
 
 func (w *Writer) toMetrics(ctx context.Context, n *Node, i int) error {
@@ -120,7 +120,7 @@ func (w *Writer) toMetrics(ctx context.Context, n *Node, i int) error {
 	case 1:
 		p.Context = w.look(ctx, n, p)
 	}
-	return n.write(ctx, p)
+	return n.Write(ctx, p)
 }
 
 func (w *Writer) toRegistry(ctx context.Context, n *Node, i int) error {
