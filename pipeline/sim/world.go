@@ -86,7 +86,9 @@ type Shape struct {
 
 	BackupsOf events.Region // which alone has backups; empty: all have
 
-	Tombstones time.Duration // least age before they are collected; 0: the default
+	// Tombstones is their least age before they are collected; 0: the default. Else there is no stream
+	// of append, which has no deletes: nothing of it would ever go.
+	Tombstones time.Duration
 
 	Deltas time.Duration // how often what has changed is backed up; 0: never, and nothing else by itself
 	Keep   *config.Keep  // what a prune keeps, and buckets take a while to answer; nil: nothing is pruned

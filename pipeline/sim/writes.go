@@ -28,7 +28,10 @@ const (
 func (w *World) streams() map[events.Stream]string {
 	all := map[events.Stream]string{"session": "lww"}
 	if w.shape.AllRules {
-		all[registry], all[usage], all[metrics] = "multivalue", "fieldmap", "append"
+		all[registry], all[usage] = "multivalue", "fieldmap"
+		if w.shape.Tombstones == 0 {
+			all[metrics] = "append"
+		}
 	}
 	return all
 }
