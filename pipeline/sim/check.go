@@ -43,8 +43,7 @@ func (w *World) Acked() int {
 }
 
 // Settle waits until every region has folded every log to its end, and restores no shard: one that is restored
-// goes back first. All regions
-// must be up and nobody may write.
+// goes back first. All regions must be up and nobody may write.
 func (w *World) Settle() {
 	w.t.Helper()
 	logs := w.readLogs()
@@ -55,7 +54,7 @@ func (w *World) Settle() {
 				return err
 			}
 			for _, shard := range s.Shards {
-				if shard.Restoring != nil {
+				if at := shard.Restoring; at != nil && at.Step != api.RestoreFailed {
 					return fmt.Errorf("shard %d is being restored", shard.Partition)
 				}
 			}
