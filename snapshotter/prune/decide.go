@@ -155,17 +155,24 @@ func (d *decision) note(held map[string]*Held) {
 type newer struct {
 	all, fulls int
 
-	merge map[events.Stream]string // of the newest
-	most  []events.Vector          // of those that hold what no other one does which is newer
+	merge   map[events.Stream]string // of the newest
+	current map[events.Region]uint32 // incarnations in the newest
+	most    []events.Vector          // of those that hold what no other one does which is newer
 }
 
-// hold says whether one of them holds all that a backup does, of streams that are still there. One
+// isOver says whether a log is one of which no newer backup will hold more: that of a stream that is gone, or of a former incarnation.
+func (n *newer) isOver(l events.Log) bool {
+	_, is := n.merge[l.Stream]
+	return !is || l.Origin.Incarnation < n.current[l.Origin.Region]
+}
+
+// hold says whether one of them holds all that a backup does, of logs that go on. One
 // is made of a shard that has not caught up yet, such as one that begins with an old directory: then a
 // restore would come to less if what is before it went.
 func (n *newer) hold(v events.Vector) bool {
 	return slices.ContainsFunc(n.most, func(most events.Vector) bool {
 		for l, next := range v {
-			if _, is := n.merge[l.Stream]; is && most[l] < next {
+			if most[l] < next && !n.isOver(l) {
 				return false
 			}
 		}
@@ -176,17 +183,16 @@ func (n *newer) hold(v events.Vector) bool {
 // note takes in the next older one, and says whether no other holds all that it does.
 func (n *newer) note(b inventory.Backup) bool {
 	if n.all++; n.merge == nil {
-		n.merge = b.Manifest.Merge
+		n.merge, n.current = b.Manifest.Merge, map[events.Region]uint32{}
+		for _, st := range b.Manifest.States() {
+			o := st.Log.Origin
+			n.current[o.Region] = max(n.current[o.Region], o.Incarnation)
+		}
 	}
 	if b.Kind() == format.Full {
 		n.fulls++
 	}
-	v := events.Vector{}
-	for _, shard := range b.Manifest.Shards {
-		for _, st := range shard.States {
-			v[st.Log] = st.Next
-		}
-	}
+	v := events.VectorOf(b.Manifest.States())
 	if n.hold(v) {
 		return false
 	}

@@ -34,7 +34,7 @@ type Segments struct {
 // or that is pinned, everything is kept.
 func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *stock, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
 	list := []Segments{}
-	base, needed := pointsFrom(inv.Inventory, inv.now, keep, kept)
+	base, _, needed := pointsFrom(inv.Inventory, inv.now, keep, kept)
 	if base == nil {
 		return list, nil
 	}
@@ -61,16 +61,15 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 
 // pointsFrom is where the segments of each shard have to begin so that the points in time of a
 // while can be restored, and the full backup that the oldest of them is restored from; nil: there
-// is none.
+// is none. Not found: those that are old enough hold more than one that is newer, or none is.
 //
 // A clock that is behind dates a backup before what is in it. So a backup counts as old if the
 // bucket has had it for as long too, and if no later one holds less; and nothing is given up that
 // follows on a later one. Nor does anything go that follows on an earlier one which holds more: it
 // may be all that the archive follows on.
-func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kept func(id string) bool) (base *format.Manifest, needed []events.Vector) {
+func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kept func(id string) bool) (base *format.Manifest, found bool, needed []events.Vector) {
 	oldest := now.Add(-keep)
 	var n newer
-	found := false
 	for _, b := range slices.Backward(inv.Backups) {
 		if !b.Restorable() || !kept(b.ID) || catalog.Ahead(b.Manifest.Created, now) {
 			continue
@@ -88,7 +87,9 @@ func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kep
 		for shard := range needed {
 			held := vectorOf(b.Manifest, shard)
 			lower(needed[shard], held)
-			more = more || lower(held, needed[shard])
+			for l, next := range held {
+				more = more || next > needed[shard][l] && !n.isOver(l)
+			}
 		}
 		if more || found || b.Kind() != format.Full {
 			continue
@@ -96,13 +97,13 @@ func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kep
 		base = b.Manifest
 		found = !base.Created.After(oldest) && !b.Stored.After(oldest)
 	}
-	return base, needed
+	return base, found, needed
 }
 
 // Needed is where the segments of each shard have to begin so that the points in time of a while can be restored: no prune
 // deletes any of those behind. Nothing: there is no backup.
 func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration) []events.Vector {
-	_, needed := pointsFrom(inv, now, keep, func(string) bool { return true })
+	_, _, needed := pointsFrom(inv, now, keep, func(string) bool { return true })
 	return needed
 }
 
@@ -112,9 +113,12 @@ func basePromised(inv *stock, keep time.Duration) string {
 	if keep == 0 {
 		return ""
 	}
-	base, _ := pointsFrom(inv.Inventory, inv.now, keep, func(string) bool { return true })
-	if base == nil {
+	base, found, _ := pointsFrom(inv.Inventory, inv.now, keep, func(string) bool { return true })
+	switch {
+	case base == nil:
 		return ""
+	case !found: // the oldest point may be restored from any that holds more than a newer one
+		return inv.Backups[0].ID
 	}
 	return base.ID
 }

@@ -403,3 +403,83 @@ func TestWhatHoldsMoreStays(t *testing.T) {
 		}
 	})
 }
+
+// again is a cut of a region that came back as a new incarnation.
+type again struct {
+	cut
+	former, next int64
+}
+
+func (c again) States() []events.LogState {
+	l := c.log()
+	states := []events.LogState{{Log: l, Next: c.former}}
+	if l.Origin.Incarnation++; c.next > 0 {
+		states = append(states, events.LogState{Log: l, Next: c.next})
+	}
+	return states
+}
+
+// A region came back as it was at a time before its newest backup: nothing that is made from then on has more of
+// its former log, and that keeps no backup.
+func TestAFormerIncarnationKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		backup := func(former, next int64) string {
+			t.Helper()
+			time.Sleep(2 * day)
+			cuts := []snapshotter.Cut{again{cut{partition: 0, tables: 1}, former, next}, again{cut{partition: 1, tables: 1}, former, next}}
+			m, err := snapshotter.Full(t.Context(), bucket, cuts, backupConfig())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m.ID
+		}
+		backup(5, 0)
+		before := backup(10, 0)
+		policy := prune.Policy{Last: 1, Segment: 3 * day}
+		restored := backup(7, 1)
+		pruned(t, bucket, policy)
+		if ids, err := catalog.IDs(t.Context(), bucket, region); err != nil || fmt.Sprint(ids[len(ids)-2:]) != fmt.Sprint([]string{before, restored}) {
+			t.Errorf("there are %v, %v: points before the restore are restored from %s", ids, err, before)
+		}
+		backup(7, 2)
+		newest := backup(7, 3)
+		pruned(t, bucket, policy)
+		last := backup(7, 4)
+		pruned(t, bucket, policy)
+		if ids, err := catalog.IDs(t.Context(), bucket, region); err != nil || len(ids) > 3 || ids[len(ids)-1] != last || ids[0] > newest {
+			t.Errorf("there are %v, %v, of %s and %s", ids, err, newest, last)
+		}
+	})
+}
+
+// A backup of a shard that is far behind is among those that points in time are restored from: the older ones that these follow
+// on stay meanwhile.
+func TestThePromisedPointsOutliveABackupOfLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		var fulls []string
+		backup := func() {
+			time.Sleep(day)
+			a.append(0, 2)
+			a.append(1, 2)
+			fulls = append(fulls, a.backup())
+		}
+		for range 10 {
+			backup()
+		}
+		there := a.at[0]
+		a.at[0] = 1
+		time.Sleep(time.Hour)
+		a.backup()
+		a.at[0] = there
+		backup()
+		backup()
+		pruned(t, bucket, prune.Policy{Last: 1, Segment: 8 * day})
+		ids, err := catalog.IDs(t.Context(), bucket, region)
+		if err != nil || !slices.Contains(ids, fulls[3]) {
+			t.Errorf("of %v there are %v, %v: points of 8 days ago are restored from the fourth", fulls, ids, err)
+		}
+	})
+}
