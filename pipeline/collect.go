@@ -75,6 +75,7 @@ type attested interface {
 	Known(stream events.Stream, partition int32) (least, most events.Context, err error)
 	Applied(log events.Log) map[events.Origin]int64
 	Alike(stream events.Stream) (since time.Time, err error)
+	Behind() time.Duration
 }
 
 // sweep is how far the round of one log has come.
@@ -103,7 +104,7 @@ func (c *collector) run(ctx context.Context) {
 		begun := time.Now()
 		c.pass(ctx)
 		c.places.note(c.sweeps, false)
-		c.ends.note(time.Now(), c.logEnds)
+		c.ends.note(time.Now(), c.knownEnds)
 		pause.For(ctx, max(sweepRest, sweepRests*time.Since(begun)))
 	}
 	c.places.note(c.sweeps, true)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -19,6 +20,8 @@ const (
 
 	// endsParts is in how many parts the time is noted that has to be told: a tombstone may be held for one longer.
 	endsParts = 8
+
+	endsRetry = time.Minute
 )
 
 // pastEnds are where logs ended at some times, by the clock of this node. They belong to the collector's goroutine; nil is
@@ -29,6 +32,8 @@ type pastEnds struct {
 	log  *slog.Logger
 	span time.Duration // how old what is asked for is
 	all  []endsAt      // ascending by time; the first that is older than span, and those behind it
+
+	tried time.Time // to note something
 }
 
 type endsAt struct {
@@ -46,25 +51,56 @@ func recallEnds(fs vfs.FS, dataDir string, span time.Duration, log *slog.Logger)
 	return e
 }
 
-// note notes where logs end, now and then.
-func (e *pastEnds) note(now time.Time, ends func() map[string]int64) {
-	if e == nil {
+// note notes where logs end, now and then, by what is known of each.
+func (e *pastEnds) note(now time.Time, known func() map[string]ends) {
+	if e == nil || !e.tried.IsZero() && time.Since(e.tried) < endsRetry {
 		return
 	}
-	// A clock that was ahead then would make events older than they are.
-	all := slices.DeleteFunc(slices.Clone(e.all), func(a endsAt) bool { return a.At.After(now) })
-	if n := len(all); n > 0 && now.Sub(all[n-1].At) < e.span/endsParts {
+	now = now.UTC().Round(0) // as it is read again
+	at := slices.IndexFunc(e.all, func(a endsAt) bool { return a.At.After(now) })
+	if at < 0 {
+		at = len(e.all) // and else some clock was ahead
+	}
+	if at > 0 && now.Sub(e.all[at-1].At) < e.span/endsParts {
 		return
 	}
-	all = append(all, endsAt{now.UTC(), ends()})
+	e.tried = time.Now() // by a clock that nobody sets
+	fresh := known()
+	if len(fresh) == 0 {
+		return
+	}
+	all := []endsAt{}
+	for _, a := range e.all {
+		all = append(all, endsAt{a.At, maps.Clone(a.Next)})
+		for log, k := range fresh {
+			if a.Next[log] > k.most { // all regions were restored to before
+				all[len(all)-1].Next[log] = k.most
+			}
+		}
+	}
+	next := map[string]int64{}
+	for log, k := range fresh {
+		next[log] = k.least
+	}
+	all = slices.Insert(all, at, endsAt{now, next})
 	for len(all) > 1 && now.Sub(all[1].At) >= e.span {
+		all[1].Next = joinEnds(all[0].Next, all[1].Next)
 		all = all[1:]
 	}
 	if err := disk.WriteNote(e.fs, e.path, all); err != nil {
-		e.log.Debug("where logs end was not noted", "error", err)
+		e.log.Warn("where logs end was not noted, and is tried again: tombstones may be held for longer", "error", err)
 		return
 	}
 	e.all = all
+}
+
+// joinEnds: what was there at a time is there later.
+func joinEnds(earlier, later map[string]int64) map[string]int64 {
+	all := maps.Clone(earlier)
+	for log, next := range later {
+		all[log] = max(all[log], next)
+	}
+	return all
 }
 
 // before is an offset of a log in front of which everything had been written at a time.
@@ -76,25 +112,32 @@ func (e *pastEnds) before(at time.Time, log events.Log) (next int64) {
 		if a.At.After(at) {
 			break
 		}
-		next = a.Next[log.String()]
+		next = max(next, a.Next[log.String()])
 	}
 	return next
 }
 
-// logEnds are how far all regions have attested to have folded the logs of all partitions: no restore gives those offsets
-// to others.
-func (c *collector) logEnds() map[string]int64 {
-	ends := map[string]int64{}
+// ends are how far all regions have folded a log, and how far any has: no restore gives offsets to others that are in front of the least.
+type ends struct{ least, most int64 }
+
+// knownEnds are the ends of the logs of all partitions, as regions attest; of those alone of which all have done so lately. A clock that
+// is behind tells nothing: what it notes would be older than it is.
+func (c *collector) knownEnds() map[string]ends {
+	all := map[string]ends{}
+	if c.checks.Behind() > unnoticed {
+		return all
+	}
 	for stream := range c.cfg.Streams {
 		for p := range c.cfg.Partitions {
-			least, _, err := c.checks.Known(stream, p)
+			least, most, err := c.checks.Known(stream, p)
 			if err != nil {
-				continue // not noted is not told
+				continue
 			}
-			for _, s := range least {
-				ends[events.Log{Origin: s.Origin, Stream: stream, Partition: p}.String()] = s.Next
+			for _, s := range most {
+				log := events.Log{Origin: s.Origin, Stream: stream, Partition: p}
+				all[log.String()] = ends{least.Next(s.Origin), s.Next}
 			}
 		}
 	}
-	return ends
+	return all
 }

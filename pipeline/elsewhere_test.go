@@ -191,6 +191,8 @@ func (h heardNow) Known(stream events.Stream, partition int32) (least, most even
 	return h.Judge.Known(stream, partition, time.Now())
 }
 
+func (h heardNow) Behind() time.Duration { return h.Judge.Behind(time.Now()) }
+
 func deadOf(keys []string) (dead []projections.Dead) {
 	for _, key := range keys {
 		dead = append(dead, projections.Dead{Tombstone: events.Tombstone{Key: key}})

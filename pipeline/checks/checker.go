@@ -227,6 +227,13 @@ func (c *Checker) Known(stream events.Stream, partition int32) (least, most even
 	return c.judge.Known(stream, partition, time.Now())
 }
 
+// Behind is by how much this node's clock is behind that of some region, as far as attestations tell.
+func (c *Checker) Behind() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.judge.Behind(time.Now())
+}
+
 // Alike is since when, as heard by this node, all regions have spoken this one's version of a stream's folds; an
 // error if one does not.
 func (c *Checker) Alike(stream events.Stream) (since time.Time, err error) {

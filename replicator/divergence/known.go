@@ -37,6 +37,16 @@ func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (lea
 	return least, most, nil
 }
 
+// Behind is by how much a clock is behind that of some region, as far as attestations tell: nothing at least.
+func (j *Judge) Behind(now time.Time) (behind time.Duration) {
+	for _, t := range j.order {
+		if !t.heard.IsZero() {
+			behind = max(behind, t.newest.Made.Sub(now))
+		}
+	}
+	return behind
+}
+
 // Alike is since when, without interruption, of all logs of a stream attestations have come in this region's format, and none
 // in another since: then no node of any region that has a shard folds otherwise than this one. It is an error if it is not so.
 func (j *Judge) Alike(stream events.Stream) (since time.Time, err error) {
