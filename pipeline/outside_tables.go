@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -18,9 +17,6 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
-// parallelAhead is how many manifests are read at a time before tables are opened.
-const parallelAhead = 16
-
 // outsideTables reads the tables of a region's backups in the bucket. It is safe for
 // concurrent use.
 type outsideTables struct {
@@ -28,17 +24,10 @@ type outsideTables struct {
 	bucket objstore.Bucket
 	opener *seal.Opener // nil: the identity that is configured
 
+	ahead chan struct{} // has one for each table that is being opened ahead
+
 	mu      sync.Mutex
 	backups map[string]*outsideBackup
-	early   map[tableName]*earlyTable // that are opened ahead
-}
-
-type tableName struct{ backup, name string }
-
-// earlyTable is one that is opened before anybody asks for it.
-type earlyTable struct {
-	opened chan struct{}
-	table  *restore.TableAt // nil: it could not be opened, as whoever asks for it finds out
 }
 
 // outsideBackup is what is known of one backup.
@@ -51,14 +40,11 @@ type outsideBackup struct {
 var _ projections.Outside = (*outsideTables)(nil)
 
 func newOutsideTables(cfg *config.Config, bucket objstore.Bucket, opener *seal.Opener) *outsideTables {
-	return &outsideTables{cfg: cfg, bucket: bucket, opener: opener, backups: map[string]*outsideBackup{}, early: map[tableName]*earlyTable{}}
+	return &outsideTables{cfg: cfg, bucket: bucket, opener: opener, ahead: make(chan struct{}, parallelAhead), backups: map[string]*outsideBackup{}}
 }
 
 // OpenTable implements projections.Outside.
 func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (projections.OutsideTable, error) {
-	if table := o.take(tableName{backup, name}); table != nil {
-		return table, nil
-	}
 	b, err := o.backup(ctx, backup)
 	if err != nil {
 		return nil, err
@@ -72,80 +58,6 @@ func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (pro
 		return nil, err
 	}
 	return table, nil
-}
-
-// Ahead implements projections.Outside: of each backup that this one builds on, and of itself, the first table of
-// the shard says how far its logs are.
-func (o *outsideTables) Ahead(id string, partition int32) (done func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var opening sync.WaitGroup
-	var named []tableName
-	for _, b := range o.chainOf(ctx, id) {
-		if int(partition) >= len(b.manifest.Shards) || len(b.manifest.Shards[partition].Tables) == 0 {
-			continue
-		}
-		t := b.manifest.Shards[partition].Tables[0]
-		name, early := tableName{b.manifest.ID, t.Name}, &earlyTable{opened: make(chan struct{})}
-		named = append(named, name)
-		o.mu.Lock()
-		o.early[name] = early
-		o.mu.Unlock()
-		opening.Go(func() {
-			defer close(early.opened)
-			early.table, _ = openEarly(ctx, b.src, t)
-		})
-	}
-	return func() {
-		cancel()
-		opening.Wait()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		for _, name := range named {
-			delete(o.early, name)
-		}
-	}
-}
-
-// openEarly opens a table and has it keep its beginning, where it is read next.
-func openEarly(ctx context.Context, src restore.Source, t format.Table) (*restore.TableAt, error) {
-	table, err := src.OpenAt(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	var first [1]byte
-	return table, table.ReadAt(ctx, first[:], 0)
-}
-
-// chainOf is a backup with those that it builds on, as far as they can be read.
-func (o *outsideTables) chainOf(ctx context.Context, id string) (chain []*outsideBackup) {
-	last, err := o.backup(ctx, id)
-	if err != nil {
-		return nil
-	}
-	chain = make([]*outsideBackup, len(last.manifest.Parents))
-	var g errgroup.Group
-	g.SetLimit(parallelAhead)
-	for i, parent := range last.manifest.Parents {
-		g.Go(func() error {
-			chain[i], _ = o.backup(ctx, parent) // whoever asks for its tables is told
-			return nil
-		})
-	}
-	_ = g.Wait() // nothing returns an error
-	return append(slices.DeleteFunc(chain, func(b *outsideBackup) bool { return b == nil }), last)
-}
-
-// take hands out a table that was opened ahead, if one was.
-func (o *outsideTables) take(name tableName) *restore.TableAt {
-	o.mu.Lock()
-	early, ok := o.early[name]
-	delete(o.early, name)
-	o.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	<-early.opened
-	return early.table
 }
 
 // backup reads what a backup has, once.

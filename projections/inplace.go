@@ -86,7 +86,7 @@ func RestoreInPlace(ctx context.Context, cfg Config, backup string, layers []Lay
 func ingestInPlace(ctx context.Context, cfg Config, layers []Layer) (err error) {
 	under := &reading{}
 	opts := cfg.PebbleOptions()
-	cfg.readOutside(under, opts)
+	readOutside(cfg.Outside, under, opts)
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
 		return err
@@ -145,8 +145,8 @@ func (t LayerTable) files(backup string, end []byte) []pebble.ExternalFile {
 }
 
 // readOutside has Pebble read tables that lie outside, until that ends.
-func (c *Config) readOutside(under *reading, opts *pebble.Options) {
-	opts.Experimental.RemoteStorage = &outsideFactory{outside: c.Outside, reading: under}
+func readOutside(outside Outside, under *reading, opts *pebble.Options) {
+	opts.Experimental.RemoteStorage = &outsideFactory{outside: outside, reading: under}
 	opts.MaxConcurrentDownloads = func() int { return parallelDownloads }
 	// Its statistics are read out of every table, one by one: thousands of requests to
 	// the bucket while others wait for theirs. They help to pick compactions, which can wait.
@@ -157,16 +157,19 @@ func (c *Config) readOutside(under *reading, opts *pebble.Options) {
 	opts.Experimental.L0CompactionConcurrency, opts.Experimental.CompactionDebtConcurrency = math.MaxInt32, math.MaxInt64
 }
 
-// openOutside prepares opts for tables that lie outside, if there are any.
-func (s *Shard) openOutside(opts *pebble.Options) (err error) {
+// openOutside prepares opts for tables that lie outside, if there are any. The caller calls opened once it has
+// opened the database, or could not.
+func (s *Shard) openOutside(opts *pebble.Options) (opened func(), err error) {
+	opened = func() {}
 	if s.inPlace, err = readInPlace(s.cfg.FS, s.cfg.Dir); err != nil || s.inPlace == nil {
-		return err
+		return opened, err
 	}
 	if s.cfg.Outside == nil {
-		return events.Errorf(events.KindRefused, "a part of it is still in backup %s; configure backup.bucket as it was", s.inPlace.Backup)
+		return opened, events.Errorf(events.KindRefused, "a part of it is still in backup %s; configure backup.bucket as it was", s.inPlace.Backup)
 	}
-	s.cfg.readOutside(&s.reading, opts)
-	return nil
+	outside, opened := s.cfg.Outside.Ahead(s.inPlace.Backup, s.cfg.Partition)
+	readOutside(outside, &s.reading, opts)
+	return opened, nil
 }
 
 // InPlace says which tables of the shard still lie outside; nil: none, and its state

@@ -22,9 +22,9 @@ type Outside interface {
 	// missing, and that trying again will not help.
 	OpenTable(ctx context.Context, backup, name string) (OutsideTable, error)
 
-	// Ahead begins to open the tables that the opening of a shard of a backup looks at, side
-	// by side: it looks at one after the other. They are not needed any more once done is called.
-	Ahead(backup string, partition int32) (done func())
+	// Ahead is where a shard of a backup looks for its tables from now on. Until done is called it looks at one after
+	// the other: those that are looked at first may be opened side by side.
+	Ahead(backup string, partition int32) (tables Outside, done func())
 }
 
 // OutsideTable is a sorted table that is read at any place.

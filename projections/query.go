@@ -87,17 +87,20 @@ func EntityOf(shards []*Shard, stream events.Stream, key string) (Entity, error)
 	for _, s := range shards {
 		found, err := s.find(stream, entity)
 		if err != nil {
-			return e, err
+			return Entity{Stream: stream, Key: key}, err
 		}
 		e.Slices = append(e.Slices, found...)
 	}
 	return e, nil
 }
 
+const parallelFinds = 8
+
 // findAside asks the shards side by side, since each waits for the bucket.
 func (e Entity) findAside(shards []*Shard, entity []byte) (Entity, error) {
 	found := make([][]merge.Slice, len(shards))
 	var g errgroup.Group
+	g.SetLimit(parallelFinds)
 	for i, s := range shards {
 		g.Go(func() (err error) {
 			found[i], err = s.find(e.Stream, entity)

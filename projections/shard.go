@@ -98,12 +98,11 @@ func Open(cfg Config) (*Shard, error) {
 	s := &Shard{cfg: cfg, blocked: map[events.Log]error{}}
 	opts := cfg.PebbleOptions()
 	s.effort.watch(opts.EventListener)
-	if err := s.openOutside(opts); err != nil {
+	opened, err := s.openOutside(opts)
+	if err != nil {
 		return nil, fmt.Errorf("state in %s: %w", cfg.Dir, err)
 	}
-	if s.inPlace != nil {
-		defer cfg.Outside.Ahead(s.inPlace.Backup, cfg.Partition)()
-	}
+	defer opened()
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
 		s.reading.end()
