@@ -24,7 +24,7 @@ type aheadTables struct {
 	backup    string
 	partition int32
 
-	ctx     context.Context // of what is done ahead
+	open    func(fetch func(context.Context)) // in the background, until all is opened
 	opening sync.WaitGroup
 
 	mu    sync.Mutex
@@ -45,7 +45,8 @@ type earlyTable struct {
 // Ahead implements projections.Outside.
 func (o *outsideTables) Ahead(backup string, partition int32) (tables projections.Outside, done func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &aheadTables{outsideTables: o, backup: backup, partition: partition, ctx: ctx, early: map[tableName]*earlyTable{}}
+	a := &aheadTables{outsideTables: o, backup: backup, partition: partition, early: map[tableName]*earlyTable{}}
+	a.open = func(fetch func(context.Context)) { a.opening.Go(func() { fetch(ctx) }) }
 	return a, func() {
 		a.mu.Lock()
 		a.over = true
@@ -79,7 +80,7 @@ func (a *aheadTables) take(ctx context.Context, name tableName) *earlyTable {
 	}
 	if a.known == nil {
 		a.known = make(chan struct{})
-		a.opening.Go(a.begin)
+		a.open(a.begin)
 	}
 	a.mu.Unlock()
 	select {
@@ -96,22 +97,22 @@ func (a *aheadTables) take(ctx context.Context, name tableName) *earlyTable {
 
 // begin opens, of each backup that the shard's builds on, and of that itself, the first table of the shard, which says how far
 // its logs are.
-func (a *aheadTables) begin() {
+func (a *aheadTables) begin(ctx context.Context) {
 	defer close(a.known)
-	for _, b := range a.chain() {
+	for _, b := range a.chain(ctx) {
 		if int(a.partition) >= len(b.manifest.Shards) || len(b.manifest.Shards[a.partition].Tables) == 0 {
 			continue
 		}
 		t, early := b.manifest.Shards[a.partition].Tables[0], &earlyTable{opened: make(chan struct{})}
 		a.early[tableName{b.manifest.ID, t.Name}] = early
-		a.opening.Go(func() {
+		a.open(func(ctx context.Context) {
 			defer close(early.opened)
 			select {
 			case a.ahead <- struct{}{}:
 				defer func() { <-a.ahead }()
-				early.table, early.err = openEarly(a.ctx, b.src, t)
-			case <-a.ctx.Done():
-				early.err = a.ctx.Err()
+				early.table, early.err = openEarly(ctx, b.src, t)
+			case <-ctx.Done():
+				early.err = ctx.Err()
 			}
 		})
 	}
@@ -128,8 +129,8 @@ func openEarly(ctx context.Context, src restore.Source, t format.Table) (*restor
 }
 
 // chain is the backup with those that it builds on, as far as they can be read: whoever asks for tables of others is told.
-func (a *aheadTables) chain() (chain []*outsideBackup) {
-	last, err := a.outsideTables.backup(a.ctx, a.backup)
+func (a *aheadTables) chain(ctx context.Context) (chain []*outsideBackup) {
+	last, err := a.outsideTables.backup(ctx, a.backup)
 	if err != nil {
 		return nil
 	}
@@ -138,7 +139,7 @@ func (a *aheadTables) chain() (chain []*outsideBackup) {
 	g.SetLimit(parallelManifests)
 	for i, parent := range last.manifest.Parents {
 		g.Go(func() error {
-			chain[i], _ = a.outsideTables.backup(a.ctx, parent)
+			chain[i], _ = a.outsideTables.backup(ctx, parent)
 			return nil
 		})
 	}
