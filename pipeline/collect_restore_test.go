@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -202,6 +203,20 @@ func TestTopicsForgetHowOldTombstonesAre(t *testing.T) {
 		partition := w.regions[0].cfg.PartitionOf([]byte("k"))
 		for _, r := range w.regions {
 			r.upkept(1, 0)
+			r.await("all folded", func() error {
+				folded := map[string]int64{}
+				for l, n := range events.VectorOf(r.status().Logs) {
+					folded[l.String()] = n
+				}
+				for log, n := range next {
+					if folded[log] < n {
+						return fmt.Errorf("%s is at %d, want %d", log, folded[log], n)
+					}
+				}
+				return nil
+			})
+		}
+		for _, r := range w.regions {
 			r.stop()
 		}
 		for _, r := range w.regions {
