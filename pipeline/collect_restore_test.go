@@ -102,11 +102,11 @@ func TestALostRegionLacksItsBurial(t *testing.T) {
 			}
 		}
 		w.comesBack(a, time.Time{})
-		w.staysGone("k", 6*time.Minute)
+		w.staysGone("k", 10*time.Minute)
 		if left := a.slicesLeft("session"); len(left) != 2 {
 			t.Errorf("%v", left)
 		}
-		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 5*60 {
+		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 9*60 {
 			t.Errorf("it has less of its former log than others, and says that collecting has stood still for %v seconds", stalled)
 		}
 	}, us, west, eu)
@@ -130,7 +130,7 @@ func TestRestoredToBeforeTheBurial(t *testing.T) {
 		}
 		a.lose()
 		w.comesBack(a, point)
-		w.staysGone("k", 6*time.Minute)
+		w.staysGone("k", 10*time.Minute)
 		for _, r := range w.regions[1:] {
 			r.upkept(0, 0) // as of now
 		}
@@ -188,7 +188,7 @@ func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
 		a.archived(events.Log{Origin: events.FirstOrigin(us), Stream: "session", Partition: partition}, 2)
 		a.lose()
 		w.comesBack(a, begun.Add(-a.cfg.Backup.RestorableFor()))
-		w.staysGone("k", 6*time.Minute)
+		w.staysGone("k", 10*time.Minute)
 	}, us, west, eu)
 }
 

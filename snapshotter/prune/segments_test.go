@@ -78,6 +78,16 @@ func (a *archive) backup() string {
 	return m.ID
 }
 
+// day lets a day pass in which both shards grow, with a backup at its end.
+func (a *archive) day() string {
+	a.t.Helper()
+	time.Sleep(day)
+	for p := range int32(2) {
+		a.append(p, 2)
+	}
+	return a.backup()
+}
+
 // at is a cut at an offset.
 type at struct {
 	cut
@@ -322,12 +332,7 @@ func TestThePromisedPointsKeepTheirBackup(t *testing.T) {
 		bucket := objstore.NewMemory("b")
 		a := newArchive(t, bucket)
 		var fulls []string
-		backup := func() {
-			time.Sleep(day)
-			a.append(0, 2)
-			a.append(1, 2)
-			fulls = append(fulls, a.backup())
-		}
+		backup := func() { fulls = append(fulls, a.day()) }
 		for range 8 {
 			backup()
 		}
@@ -460,12 +465,7 @@ func TestThePromisedPointsOutliveABackupOfLittle(t *testing.T) {
 		bucket := objstore.NewMemory("b")
 		a := newArchive(t, bucket)
 		var fulls []string
-		backup := func() {
-			time.Sleep(day)
-			a.append(0, 2)
-			a.append(1, 2)
-			fulls = append(fulls, a.backup())
-		}
+		backup := func() { fulls = append(fulls, a.day()) }
 		for range 10 {
 			backup()
 		}

@@ -36,7 +36,7 @@ func (src Source) OpenAt(ctx context.Context, t format.Table) (*TableAt, error) 
 	opened := &TableAt{src: src, table: t}
 	err := opened.try(ctx, func() (err error) {
 		size, _ := t.Stored()
-		opened.at, err = src.Opener.OpenAt(ctx, opened.read, size, t.Keys)
+		opened.at, err = src.Opener.OpenAt(ctx, opened.read, size, t.Keys, seal.TableTail)
 		return err
 	})
 	if err != nil {

@@ -38,9 +38,11 @@ const (
 	headBytesLeast = 8 << 10
 	headBytesMost  = 1 << 20
 
-	// tailBytes has all of the last chunk, which age wants to see first, and what
-	// readers of files with their index at the end want to see next: Pebble reads 512 KiB up to the index's end.
-	tailBytes = 10 * storedChunkBytes
+	// ShortTail is how many of an object's last chunks opening it reads: age wants to see the last first.
+	ShortTail = 2
+
+	// TableTail is the same of a table for Pebble, which reads 512 KiB up to the end of its index next.
+	TableTail = 10
 
 	// keptBytes bounds what a ReaderAt keeps of what it has read last, and also of the tail once
 	// more of that was read.
@@ -48,9 +50,9 @@ const (
 )
 
 // OpenAt opens an object of the given size that was sealed for the keys with these
-// ids; no ids: it was not sealed. It reads the object's beginning and end. Errors are
+// ids; no ids: it was not sealed. It reads the object's beginning and so many chunks at its end. Errors are
 // as those of Open; an object of another size than was sealed is ErrDamaged.
-func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, keys []string) (*ReaderAt, error) {
+func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, keys []string, tailChunks int64) (*ReaderAt, error) {
 	r := &ReaderAt{read: read, stored: storedBytes, size: storedBytes}
 	if len(keys) == 0 {
 		return r, nil
@@ -59,14 +61,14 @@ func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, 
 		return nil, err
 	}
 	var head, tail *window
-	rest := max(0, storedBytes-tailBytes) // besides the tail
+	rest := max(0, storedBytes-tailChunks*storedChunkBytes) // besides the tail
 	g, both := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		tail, err = r.fetch(both, rest, storedBytes)
+		tail, err = r.fetch(both, rest, storedBytes, nil)
 		return err
 	})
 	g.Go(func() (err error) {
-		head, err = r.fetch(both, 0, min(headBytesLeast, rest))
+		head, err = r.fetch(both, 0, min(headBytesLeast, rest), nil)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -82,7 +84,7 @@ func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, 
 		if !errors.Is(err, errNotLoaded) || head.end() == rest || head.end() >= headBytesMost {
 			return nil, err
 		}
-		if head, err = r.fetch(ctx, 0, min(2*head.end(), rest)); err != nil {
+		if head, err = r.fetch(ctx, 0, min(2*head.end(), rest), nil); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +123,7 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 	w := r.windows.holding(from, to)
 	if w == nil {
 		var err error
-		if w, err = r.fetch(ctx, from, to); err != nil {
+		if w, err = r.fetch(ctx, from, to, buffer(to-from)); err != nil {
 			return err
 		}
 	}
@@ -145,19 +147,24 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 // buffers are those of large readings, one after the other as whole tables are copied.
 var buffers sync.Pool
 
-// fetch reads the object's bytes in [from, to).
-func (r *ReaderAt) fetch(ctx context.Context, from, to int64) (*window, error) {
-	w, size := &window{offset: from}, to-from
-	if size == 0 {
-		return w, nil
-	}
+// buffer is one for a large reading, if there is one.
+func buffer(size int64) []byte {
 	if size > keptBytes {
 		if used, _ := buffers.Get().(*[]byte); used != nil && int64(cap(*used)) >= size {
-			w.data = (*used)[:size]
+			return (*used)[:size]
 		}
 	}
-	if w.data == nil {
-		w.data = make([]byte, size)
+	return nil
+}
+
+// fetch reads the object's bytes in [from, to), into data if that is not nil.
+func (r *ReaderAt) fetch(ctx context.Context, from, to int64, data []byte) (*window, error) {
+	w := &window{offset: from, data: data}
+	if from == to {
+		return w, nil
+	}
+	if data == nil {
+		w.data = make([]byte, to-from)
 	}
 	return w, r.read(ctx, w.data, from)
 }

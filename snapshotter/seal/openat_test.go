@@ -68,7 +68,7 @@ func TestOpenAt(t *testing.T) {
 		for _, size := range sizes {
 			plain := noise(size)
 			object := &stored{bytes: sealed(t, sealer, plain)}
-			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys())
+			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys(), seal.ShortTail)
 			if err != nil || r.Size() != int64(size) {
 				t.Fatalf("%s, %d bytes: %v, %v", name, size, r, err)
 			}
@@ -100,29 +100,21 @@ func TestOpenAt(t *testing.T) {
 	}
 }
 
-// A reading costs one request, for the chunks that it needs, and none if they are there.
-func TestOpenAtReadsLittle(t *testing.T) {
-	const chunk = 64<<10 + 16
+type reading struct{ offset, length, ranges, most int }
+
+// readsLittle wants each reading to cost so many requests and bytes at most.
+func readsLittle(t *testing.T, tail int64, readings ...reading) {
+	t.Helper()
 	s, o := pair(t)
 	object := &stored{bytes: sealed(t, s, noise(10<<20))}
-	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys())
+	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys(), tail)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if object.ranges > 2 || object.read > 10*chunk+8<<10 {
+	if object.ranges > 2 || object.read > int(tail)*chunk+8<<10 {
 		t.Errorf("opened by %d readings of %d bytes", object.ranges, object.read)
 	}
-	for _, c := range []struct{ offset, length, ranges, most int }{
-		{10<<20 - 40_000, 40_000, 0, 0},     // the end, which opening has read
-		{10<<20 - 576<<10, 512 << 10, 0, 0}, // in front of it, once
-		{10<<20 - 192<<10, 4 << 10, 1, chunk},
-		{10<<20 - 40_000, 40_000, 0, 0},     // the end stays
-		{5 << 20, 4 << 10, 1, chunk},        // inside a chunk
-		{5<<20 + 8<<10, 4 << 10, 0, 0},      // the same chunk again
-		{6<<20 - 100, 200, 1, 2 * chunk},    // across two
-		{1<<20 + 1, 4 << 20, 1, 65 * chunk}, // many at once
-		{3 << 20, 4 << 10, 1, chunk},        // which are not kept
-	} {
+	for _, c := range readings {
 		object.ranges, object.read = 0, 0
 		if err := r.ReadAt(t.Context(), make([]byte, c.length), int64(c.offset)); err != nil {
 			t.Fatal(err)
@@ -131,6 +123,30 @@ func TestOpenAtReadsLittle(t *testing.T) {
 			t.Errorf("%d bytes from %d: %d readings of %d bytes, want %d of at most %d", c.length, c.offset, object.ranges, object.read, c.ranges, c.most)
 		}
 	}
+}
+
+const chunk = 64<<10 + 16
+
+// A reading costs one request, for the chunks that it needs, and none if they are there.
+func TestOpenAtReadsLittle(t *testing.T) {
+	readsLittle(t, seal.ShortTail,
+		reading{10<<20 - 40_000, 40_000, 0, 0},     // the end, which opening has read
+		reading{5 << 20, 4 << 10, 1, chunk},        // inside a chunk
+		reading{5<<20 + 8<<10, 4 << 10, 0, 0},      // the same chunk again
+		reading{6<<20 - 100, 200, 1, 2 * chunk},    // across two
+		reading{1<<20 + 1, 4 << 20, 1, 65 * chunk}, // many at once
+		reading{3 << 20, 4 << 10, 1, chunk},        // which are not kept
+	)
+}
+
+// Of a table the index costs no request after the opening, and most of the tail goes once it was read.
+func TestOpenAtReadsATableLittle(t *testing.T) {
+	readsLittle(t, seal.TableTail,
+		reading{10<<20 - 40_000, 40_000, 0, 0},
+		reading{10<<20 - 576<<10, 512 << 10, 0, 0},
+		reading{10<<20 - 192<<10, 4 << 10, 1, chunk},
+		reading{10<<20 - 40_000, 40_000, 0, 0}, // the end stays
+	)
 }
 
 // Headers are as long as there are keys.
@@ -148,7 +164,7 @@ func TestOpenAtWithManyKeys(t *testing.T) {
 	for _, size := range sizes {
 		plain := noise(size)
 		object := &stored{bytes: sealed(t, s, plain)}
-		r, err := last.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys())
+		r, err := last.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys(), seal.ShortTail)
 		if err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 			continue
@@ -163,7 +179,7 @@ func TestOpenAtWithManyKeys(t *testing.T) {
 // readAll reads an object at any place, a part after the other, and gives what could be
 // read before the first error.
 func readAll(t testing.TB, o *seal.Opener, object *stored, size int64, keys []string) (got []byte, err error) {
-	r, err := o.OpenAt(t.Context(), object.readRange, size, keys)
+	r, err := o.OpenAt(t.Context(), object.readRange, size, keys, seal.ShortTail)
 	if err != nil {
 		return nil, err
 	}
@@ -216,12 +232,12 @@ func TestOpenAtRefusesDamage(t *testing.T) {
 // was seen; the error of reading it comes out.
 func TestOpenAtTellsErrorsOfReading(t *testing.T) {
 	s, o := pair(t)
-	whole := sealed(t, s, noise(900_000))
+	whole := sealed(t, s, noise(300_000))
 	if _, err := readAll(t, o, &stored{bytes: whole[:1000]}, int64(len(whole)), s.Keys()); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, seal.ErrDamaged) {
 		t.Errorf("a short object: %v", err)
 	}
 	object := &stored{bytes: whole}
-	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(whole)), s.Keys())
+	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(whole)), s.Keys(), seal.ShortTail)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,12 +255,12 @@ func TestOpenAtNeedsAKeyThatFits(t *testing.T) {
 	s, _ := pair(t)
 	_, stranger := pair(t)
 	object := &stored{bytes: sealed(t, s, noise(1000))}
-	_, err := stranger.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys())
+	_, err := stranger.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys(), seal.ShortTail)
 	if events.KindOf(err) != events.KindNotFound || !strings.Contains(err.Error(), s.Keys()[0]) || object.ranges > 0 {
 		t.Errorf("%v, after %d readings", err, object.ranges)
 	}
 	// One that says it is sealed for a key, and is not.
-	if _, err := stranger.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), stranger.Keys()); !errors.Is(err, seal.ErrDamaged) {
+	if _, err := stranger.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), stranger.Keys(), seal.ShortTail); !errors.Is(err, seal.ErrDamaged) {
 		t.Errorf("sealed for somebody else: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func OpenAt(ctx context.Context, bucket objstore.Reader, opener *seal.Opener, r 
 	if s.Size == 0 {
 		return o, nil
 	}
-	if o.stored, err = opener.OpenAt(ctx, o.read, s.StoredSize, s.Keys); err != nil {
+	if o.stored, err = opener.OpenAt(ctx, o.read, s.StoredSize, s.Keys, seal.ShortTail); err != nil {
 		return nil, o.damage(err)
 	}
 	if o.stored.Size() != s.Size {
