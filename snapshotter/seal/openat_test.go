@@ -63,12 +63,19 @@ var sizes = []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 300_000, 1 
 
 // What is read at any place, in any order, by several at a time, is what was sealed.
 func TestOpenAt(t *testing.T) {
+	for _, tail := range []int64{seal.ShortTail, seal.TableTail} {
+		testOpenAt(t, tail)
+	}
+}
+
+func testOpenAt(t *testing.T, tail int64) {
+	t.Helper()
 	s, o := pair(t)
 	for name, sealer := range map[string]*seal.Sealer{"sealed": s, "not sealed": seal.None()} {
 		for _, size := range sizes {
 			plain := noise(size)
 			object := &stored{bytes: sealed(t, sealer, plain)}
-			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys(), seal.ShortTail)
+			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys(), tail)
 			if err != nil || r.Size() != int64(size) {
 				t.Fatalf("%s, %d bytes: %v, %v", name, size, r, err)
 			}
