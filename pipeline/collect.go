@@ -65,6 +65,8 @@ type collector struct {
 	log     *slog.Logger
 	places  *places   // of rounds, for the next start; nil: each begins anew
 	ends    *pastEnds // nil: nobody asks for them
+	topics  *topicAges
+	askable int // keys that are asked for at once in other partitions: no more than nodes take, and answer in time
 
 	mu     sync.Mutex // guards the map, and what gauges read of sweeps
 	sweeps map[events.Log]*sweep
@@ -113,6 +115,7 @@ func (c *collector) run(ctx context.Context) {
 // pass goes on with the rounds of all logs whose shards this node has. What lies in the bucket yet is let
 // alone: others wait for it.
 func (c *collector) pass(ctx context.Context) {
+	c.topics = newTopicAges()
 	for p := range c.cfg.Partitions {
 		while, shard, release := c.hold(ctx, p)
 		for stream := range c.cfg.Streams {
@@ -209,7 +212,7 @@ func (c *collector) roundEvery() time.Duration {
 // goRound looks at keys, page by page, until it has worked or written for long enough, or the round is over. Keys whose age is
 // not known, because their logs cannot be asked, wait for another round.
 func (c *collector) goRound(ctx context.Context, shard *projections.Shard, log events.Log, s *sweep, stable events.Context) error {
-	ages := c.agesOf(log, time.Now())
+	ages := c.agesOf(log)
 	return errors.Join(c.goPages(ctx, shard, log, s, stable, ages), ages.failed())
 }
 
@@ -332,8 +335,6 @@ func (c *collector) neededElsewhere(ctx context.Context, log events.Log, dead []
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, collectWait)
-	defer cancel()
 	p := api.SlicesParams{Stream: log.Stream, AtLeast: events.Vector{}}
 	stable := map[int32]events.Context{}
 	for other := range c.cfg.Partitions {
@@ -347,12 +348,14 @@ func (c *collector) neededElsewhere(ctx context.Context, log events.Log, dead []
 		p.Shards, stable[other] = append(p.Shards, other), least
 		maps.Copy(p.AtLeast, atLeast)
 	}
+	c.askable = min(2*c.askable, events.MaxCollected)
 	needed := map[string]bool{}
-	for most := len(dead); len(dead) > 0; {
-		asked := dead[:min(most, len(dead))]
+	for len(dead) > 0 {
+		asked := dead[:min(c.askable, len(dead))]
 		entities, done, err := c.ask(ctx, p, asked)
-		if events.KindOf(err) == events.KindInvalid && len(asked) > 1 {
-			most = (len(asked) + 1) / 2 // a node takes no question so large
+		isLarge := events.KindOf(err) == events.KindInvalid || errors.Is(err, context.DeadlineExceeded)
+		if isLarge && len(asked) > 1 && !ended(ctx) {
+			c.askable = (len(asked) + 1) / 2
 			continue
 		}
 		if err != nil {
@@ -371,6 +374,8 @@ func (c *collector) neededElsewhere(ctx context.Context, log events.Log, dead []
 // ask asks the owners of shards for the slices of keys, and says of how many of them, from the first on, that
 // has told all.
 func (c *collector) ask(ctx context.Context, p api.SlicesParams, dead []projections.Dead) (entities []projections.Entity, done int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, collectWait)
+	defer cancel()
 	p.Limit = len(dead)
 	for _, d := range dead {
 		p.Keys = append(p.Keys, api.Bytes(d.Key))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/listed"
@@ -56,7 +57,11 @@ type written struct {
 	older bool  // there is one that was written before
 }
 
-func (c *collector) agesOf(log events.Log, now time.Time) *ages {
+func (c *collector) agesOf(log events.Log) *ages {
+	if time.Since(c.topics.now) > topicAgesFor {
+		c.topics = newTopicAges()
+	}
+	now := c.topics.now
 	return &ages{
 		collector: c, log: log, errs: map[events.Origin]error{},
 		kept: bound{before: now.Add(-c.cfg.Tombstones.Keep), told: map[events.Origin]written{}},
@@ -128,21 +133,59 @@ func (c *collector) writtenBefore(ctx context.Context, log events.Log, b *bound)
 	}
 	ctx, cancel := context.WithTimeout(ctx, collectWait)
 	defer cancel()
-	topic, admin := c.cfg.TopicOf(log), kadm.NewClient(c.client)
-	// What is listed holds good for the one partition, whatever has become of others.
-	laters, err := admin.ListOffsetsAfterMilli(ctx, b.before.UnixMilli(), topic)
-	later, err := oneOf(laters, topic, log.Partition, err)
+	topic := c.cfg.TopicOf(log)
+	t := c.topics.of(ctx, c.client, topic, b.before)
+	later, err := oneOf(t.laters, topic, log.Partition, t.latersErr)
 	if err != nil {
 		return w, err
 	}
-	starts, err := admin.ListStartOffsets(ctx, topic)
-	start, err := oneOf(starts, topic, log.Partition, err)
+	start, err := oneOf(t.starts, topic, log.Partition, t.startsErr)
 	if err != nil {
 		return w, err
 	}
 	w.older = later > start || !b.strict && start > 0
 	w.later, err = c.mirrors.InLog(ctx, log, later)
 	return w, err
+}
+
+// topicAgesFor is how long what topics say of their ages is good for: if a log is restored to before meanwhile, it gives the
+// offsets of old records to young ones.
+const topicAgesFor = time.Minute
+
+// topicAges are what topics say of when they were written, of all of their partitions at once: each is asked once in a pass,
+// however many logs it is gone round for.
+type topicAges struct {
+	now  time.Time // from which bounds are reckoned
+	told map[topicAge]*listedAges
+}
+
+type topicAge struct {
+	topic  string
+	before int64 // ms
+}
+
+// listedAges are good for the partitions that they name, whatever has become of others.
+type listedAges struct {
+	laters, starts       kadm.ListedOffsets
+	latersErr, startsErr error
+}
+
+func newTopicAges() *topicAges {
+	return &topicAges{now: time.Now(), told: map[topicAge]*listedAges{}}
+}
+
+func (a *topicAges) of(ctx context.Context, client *kgo.Client, topic string, before time.Time) *listedAges {
+	key := topicAge{topic, before.UnixMilli()}
+	if t := a.told[key]; t != nil {
+		return t
+	}
+	t, admin := &listedAges{}, kadm.NewClient(client)
+	t.laters, t.latersErr = admin.ListOffsetsAfterMilli(ctx, key.before, topic)
+	t.starts, t.startsErr = admin.ListStartOffsets(ctx, topic)
+	if !errors.Is(ctx.Err(), context.Canceled) { // else that was one shard's end, and says nothing to others
+		a.told[key] = t
+	}
+	return t
 }
 
 // oneOf is what was listed of a partition. An error is told only if it was not.

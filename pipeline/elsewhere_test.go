@@ -37,6 +37,7 @@ type keyPeers struct {
 	mu      sync.Mutex
 	asked   [3][]int // how many keys each node was asked for, by question that it has taken
 	refused [3]int   // questions
+	most    [3]int   // keys that a node answers for in time; 0: any number
 }
 
 // withKeyPeers runs a test in a bubble. The nodes take questions of up to so many bytes.
@@ -115,6 +116,10 @@ func (k *keyPeers) counted(node int, handler http.Handler) http.Handler {
 		if r.Header.Get("Evenkeel-Forwarded-By") != "node-0" {
 			k.Errorf("asked by %q", r.Header.Get("Evenkeel-Forwarded-By"))
 		}
+		if most := k.most[node]; most > 0 && len(call.Params.Keys) > most {
+			<-r.Context().Done()
+			return
+		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		answer := &statusWriter{ResponseWriter: w}
 		handler.ServeHTTP(answer, r)
@@ -181,7 +186,7 @@ func (k *keyPeers) collector() *collector {
 		}
 	}
 	r := k.nodes[0]
-	return &collector{cfg: r.cfg, gather: r.gather, checks: heardNow{judge}}
+	return &collector{cfg: r.cfg, gather: r.gather, checks: heardNow{judge}, askable: events.MaxCollected}
 }
 
 // heardNow asks a judge about now.
@@ -268,6 +273,29 @@ func TestKeysOfOtherNodes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A question that is not answered in time is halved, too, and it is remembered how much is.
+func TestKeysOfSlowNodes(t *testing.T) {
+	withKeyPeers(t, [3]int64{1 << 20, 1 << 20, 1 << 20}, func(k *keyPeers) {
+		keys := manyKeys(100)
+		k.most[2] = 30
+		k.put(2, "live", keys[99])
+		c := k.collector()
+		begun := time.Now()
+		for range 2 {
+			needed, err := c.neededElsewhere(k.Context(), k.logs[0], deadOf(keys))
+			if err != nil || !needed[keys[99]] || needed[keys[0]] {
+				t.Fatal(err, needed)
+			}
+		}
+		if took := time.Since(begun); took > 3*collectWait+time.Second {
+			t.Errorf("it took %s: two questions too large at first, and one the second time", took)
+		}
+		if fmt.Sprint(k.asked[2]) != "[25 25 25 25 25 25 25 25]" {
+			t.Errorf("asked for %v", k.asked[2])
+		}
+	})
 }
 
 // A question of which not even one key is taken, and a node that does not answer, are errors: nothing is

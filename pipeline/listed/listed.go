@@ -25,6 +25,8 @@ func Offset(offsets kadm.ListedOffsets, topic string, partition int32) (int64, e
 		return 0, fmt.Errorf("topic %s has no partition %d", topic, partition)
 	case o.Err != nil:
 		return 0, fmt.Errorf("topic %s, partition %d: %w", topic, partition, o.Err)
+	case o.Offset < 0: // so says Kafka where there is none
+		return 0, fmt.Errorf("topic %s, partition %d: no offset was told", topic, partition)
 	}
 	return o.Offset, nil
 }
