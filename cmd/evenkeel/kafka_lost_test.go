@@ -157,6 +157,7 @@ func TestKafkaRegionLost(t *testing.T) {
 			t.Fatalf("backup: exit %d: %s", code, out)
 		}
 	}
+	d.awaitMirrors()
 	for _, seed := range rounds(t) {
 		rng := rand.New(rand.NewPCG(seed, seed))
 		l := &lostRegion{deployment: d, rng: rng, victim: kafkaRegions[rng.IntN(3)], journal: j, writers: writers}
@@ -169,6 +170,37 @@ func TestKafkaRegionLost(t *testing.T) {
 		l.round()
 		if t.Failed() {
 			t.Fatalf("again: LOST_SEED=%d LOST_ROUNDS=1 make test-kafka", seed)
+		}
+	}
+}
+
+// awaitMirrors waits until every link mirrors all topics of its origin: what it has never mirrored it does not know again
+// either, and takes a topic that was made anew for the one that there always was.
+func (d *deployment) awaitMirrors() {
+	d.t.Helper()
+	for _, r := range kafkaRegions {
+		for _, origin := range kafkaRegions {
+			if origin == r {
+				continue
+			}
+			for topic, partitions := range map[string]int{d.topic: kafkaPartitions, divergence.Topic: 1} {
+				d.await(topic+" of "+origin.String()+" mirrored by "+r.String(), func() error {
+					link, err := d.clients[r].ShowLink(d.t.Context(), api.ShowLinkParams{Origin: origin.String(), Topic: topic})
+					if err != nil {
+						return err
+					}
+					n := 0
+					for _, p := range link.Partitions {
+						if p.State == replicator.Mirroring {
+							n++
+						}
+					}
+					if n < partitions {
+						return fmt.Errorf("%d partitions are mirrored: %s", n, link.Error)
+					}
+					return nil
+				})
+			}
 		}
 	}
 }
