@@ -37,10 +37,8 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 		c := &collector{
 			cfg: r.cfg, origin: r.origin, source: r.source(), client: client, held: r.sureShard, hold: r.sureWhile,
 			gather: r.gather, checks: r.checks, mirrors: r.worker.mirrors, clock: r.clock, metrics: newCollectMetrics(r.parts.Registry), log: r.log, sweeps: map[events.Log]*sweep{},
-			topics: newTopicAges(), askable: events.MaxCollected, places: recallPlaces(r.parts.FS, r.cfg.DataDir, r.log),
-		}
-		if r.cfg.Backup != nil {
-			c.ends = recallEnds(r.parts.FS, r.cfg.DataDir, c.holdFor(), r.log)
+			topics: newTopicAges(), askable: events.MaxCollected,
+			places: recallPlaces(r.parts.FS, r.cfg.DataDir, r.log), ends: recallEnds(r.parts.FS, r.cfg.DataDir, r.cfg.HoldsTombstonesFor(), r.log),
 		}
 		r.parts.Registry.MustRegister(c)
 		r.running.Go(func() { c.run(ctx) })

@@ -63,8 +63,8 @@ type collector struct {
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
-	places  *places   // of rounds, for the next start; nil: each begins anew
-	ends    *pastEnds // nil: nobody asks for them
+	places  *places // of rounds, for the next start; nil: each begins anew
+	ends    *pastEnds
 	topics  *topicAges
 	askable int // keys that are asked for at once in other partitions: no more than nodes take, and answer in time
 
@@ -78,6 +78,7 @@ type attested interface {
 	Applied(log events.Log) map[events.Origin]int64
 	Alike(stream events.Stream) (since time.Time, err error)
 	Behind() time.Duration
+	Held() time.Duration
 }
 
 // sweep is how far the round of one log has come.

@@ -138,8 +138,8 @@ func TestRestoredToBeforeTheBurial(t *testing.T) {
 }
 
 // sharedAndOld starts three regions, of which the first can be restored, with a key that was written there, deleted in the second
-// and buried, all of it so long ago that no state of before can be restored. The last events are those before next.
-func sharedAndOld(w *world) (begun time.Time, next map[string]int64) {
+// and buried, all of it so much longer ago than any state that can be restored. The last events are those before next.
+func sharedAndOld(w *world, older time.Duration) (begun time.Time, next map[string]int64) {
 	w.Helper()
 	a, b := w.regions[0], w.regions[1]
 	archives(a)
@@ -147,21 +147,21 @@ func sharedAndOld(w *world) (begun time.Time, next map[string]int64) {
 		r.cfg.Tombstones.Keep = 4 * time.Minute
 		r.start()
 	}
-	longest := a.cfg.Backup.RestorableFor()
+	longest := a.cfg.Backup.RestorableFor() + older
 	begun = time.Now()
 	partition := a.cfg.PartitionOf([]byte("k"))
 	write := func(r *region, age time.Duration, key string, value []byte, headers ...kgo.RecordHeader) {
 		r.produce(&kgo.Record{Topic: "session", Partition: partition, Key: []byte(key), Value: value, Headers: headers, Timestamp: begun.Add(-age)})
 	}
-	write(a, longest+10*time.Hour, "k", []byte("v"))
+	write(a, longest+9*time.Hour, "k", []byte("v"))
 	b.has("k", "v")
-	write(b, longest+9*time.Hour, "k", nil)
+	write(b, longest+8*time.Hour, "k", nil)
 	w.goneEverywhere("k")
 	e, err := events.NewBurial([]events.Tombstone{{Key: "k"}})
 	if err != nil {
 		w.Fatal(err)
 	}
-	age := longest + time.Hour
+	age := longest
 	e.ID, e.Source, e.Clock = "burial", "/test", events.HLCAt(begun.Add(-age))
 	record, err := events.Encode(e)
 	if err != nil {
@@ -179,7 +179,7 @@ func sharedAndOld(w *world) (begun time.Time, next map[string]int64) {
 func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.regions[0]
-		begun, _ := sharedAndOld(w)
+		begun, _ := sharedAndOld(w, time.Hour)
 		for _, r := range w.regions {
 			r.upkept(1, 2)
 			r.consistent()
@@ -192,6 +192,19 @@ func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
 	}, us, west, eu)
 }
 
+// What is not so old is collected by no region as long as any can be restored to before it, be it one that keeps nothing for so long itself.
+func TestTombstonesAreHeldForOtherRegions(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.regions[0].cfg.Backup.Keep.Full = 30 * 24 * time.Hour
+		sharedAndOld(w, -10*time.Hour)
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(1, 0)
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
 // Topics have dropped what a tombstone has to be older than: it stays while nobody knows its age, and goes where a node
 // has noted long ago that it was there.
 func TestTopicsForgetHowOldTombstonesAre(t *testing.T) {
@@ -199,7 +212,7 @@ func TestTopicsForgetHowOldTombstonesAre(t *testing.T) {
 		for _, r := range w.regions[1:] {
 			archives(r) // each with backups holds tombstones
 		}
-		_, next := sharedAndOld(w)
+		_, next := sharedAndOld(w, time.Hour)
 		partition := w.regions[0].cfg.PartitionOf([]byte("k"))
 		for _, r := range w.regions {
 			r.upkept(1, 0)

@@ -22,13 +22,14 @@ import (
 const unnoticed = 15 * time.Minute
 
 // holdFor is how old all last events of a key have to be before a tombstone of it is collected, if several logs have a part in
-// the key: older than any state that a region may be restored to. Such a state of one log, and the collection in the other,
-// would show what was hidden.
-func (c *collector) holdFor() time.Duration {
-	if c.cfg.Backup == nil {
-		return c.cfg.Tombstones.Keep
+// the key: older than any state that any region may be restored to. Such a state of one log, and the collection in the other,
+// would show what was hidden. Not strict, no region can be restored.
+func (c *collector) holdFor() (held time.Duration, strict bool) {
+	held = max(c.cfg.HoldsTombstonesFor(), c.checks.Held())
+	if held <= c.cfg.Tombstones.Keep && c.cfg.Backup == nil {
+		return held, false
 	}
-	return max(c.cfg.Tombstones.Keep, c.cfg.Backup.RestorableFor()) + unnoticed
+	return held + unnoticed, true
 }
 
 // ages tells what is old enough, by the clocks of events and by when they were written: events that
@@ -62,10 +63,11 @@ func (c *collector) agesOf(log events.Log) *ages {
 		c.topics = newTopicAges()
 	}
 	now := c.topics.now
+	held, strict := c.holdFor()
 	return &ages{
 		collector: c, log: log, errs: map[events.Origin]error{},
 		kept: bound{before: now.Add(-c.cfg.Tombstones.Keep), told: map[events.Origin]written{}},
-		held: bound{before: now.Add(-c.holdFor()), told: map[events.Origin]written{}, strict: c.cfg.Backup != nil},
+		held: bound{before: now.Add(-held), told: map[events.Origin]written{}, strict: strict},
 	}
 }
 

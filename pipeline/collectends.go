@@ -24,13 +24,12 @@ const (
 	endsRetry = time.Minute
 )
 
-// pastEnds are where logs ended at some times, by the clock of this node. They belong to the collector's goroutine; nil is
-// none, and notes nothing.
+// pastEnds are where logs ended at some times, by the clock of this node. They belong to the collector's goroutine.
 type pastEnds struct {
 	fs   vfs.FS
 	path string
 	log  *slog.Logger
-	span time.Duration // how old what is asked for is
+	span time.Duration // how old what is asked for is, as far as known when something was noted last
 	all  []endsAt      // ascending by time; the first that is older than span, and those behind it
 
 	tried time.Time // to note something
@@ -51,9 +50,9 @@ func recallEnds(fs vfs.FS, dataDir string, span time.Duration, log *slog.Logger)
 	return e
 }
 
-// note notes where logs end, now and then, by what is known of each.
-func (e *pastEnds) note(now time.Time, known func() map[string]ends) {
-	if e == nil || !e.tried.IsZero() && time.Since(e.tried) < endsRetry {
+// note notes where logs end, now and then, by what is known of each; and that for as long as something so old is asked for.
+func (e *pastEnds) note(now time.Time, known func() (all map[string]ends, span time.Duration)) {
+	if !e.tried.IsZero() && time.Since(e.tried) < endsRetry {
 		return
 	}
 	now = now.UTC().Round(0) // as it is read again
@@ -65,10 +64,11 @@ func (e *pastEnds) note(now time.Time, known func() map[string]ends) {
 		return
 	}
 	e.tried = time.Now() // by a clock that nobody sets
-	fresh := known()
+	fresh, span := known()
 	if len(fresh) == 0 {
 		return
 	}
+	e.span = span
 	all := []endsAt{}
 	for _, a := range e.all {
 		all = append(all, endsAt{a.At, maps.Clone(a.Next)})
@@ -105,9 +105,6 @@ func joinEnds(earlier, later map[string]int64) map[string]int64 {
 
 // before is an offset of a log in front of which everything had been written at a time.
 func (e *pastEnds) before(at time.Time, log events.Log) (next int64) {
-	if e == nil {
-		return 0
-	}
 	for _, a := range e.all {
 		if a.At.After(at) {
 			break
@@ -121,12 +118,13 @@ func (e *pastEnds) before(at time.Time, log events.Log) (next int64) {
 type ends struct{ least, most int64 }
 
 // knownEnds are the ends of the logs of all partitions, as regions attest; of those alone of which all have done so lately. A clock that
-// is behind tells nothing: what it notes would be older than it is.
-func (c *collector) knownEnds() map[string]ends {
-	all := map[string]ends{}
-	if c.checks.Behind() > unnoticed {
-		return all
+// is behind tells nothing: what it notes would be older than it is. Whoever has attested has said for how long tombstones are held, too.
+func (c *collector) knownEnds() (all map[string]ends, span time.Duration) {
+	span, strict := c.holdFor()
+	if !strict || c.checks.Behind() > unnoticed {
+		return nil, span
 	}
+	all = map[string]ends{}
 	for stream := range c.cfg.Streams {
 		for p := range c.cfg.Partitions {
 			least, most, err := c.checks.Known(stream, p)
@@ -139,5 +137,5 @@ func (c *collector) knownEnds() map[string]ends {
 			}
 		}
 	}
-	return all
+	return all, span
 }

@@ -33,11 +33,11 @@ func TestPastEnds(t *testing.T) {
 			if hour == 1000 {
 				ahead = 20 * 24 * time.Hour
 			}
-			e.note(time.Now().Add(ahead), func() map[string]ends {
+			e.note(time.Now().Add(ahead), func() (map[string]ends, time.Duration) {
 				if hour%300 < 30 { // nothing is known of it for a day, and so it may be noted the next time
-					return map[string]ends{"other": {1, 1}}
+					return map[string]ends{"other": {1, 1}}, span
 				}
-				return map[string]ends{log.String(): {end(time.Now()), end(time.Now())}}
+				return map[string]ends{log.String(): {end(time.Now()), end(time.Now())}}, span
 			})
 			at := time.Now().Add(-span)
 			got := e.before(at, log)
@@ -53,7 +53,7 @@ func TestPastEnds(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		e = recallEnds(vfs.NewMem(), "none", span, slog.New(slog.DiscardHandler))
-		e.note(time.Now(), func() map[string]ends { return nil })
+		e.note(time.Now(), func() (map[string]ends, time.Duration) { return nil, span })
 		if len(e.all) > 0 {
 			t.Errorf("nothing is known yet, and %v is noted", e.all)
 		}

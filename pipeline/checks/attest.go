@@ -107,7 +107,7 @@ func (a *Attester) attestLog(ctx context.Context, shard *projections.Shard, log 
 	}
 	record, err := divergence.Attestation{
 		Log: log, Mark: mark, Format: formatVersion(a.cfg.Streams[log.Stream].Merge), Epoch: epoch, Applied: applied, Made: now,
-		Group: a.cfg.Group, Topic: a.cfg.Streams[log.Stream].Topic,
+		Held: a.cfg.HoldsTombstonesFor(), Group: a.cfg.Group, Topic: a.cfg.Streams[log.Stream].Topic,
 	}.Record()
 	if err != nil {
 		return err

@@ -234,6 +234,13 @@ func (c *Checker) Behind() time.Duration {
 	return c.judge.Behind(time.Now())
 }
 
+// Held is the longest for which any region holds tombstones of keys that several regions have written.
+func (c *Checker) Held() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.judge.Held()
+}
+
 // Alike is since when, as heard by this node, all regions have spoken this one's version of a stream's folds; an
 // error if one does not.
 func (c *Checker) Alike(stream events.Stream) (since time.Time, err error) {

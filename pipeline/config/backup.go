@@ -186,6 +186,15 @@ func (b Backup) RestorableFor() time.Duration {
 	return min(kept, mostRestorable) + 2*b.Schedule.Full + b.Schedule.Prune
 }
 
+// HoldsTombstonesFor is how long tombstones of keys that several regions have written have to stay, in all regions, because
+// this one may be restored to before them.
+func (c *Config) HoldsTombstonesFor() time.Duration {
+	if c.Backup == nil {
+		return c.Tombstones.Keep
+	}
+	return max(c.Tombstones.Keep, c.Backup.RestorableFor())
+}
+
 // checkEvery checks how often something is done. Never is 0s: an interval that is longer than
 // time has been counted has its last slot in the future, and would always be due.
 func checkEvery(p *problems, key string, every, least time.Duration, never string) {

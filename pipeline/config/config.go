@@ -351,8 +351,8 @@ type Tombstones struct {
 	// the delete and the time of its record; 1s to 87600h, default 24h; 0: never. It is collected only if every
 	// region has folded it, and has said so lately, and no region holds anything under the key. What another
 	// region holds that it has hidden for so long is made a tombstone by that region. Tombstones of a key
-	// that several regions have written are kept as long as states of before can be restored
-	// (Backup.RestorableFor), if that is longer. A write whose clock is older than the delete
+	// that several regions have written are kept as long as states of before can be restored in any region
+	// (Config.HoldsTombstonesFor), if that is longer. A write whose clock is older than the delete
 	// and that comes after that is seen again, in all regions alike.
 	Keep time.Duration `yaml:"keep"`
 }

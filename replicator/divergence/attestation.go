@@ -3,6 +3,7 @@ package divergence
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ type Attestation struct {
 
 	Made time.Time // by the origin's clock; decides nothing but whether it is silent
 
+	// Held is how long the origin's region holds tombstones of keys that several regions have written; 0: it does not say.
+	Held time.Duration
+
 	// Group and Topic tell deployments apart that use one cluster: the consumer group of
 	// the origin's nodes, and the topic that the log is. Empty if it does not say.
 	Group, Topic string
@@ -66,8 +70,28 @@ func (a Attestation) Record() (*kgo.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.Held > 0 {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerHeld, Value: strconv.AppendInt(nil, a.Held.Milliseconds(), 10)})
+	}
 	r.Topic = Topic
 	return r, nil
+}
+
+// headerHeld is an extension attribute in milliseconds: the payload's contract is older.
+const headerHeld = "ce_heldms"
+
+func held(r *kgo.Record) (time.Duration, error) {
+	for _, h := range r.Headers {
+		if h.Key != headerHeld {
+			continue
+		}
+		ms, err := strconv.ParseInt(string(h.Value), 10, 64)
+		if err != nil || ms < 0 || ms > math.MaxInt64/int64(time.Millisecond) {
+			return 0, fmt.Errorf("header %s: %q is no number of milliseconds", headerHeld, h.Value)
+		}
+		return time.Duration(ms) * time.Millisecond, nil
+	}
+	return 0, nil
 }
 
 // Read reads what Record wrote, or says in a *RefusedError why the record is no
@@ -98,6 +122,9 @@ func Read(r *kgo.Record) (Attestation, error) {
 		Format: m.GetFormatVersion(), Epoch: e.Epoch, Applied: e.Deps, Made: time.UnixMilli(m.GetAttestedAtMs()).UTC(),
 	}
 	a.Group, a.Topic, _ = strings.Cut(e.Subject, subjectSeparator)
+	if a.Held, err = held(r); err != nil {
+		return Attestation{}, refuse(Corrupt, "%w", err)
+	}
 	copy(a.Mark.Chain[:], m.GetChain())
 	copy(a.Mark.Digest[:], m.GetDigest())
 	if key := a.Log.String(); key != e.Key {

@@ -30,6 +30,7 @@ func drawAttestation(t *rapid.T) divergence.Attestation {
 		Format: rapid.Uint32Min(1).Draw(t, "format"),
 		Epoch:  events.Epoch(rapid.Uint64().Draw(t, "epoch")),
 		Made:   time.UnixMilli(rapid.Int64Range(1, 253402300799999).Draw(t, "made")).UTC(),
+		Held:   time.Duration(rapid.Int64Range(0, 9e12).Draw(t, "held")) * time.Millisecond,
 	}
 	for _, o := range []string{"eu-central-1", "us-east-1", "us-west-1_3"} {
 		origin, _ := events.ParseOrigin(o)
@@ -54,7 +55,7 @@ func TestAttestationRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) {
+		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) || b.Held != a.Held {
 			t.Fatalf("%+v became %+v", a, b)
 		}
 		if b.Log != a.Log || b.Mark != a.Mark || b.Format != a.Format || b.Epoch != a.Epoch {
@@ -71,7 +72,7 @@ func TestWhatIsNoAttestation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch rapid.IntRange(0, 4).Draw(t, "damage") {
+		switch rapid.IntRange(0, 5).Draw(t, "damage") {
 		case 0:
 			r.Value = nil
 		case 1:
@@ -82,6 +83,9 @@ func TestWhatIsNoAttestation(t *testing.T) {
 			r.Value = rapid.SliceOf(rapid.Byte()).Draw(t, "value")
 		case 4:
 			*r = kgo.Record{Key: []byte("k"), Value: []byte("v")}
+		case 5:
+			held := rapid.SampledFrom([]string{"", "-1", "a day", "9223372036855", "9223372036854775808"}).Draw(t, "held")
+			r.Headers = append([]kgo.RecordHeader{{Key: "ce_heldms", Value: []byte(held)}}, r.Headers...)
 		}
 		_, err = divergence.Read(r)
 		var refused *divergence.RefusedError

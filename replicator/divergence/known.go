@@ -47,6 +47,17 @@ func (j *Judge) Behind(now time.Time) (behind time.Duration) {
 	return behind
 }
 
+// Held is the longest for which any region holds tombstones of keys that several regions have written, as the newest
+// attestations tell.
+func (j *Judge) Held() (longest time.Duration) {
+	for _, t := range j.order {
+		if !t.heard.IsZero() {
+			longest = max(longest, t.newest.Held)
+		}
+	}
+	return longest
+}
+
 // Alike is since when, without interruption, of all logs of a stream attestations have come in this region's format, and none
 // in another since: then no node of any region that has a shard folds otherwise than this one. It is an error if it is not so.
 func (j *Judge) Alike(stream events.Stream) (since time.Time, err error) {

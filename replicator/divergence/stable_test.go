@@ -152,6 +152,27 @@ func TestKnown(t *testing.T) {
 	}
 }
 
+// The longest hold of any region counts, as each said last.
+func TestHeld(t *testing.T) {
+	now := time.UnixMilli(1_750_000_000_000)
+	judge := divergence.NewJudge(divergence.Config{
+		Origin: testOrigins[0], Origins: testOrigins, Logs: allLogs(), Format: func(events.Stream) uint32 { return testFormat },
+	}, newScene(t), now)
+	for i, c := range []struct {
+		origin     int
+		told, want time.Duration
+	}{{0, time.Hour, time.Hour}, {1, 3 * time.Hour, 3 * time.Hour}, {2, 0, 3 * time.Hour}, {2, 2 * time.Hour, 3 * time.Hour}, {1, time.Minute, 2 * time.Hour}} {
+		now = now.Add(time.Second)
+		a := divergence.Attestation{Log: events.Log{Origin: testOrigins[c.origin], Stream: "session"}, Format: testFormat, Made: now, Held: c.told}
+		if err := judge.Attested(a.Log.Origin, a, now); err != nil {
+			t.Fatal(err)
+		}
+		if got := judge.Held(); got != c.want {
+			t.Errorf("%d: %s, want %s", i, got, c.want)
+		}
+	}
+}
+
 // Whoever attests any log of a stream in another format has a shard that it folds otherwise, and all begins
 // anew when it does not any more; other streams do not matter.
 func TestAlike(t *testing.T) {
