@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline"
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/snapshotter/catalog"
 	"github.com/evenkeel/evenkeel/snapshotter/format"
@@ -66,14 +67,15 @@ func TestNothingWaitsForTheFuture(t *testing.T) {
 	one(t, func(r *region) {
 		withDeltas(r)
 		b := r.cfg.Backup
-		b.Schedule.Full, b.Schedule.Drill, b.Schedule.Prune = 2*time.Hour, time.Hour, time.Hour
+		const every = 20 * time.Minute // the bucket is looked at each five
+		b.Schedule.Full, b.Schedule.Drill, b.Schedule.Prune = 2*every, every, every
 		filled(r)
 		time.Sleep(time.Minute)
 		future := r.fromTheFuture(40 * 24 * time.Hour)
 		begun := time.Now()
 		for range 5 {
 			r.written("key-00", time.Now().String())
-			time.Sleep(time.Hour)
+			time.Sleep(every)
 		}
 		fulls, deltas := 0, 0
 		list, err := r.ListBackups(r.w.Context())
@@ -89,14 +91,14 @@ func TestNothingWaitsForTheFuture(t *testing.T) {
 				deltas++
 			}
 		}
-		if fulls < 2 || deltas < 250 {
-			t.Errorf("%d full backups and %d deltas in five hours", fulls, deltas)
+		if fulls < 2 || deltas < 84 {
+			t.Errorf("%d full backups and %d deltas in a hundred minutes", fulls, deltas)
 		}
 		if n := len(r.drills().Drills); n < 5 {
 			t.Errorf("%d drills", n)
 		}
 		s := r.status()
-		if b := s.Backup; len(b.Prunes) != 1 || time.Since(b.Prunes[0].Began) > 70*time.Minute || b.Prunes[0].Error != "" {
+		if b := s.Backup; len(b.Prunes) != 1 || time.Since(b.Prunes[0].Began) > every+10*time.Minute || b.Prunes[0].Error != "" {
 			t.Errorf("prunes: %+v", b.Prunes)
 		}
 		for _, name := range future {
@@ -108,7 +110,7 @@ func TestNothingWaitsForTheFuture(t *testing.T) {
 			t.Errorf("problems: %s", said)
 		}
 		for name, most := range map[string]float64{
-			"evenkeel_backup_age_seconds": 400, "evenkeel_backup_full_age_seconds": 2*3600 + 400, "evenkeel_backup_pruned_age_seconds": 4200,
+			"evenkeel_backup_age_seconds": 400, "evenkeel_backup_full_age_seconds": (2 * every).Seconds() + 400, "evenkeel_backup_pruned_age_seconds": every.Seconds() + 600,
 		} {
 			if age := r.gauge(name, ""); !(age >= 0 && age <= most) {
 				t.Errorf("%s: %v", name, age)
@@ -170,15 +172,10 @@ func (b bothAhead) List(ctx context.Context, prefix string) iter.Seq2[objstore.I
 // is seen to be right.
 func TestClockIsBehind(t *testing.T) {
 	long(t)
-	for full, patience := range map[time.Duration]time.Duration{2 * time.Hour: 2 * time.Hour, 7 * 24 * time.Hour: 24 * time.Hour} {
-		t.Run(full.String(), func(t *testing.T) { testClockIsBehind(t, full, patience) })
-	}
-}
-
-func testClockIsBehind(t *testing.T, full, patience time.Duration) {
+	const patience = time.Hour // as often as full backups are made; TestClockPatience has others
 	one(t, func(r *region) {
 		withDeltas(r)
-		r.cfg.Backup.Schedule.Full = full
+		r.cfg.Backup.Schedule.Full = patience
 		memory := r.bucket.(*objstore.Memory)
 		r.bucket = bothAhead{memory}
 		filled(r)
@@ -220,6 +217,27 @@ func testClockIsBehind(t *testing.T, full, patience time.Duration) {
 	})
 }
 
+// For how long a clock that is behind is waited for: an interval of full backups, and a day at most. It begins anew
+// when the clock was right meanwhile.
+func TestClockPatience(t *testing.T) {
+	const day = 24 * time.Hour
+	for full, patience := range map[time.Duration]time.Duration{0: day, time.Hour: time.Hour, 23 * time.Hour: 23 * time.Hour, day: day, 7 * day: day, 366 * day: day} {
+		begun := time.Now()
+		ahead := begun.Add(40 * day)
+		waits := pipeline.WaitsForClock(full, ahead)
+		for round := range 2 {
+			for _, at := range []time.Duration{0, 1, patience / 2, patience - 1, patience, patience + 1, patience + day} {
+				if got, want := waits(begun.Add(at)), at < patience; got != want {
+					t.Errorf("full backups every %s, round %d, after %s: %t, want %t", full, round, at, got, want)
+				}
+			}
+			if waits(ahead) {
+				t.Errorf("full backups every %s: it waits although the clock is right", full)
+			}
+		}
+	}
+}
+
 // A node that has lost its disk begins with the newest backup that is dated rightly, also if its logs have nothing before
 // that any more, and not with what a wrong clock has dated later.
 func TestBeginsBeforeTheFuture(t *testing.T) {
@@ -254,7 +272,7 @@ func TestBeginsBeforeTheFuture(t *testing.T) {
 // done: they are passed over, and told.
 func TestUnreadableDrills(t *testing.T) {
 	long(t)
-	const every = time.Hour
+	const every = 20 * time.Minute // the bucket is looked at each two and a half
 	for name, spoil := range map[string]func(text []byte) []byte{
 		"damaged": func(text []byte) []byte { text[len(text)/3] ^= 1; return text },
 		"cut off": func(text []byte) []byte { return text[:len(text)/2] },
@@ -265,7 +283,7 @@ func TestUnreadableDrills(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			one(t, func(r *region) {
-				r.cfg.Backup.Schedule.Drill, r.cfg.Backup.Schedule.Full = every, 30*time.Minute
+				r.cfg.Backup.Schedule.Drill, r.cfg.Backup.Schedule.Full = every, every/2
 				filled(r)
 				time.Sleep(every + every/2)
 				drills := r.drills().Drills

@@ -35,7 +35,7 @@ func TestStreamIsTakenOut(t *testing.T) {
 
 func takeOut(r *region, data, archive bool) {
 	t, ctx := r.w.T, r.w.Context()
-	const every = time.Hour
+	const every = 20 * time.Minute // the bucket is looked at each five
 	r.cfg.Backup.Schedule.Full = every
 	if archive {
 		r.cfg.Backup.Schedule.Segment = 4 * time.Second

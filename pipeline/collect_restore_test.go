@@ -77,6 +77,7 @@ func (w *world) staysGone(key string, long time.Duration) {
 // A region is lost, and its archive lacks its last burial: the others collect nothing while it is away, however long that is,
 // and say so; and nothing when it has come back without it. So nobody ever shows what was deleted.
 func TestALostRegionLacksItsBurial(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := w.regions[0], w.regions[1], w.regions[2]
 		archives(a)
@@ -115,6 +116,7 @@ func TestALostRegionLacksItsBurial(t *testing.T) {
 // A region is restored to when a key was deleted, and not yet buried: as long as that can be restored it
 // is not collected, so that it stays gone.
 func TestRestoredToBeforeTheBurial(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a := w.regions[0]
 		archives(a)
@@ -177,6 +179,7 @@ func sharedAndOld(w *world, older time.Duration) (begun time.Time, next map[stri
 // What is older than any state that can be restored is collected; and a region that comes back as it was at the
 // oldest of these has the burial.
 func TestCollectedBeforeWhatCanBeRestored(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a := w.regions[0]
 		begun, _ := sharedAndOld(w, time.Hour)
@@ -208,6 +211,7 @@ func TestTombstonesAreHeldForOtherRegions(t *testing.T) {
 // Topics have dropped what a tombstone has to be older than: it stays while nobody knows its age, and goes where a node
 // has noted long ago that it was there.
 func TestTopicsForgetHowOldTombstonesAre(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		for _, r := range w.regions[1:] {
 			archives(r) // each with backups holds tombstones

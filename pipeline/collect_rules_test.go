@@ -29,6 +29,7 @@ import (
 // collected when: each region sees at any moment what it would see if nothing ever were; at equal cuts all hold the same; and in the end
 // nothing is left of what nobody sees, but what the former incarnation has left and what hides that.
 func TestCollectingChangesNothing(t *testing.T) {
+	t.Parallel()
 	for _, rule := range []merge.Rule{lww.Rule{}, fieldmap.Rule{}, multivalue.Rule{}} {
 		t.Run(rule.Name(), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {

@@ -187,10 +187,11 @@ func (r *region) writeAll(key string, value []byte) {
 	}
 }
 
-// upkept waits until so many slices were buried and so many tombstones collected.
+// upkept waits until so many slices were buried and so many tombstones collected, which takes minutes; it is looked
+// each second, since a look costs more than a second of a region does.
 func (r *region) upkept(buried, collected float64) {
 	r.w.Helper()
-	r.await(fmt.Sprint(buried, " slices buried, ", collected, " tombstones collected"), func() error {
+	r.awaitEvery(time.Second, fmt.Sprint(buried, " slices buried, ", collected, " tombstones collected"), func() error {
 		series := gather(r.w.T, r.registry)
 		if b, c := series["evenkeel_fold_buried_total{}"], series["evenkeel_fold_collected_total{}"]; b != buried || c != collected {
 			return fmt.Errorf("%v and %v", b, c)
@@ -216,6 +217,7 @@ func (r *region) isEmpty() {
 // becomes a tombstone when its delete is old, and all tombstones go when that is old, in whatever region they are. No write that comes
 // after it brings anything back.
 func TestWhatAnotherRegionHasDeletedGoes(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := keeping(w, 4*time.Minute)
 		count := func(r *region) { r.write("config", "k", events.TypePatch, []byte(`{"increment":{"n":1}}`)) }
@@ -260,6 +262,7 @@ func TestWhatAnotherRegionHasDeletedGoes(t *testing.T) {
 // What is written again before it is buried, and while it is, is seen and stays; and is gone once it is deleted, in yet
 // another region.
 func TestWhatIsWrittenAgainIsNotCollected(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := keeping(w, 4*time.Minute)
 		for _, key := range []string{"before", "between"} {
@@ -300,6 +303,7 @@ func TestWhatIsWrittenAgainIsNotCollected(t *testing.T) {
 
 // Nothing is buried or collected without a region that is away, however long; it goes once that is back.
 func TestNothingIsBuriedWithoutARegion(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := keeping(w, time.Minute)
 		b.writeAll("k", []byte(`{"f":1}`))
@@ -352,6 +356,7 @@ func (r *region) relabel(log events.Log, format uint32) {
 // Nothing is buried or collected while a node of any region, with whatever shard of the stream, has spoken another version
 // within the time that tombstones are kept, or half an hour; other streams go on.
 func TestNothingIsCollectedWhileVersionsAreMixed(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := keeping(w, 2*time.Minute)
 		for _, r := range w.regions { // all are attested by now
@@ -389,6 +394,7 @@ func TestNothingIsCollectedWhileVersionsAreMixed(t *testing.T) {
 // While one log cannot be asked for the ages of its events, the keys that have a slice in it wait, and no
 // others; that is counted and told.
 func TestOneLogCannotBeAsked(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b, c := keeping(w, 2*time.Minute)
 		a.put("by-b", "v")
@@ -424,6 +430,7 @@ func TestOneLogCannotBeAsked(t *testing.T) {
 
 // What a former incarnation has written is old once something that its successor has written to the same partition is.
 func TestWhatAFormerIncarnationHasDeleted(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(w *world) {
 		a, b := w.regions[0], w.regions[1]
 		archives(a)

@@ -432,7 +432,7 @@ func TestDrillRepeatsWhatHasAPlace(t *testing.T) {
 // Known damage hides no other: one more is drawn however many have failed. And it is no reason to hurry.
 func TestDrillBesideKnownDamage(t *testing.T) {
 	long(t)
-	const every = 5 * time.Hour
+	const every = 3 * time.Hour
 	one(t, func(r *region) {
 		filled(r)
 		var bad []string
@@ -470,7 +470,7 @@ func TestDrillBesideKnownDamage(t *testing.T) {
 		time.Sleep(every - time.Hour)
 		before := len(r.drills().Drills)
 		time.Sleep(2 * every)
-		if n := len(r.drills().Drills) - before; n < 2 || n > 5 {
+		if n := len(r.drills().Drills) - before; n < 2 || n > 4 {
 			t.Errorf("%d drills in two intervals, by known damage", n)
 		}
 		if s := r.status().Backup.Drill; s.Error == "" || s.Anew {

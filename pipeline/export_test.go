@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
 )
@@ -22,6 +23,12 @@ var HasSeen = hasSeen
 
 // Chunks is chunks, for tests.
 var Chunks = chunks
+
+// WaitsForClock tells at which times a region with a schedule waits for its clock, that has seen something of a time.
+func WaitsForClock(full time.Duration, seen time.Time) func(now time.Time) bool {
+	cfg := &config.Config{Backup: &config.Backup{Schedule: config.Schedule{Full: full}}}
+	return (&backupWatch{region: &Region{cfg: cfg}, seen: &api.BackupStatus{Clock: seen}}).waitsForClock
+}
 
 // Stuck is what a region counts as tombstones that stay.
 func Stuck(cfg *config.Config, hides [][]events.Origin) int {

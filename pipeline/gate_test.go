@@ -27,7 +27,7 @@ type gate struct {
 func (r *region) gated() *gate {
 	g := &gate{dial: r.w.net.DialContext, address: r.address(), thaw: make(chan struct{})}
 	close(g.thaw)
-	r.opts = []kgo.Opt{kgo.Dialer(g.Dial)}
+	r.opts = []kgo.Opt{kgo.Dialer(g.Dial), kgo.DisableClientMetrics()}
 	r.w.Cleanup(g.close)
 	return g
 }

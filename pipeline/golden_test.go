@@ -157,6 +157,7 @@ func (g *golden) open(bucket objstore.Bucket, opener *seal.Opener) pipeline.Back
 // Whatever an older program has put into a bucket, all of it, this one lists, verifies, reads and restores,
 // with either key, and comes to what was there then.
 func TestGoldenBuckets(t *testing.T) {
+	t.Parallel()
 	for _, g := range goldens(t) {
 		for key, opener := range g.openers(t) {
 			t.Run(filepath.Base(g.dir)+"/"+key, func(t *testing.T) {

@@ -27,7 +27,7 @@ type heap struct {
 
 func watchHeap(limit int64) *heap {
 	runtime.GC()
-	before := debug.SetMemoryLimit(limit)
+	before, percent := debug.SetMemoryLimit(limit), debug.SetGCPercent(100)
 	h, done := &heap{}, make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -46,6 +46,7 @@ func watchHeap(limit int64) *heap {
 		close(done)
 		watching.Wait()
 		debug.SetMemoryLimit(before)
+		debug.SetGCPercent(percent)
 	}
 	return h
 }

@@ -83,6 +83,7 @@ func (f film) Link(oldname, newname string) error {
 // A restore that is killed at any operation on its disk goes on when it is asked for
 // again, and comes to the same.
 func TestRestoreKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	seeds, resumed, fresh, over := uint64(4), 0, 0, 0
 	if testing.Short() {
 		seeds = 1

@@ -231,7 +231,10 @@ func TestRestoreShardsKilledAnywhere(t *testing.T) {
 	long(t)
 	const seeds = uint64(12)
 	for seed := range seeds {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { restoreShardsKilled(t, rand.New(rand.NewPCG(seed, 2)), seed%2 == 1) })
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel() // or two processors would wait for one in the end
+			restoreShardsKilled(t, rand.New(rand.NewPCG(seed, 2)), seed%2 == 1)
+		})
 	}
 }
 

@@ -27,12 +27,14 @@ import (
 )
 
 // long leaves a test to those who have minutes: it takes seconds, most of them for days of
-// simulated time, or for a crash at every step.
+// simulated time, or for a crash at every step. It runs beside others, each in a world of its own: one alone
+// does not keep two processors busy.
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel()
 }
 
 const (
@@ -83,7 +85,7 @@ func simulate(t *testing.T, test func(w *world), names ...events.Region) {
 		for i, name := range names {
 			w.regions = append(w.regions, &region{
 				w: w, disk: vfs.NewCrashableMem(), bucket: objstore.NewMemory("bucket-" + name.String()),
-				opts: []kgo.Opt{kgo.Dialer(w.net.DialContext)}, log: &logBuffer{},
+				opts: []kgo.Opt{kgo.Dialer(w.net.DialContext), kgo.DisableClientMetrics()}, log: &logBuffer{},
 				dir: filepath.Join(dir, name.String()), port: 9001 + i,
 			})
 		}
@@ -213,8 +215,13 @@ func (r *region) stop() {
 // await waits, in simulated time, until the condition holds.
 func (r *region) await(what string, condition func() error) {
 	r.w.Helper()
+	r.awaitEvery(50*time.Millisecond, what, condition)
+}
+
+func (r *region) awaitEvery(pause time.Duration, what string, condition func() error) {
+	r.w.Helper()
 	var err error
-	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(50 * time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(pause) {
 		if err = condition(); err == nil {
 			return
 		}

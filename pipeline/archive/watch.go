@@ -138,11 +138,12 @@ func (s *shard) sampled(at sample) {
 	r := &s.reading
 	if len(r.samples) == samplesMost { // the older they are, the fewer will do
 		half := r.samples[:samplesMost/2]
-		kept := slices.DeleteFunc(slices.Clone(half), func(x sample) bool { return x.at.Unix()%2 == 0 })
+		kept := slices.DeleteFunc(half, func(x sample) bool { return x.at.Unix()%2 == 0 })
 		if len(kept) == len(half) {
-			kept = kept[1:]
+			r.samples = slices.Delete(r.samples, 0, 1) // from then on each second: nothing is made anew
+		} else {
+			r.samples = append(kept, r.samples[samplesMost/2:]...)
 		}
-		r.samples = append(kept, r.samples[samplesMost/2:]...)
 	}
 	r.samples = append(r.samples, at)
 }

@@ -85,17 +85,19 @@ func (a *Attester) attest(ctx context.Context, now time.Time) {
 }
 
 func (a *Attester) attestShard(ctx context.Context, shard *projections.Shard, p int32, now time.Time) {
-	states := shard.Logs()
 	for stream := range a.cfg.Streams {
 		log := events.Log{Origin: a.origin, Stream: stream, Partition: p}
-		if err := a.attestLog(ctx, shard, log, states, now); err != nil {
+		if err := a.attestLog(ctx, shard, log, now); err != nil {
 			a.log.Debug("log was not attested", "log", log.String(), "error", err)
 		}
 	}
 }
 
-func (a *Attester) attestLog(ctx context.Context, shard *projections.Shard, log events.Log, states []events.LogState, now time.Time) error {
-	applied, next := events.ContextOf(states, log)
+func (a *Attester) attestLog(ctx context.Context, shard *projections.Shard, log events.Log, now time.Time) error {
+	if _, _, due := a.due(log, shard.Epoch(), shard.Next(log), now); !due { // as it is at most looks
+		return nil
+	}
+	applied, next := events.ContextOf(shard.Logs(), log)
 	epoch := shard.Epoch()
 	pace, offset, due := a.due(log, epoch, next, now)
 	if !due {

@@ -134,6 +134,8 @@ func (d *Drill) Encode() ([]byte, error) { return encode(d) }
 // DecodeDrill reads and verifies what Drill.Encode wrote.
 func DecodeDrill(b []byte) (*Drill, error) { return decode[Drill]("drill", DrillVersion, b) }
 
+func (d *Drill) version() int { return d.Format }
+
 func (d *Drill) title() string { return "drill " + d.ID }
 
 var aimForm = regexp.MustCompile(`^[ -~]{1,200}$`)
@@ -186,7 +188,7 @@ func (d *Drill) validateProofs() error {
 // areKeys says whether these are ids of keys, ascending.
 func areKeys(ids []string) bool {
 	for i, id := range ids {
-		if !keyForm.MatchString(id) || i > 0 && ids[i-1] >= id {
+		if !hasForm(id, keyForm) || i > 0 && ids[i-1] >= id {
 			return false
 		}
 	}

@@ -22,14 +22,32 @@ func encodeLine(v any) ([]byte, error) {
 	return fmt.Appendf(text, "\nsha256:%x\n", sum), nil
 }
 
+// versioned is what encodeLine writes.
+type versioned interface {
+	version() int // of its format
+}
+
 // decodeLine reads into v what encodeLine wrote, if its format is one of 1 to
 // newest. what is what errors call it.
-func decodeLine(what string, newest int, b []byte, v any) error {
+func decodeLine(what string, newest int, b []byte, v versioned) error {
 	text, rest, _ := bytes.Cut(b, []byte("\n"))
 	sum := sha256.Sum256(text)
 	if string(rest) != fmt.Sprintf("sha256:%x\n", sum) {
 		return events.Errorf(events.KindInconsistent, "%s is damaged: its hash does not fit", what)
 	}
+	// What is well formed is read once: a bucket has thousands of manifests.
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if at := v.version(); err == nil && d.InputOffset() == int64(len(text)) && at >= 1 && at <= newest {
+		return nil
+	}
+	return whyNot(what, newest, text, err)
+}
+
+// whyNot says why a line was not read, of which decoding said strict. What a newer program has written is told
+// as such, whatever else is new about it.
+func whyNot(what string, newest int, text []byte, strict error) error {
 	var version struct {
 		Format int `json:"format"`
 	}
@@ -39,16 +57,15 @@ func decodeLine(what string, newest int, b []byte, v any) error {
 	if version.Format < 1 || version.Format > newest {
 		return events.Errorf(events.KindRefused, "%s has format %d; this program reads 1 to %d; use a newer one", what, version.Format, newest)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return events.Errorf(events.KindInconsistent, "%s: %w", what, err)
+	if strict != nil {
+		return events.Errorf(events.KindInconsistent, "%s: %w", what, strict)
 	}
-	return nil
+	return nil // there is but white space behind it
 }
 
 // object is what stands in the bucket as two lines, and nothing else.
 type object interface {
+	versioned
 	title() string // what errors call it
 	validate() error
 }

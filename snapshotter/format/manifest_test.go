@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -256,6 +257,53 @@ func TestIDsSortByTime(t *testing.T) {
 			t.Errorf("%s comes back as %q, %t", idA, id, ok)
 		}
 	})
+}
+
+// Forms are what regular expressions say of the same names.
+func TestForms(t *testing.T) {
+	for form, expression := range map[string]string{
+		idForm:     `^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}$`,
+		keyForm:    `^[0-9a-f]{16}$`,
+		numberForm: `^[0-9]{10}$`,
+		uniqueForm: `^[0-9a-f]{16}\.pin$`,
+	} {
+		re := regexp.MustCompile(expression)
+		t.Run(form, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				text := []byte(rapid.StringMatching(expression).Draw(t, "text"))
+				for range rapid.IntRange(0, 2).Draw(t, "changes") {
+					at := rapid.IntRange(0, len(text)-1).Draw(t, "at")
+					switch b := rapid.SampledFrom([]byte("019/:afgAF`T.Z-p\n\x00\xff")).Draw(t, "byte"); rapid.IntRange(0, 2).Draw(t, "how") {
+					case 0:
+						text[at] = b
+					case 1:
+						text = slices.Insert(text, at, b)
+					default:
+						text = slices.Delete(text, at, at+1)
+					}
+				}
+				if got, want := hasForm(string(text), form), re.Match(text); got != want {
+					t.Errorf("%q: %t, want %t", text, got, want)
+				}
+			})
+		})
+	}
+	for _, end := range []string{"", "\n", "0"} {
+		if id := sample().ID + end; ValidID(id) != (end == "") {
+			t.Errorf("%q", id)
+		}
+	}
+}
+
+// White space behind the object is none of its own; anything else is.
+func TestWhatStandsBehind(t *testing.T) {
+	text, _, _ := bytes.Cut(mustEncode(t, sample()), []byte("\n"))
+	for behind, good := range map[string]bool{"": true, " \t\r": true, "x": false, "\v": false, " null": false} {
+		m, err := Decode(sealed(slices.Concat(text, []byte(behind))))
+		if good && (err != nil || !reflect.DeepEqual(m, sample())) || !good && events.KindOf(err) != events.KindInconsistent {
+			t.Errorf("%q: %+v, %v", behind, m, err)
+		}
+	}
 }
 
 func TestBytesAndStates(t *testing.T) {

@@ -3,7 +3,6 @@ package format
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -78,9 +77,9 @@ func PinName(r events.Region, id, unique string) string {
 	return PinPrefix(r) + id + "/" + unique + ".pin"
 }
 
-var (
-	numberForm = regexp.MustCompile(`^[0-9]{10}$`)
-	uniqueForm = regexp.MustCompile(`^[0-9a-f]{16}\.pin$`)
+const (
+	numberForm = "0000000000"
+	uniqueForm = "ffffffffffffffff.pin"
 )
 
 // ParseFloorName is the inverse of FloorName for a known region.
@@ -96,7 +95,7 @@ func ParsePlanName(r events.Region, name string) (number int64, ok bool) {
 func parseNumber(name, prefix, suffix string) (number int64, ok bool) {
 	text, inside := strings.CutPrefix(name, prefix)
 	text, suffixed := strings.CutSuffix(text, suffix)
-	if !inside || !suffixed || !numberForm.MatchString(text) {
+	if !inside || !suffixed || !hasForm(text, numberForm) {
 		return 0, false
 	}
 	_, err := fmt.Sscanf(text, "%d", &number)
@@ -107,7 +106,7 @@ func parseNumber(name, prefix, suffix string) (number int64, ok bool) {
 func ParsePinName(r events.Region, name string) (id string, ok bool) {
 	rest, inside := strings.CutPrefix(name, PinPrefix(r))
 	id, rest, _ = strings.Cut(rest, "/")
-	return id, inside && ValidID(id) && uniqueForm.MatchString(rest)
+	return id, inside && ValidID(id) && hasForm(rest, uniqueForm)
 }
 
 // Encode writes the floor as Manifest.Encode does a manifest.
@@ -115,6 +114,8 @@ func (f *Floor) Encode() ([]byte, error) { return encode(f) }
 
 // DecodeFloor reads and verifies what Floor.Encode wrote.
 func DecodeFloor(b []byte) (*Floor, error) { return decode[Floor]("floor", retentionVersion, b) }
+
+func (f *Floor) version() int { return f.Format }
 
 func (f *Floor) title() string { return fmt.Sprintf("floor %d", f.Number) }
 
@@ -133,6 +134,8 @@ func (p *Plan) Encode() ([]byte, error) { return encode(p) }
 
 // DecodePlan reads and verifies what Plan.Encode wrote.
 func DecodePlan(b []byte) (*Plan, error) { return decode[Plan]("plan", retentionVersion, b) }
+
+func (p *Plan) version() int { return p.Format }
 
 func (p *Plan) title() string { return fmt.Sprintf("plan %d", p.Number) }
 
@@ -180,6 +183,8 @@ func (p *Pin) Encode() ([]byte, error) { return encode(p) }
 
 // DecodePin reads and verifies what Pin.Encode wrote.
 func DecodePin(b []byte) (*Pin, error) { return decode[Pin]("pin", retentionVersion, b) }
+
+func (p *Pin) version() int { return p.Format }
 
 func (p *Pin) title() string { return "pin" }
 

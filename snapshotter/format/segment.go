@@ -235,6 +235,8 @@ func DecodeSegment(b []byte) (s *Segment, rest []byte, complete bool, err error)
 	return s, b[end:], true, s.Validate()
 }
 
+func (s *Segment) version() int { return s.Format }
+
 // Validate reports whether the header is well formed: everything that FORMAT.md says
 // of it, as far as it can be told without the payload.
 func (s *Segment) Validate() error {
@@ -325,7 +327,7 @@ func (s *Segment) validatePayload(size int64) error {
 		return errors.New("the payload is not sealed, and yet stored with other bytes: malformed")
 	}
 	for i, k := range s.Keys {
-		if !keyForm.MatchString(k) || slices.Contains(s.Keys[:i], k) {
+		if !hasForm(k, keyForm) || slices.Contains(s.Keys[:i], k) {
 			return fmt.Errorf("key id %q: malformed", strings.ToValidUTF8(k, "?"))
 		}
 	}
