@@ -450,6 +450,9 @@ func TestWhatAFormerIncarnationHasDeleted(t *testing.T) {
 		a.archived(p.Log, p.Offset+2)
 		a.lose()
 		w.comesBack(a, time.Time{})
+		a.stop()
+		a.cfg.Backup, a.bucket = nil, nil // while it can be restored, all hold tombstones
+		a.start()
 		time.Sleep(20 * time.Minute)
 		for _, r := range w.regions {
 			r.upkept(0, 0)

@@ -10,5 +10,6 @@ import (
 // of it at a time.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(4 << 30) // and more often from there on
 	os.Exit(m.Run())
 }

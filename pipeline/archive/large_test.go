@@ -36,7 +36,7 @@ func (g *gate) set(closed bool) {
 // holds all that it may.
 func TestTooLargeWhilePaused(t *testing.T) {
 	for _, away := range []time.Duration{0, 5 * time.Second, 20 * time.Second, 40 * time.Second} {
-		simulate(t, 1, func(w *world) {
+		simulateBrokers(t, 2, 1, func(w *world) {
 			for p := range int32(partitions) { // what fills the shard comes from another broker
 				for i, topic := range []string{"secrets", "session"} {
 					if err := w.kafka.MoveTopicPartition(topic, p, int32(i)); err != nil {

@@ -56,11 +56,18 @@ type world struct {
 
 func simulate(t *testing.T, seed uint64, test func(w *world)) {
 	t.Helper()
+	simulateBrokers(t, 1, seed, test)
+}
+
+// simulateBrokers is for tests in which no partition changes its leader: a client that reads others of the same broker asks
+// it again at once, until it has heard of the new leader, and as long as somebody is busy no time passes here.
+func simulateBrokers(t *testing.T, brokers int, seed uint64, test func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, batchBytesMost: 32 << 20, memory: objstore.NewMemory("bucket"), rng: rand.New(rand.NewPCG(seed, seed))}
 		w.bucket = faults.NewSeed(w.memory, seed)
 		var err error
-		w.kafka, err = kfake.NewCluster(kfake.NumBrokers(2), kfake.Ports(9001, 9002), kfake.ListenFn(w.net.Listen), kfake.SeedTopics(partitions, "session", "secrets"))
+		w.kafka, err = kfake.NewCluster(kfake.NumBrokers(brokers), kfake.Ports([]int{9001, 9002}[:brokers]...), kfake.ListenFn(w.net.Listen), kfake.SeedTopics(partitions, "session", "secrets"))
 		if err != nil {
 			t.Fatal(err)
 		}

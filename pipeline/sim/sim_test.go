@@ -26,6 +26,7 @@ var (
 // has the memory.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(4 << 30) // and more often from there on
 	os.Exit(m.Run())
 }
 
