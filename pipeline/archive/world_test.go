@@ -308,6 +308,26 @@ func (w *world) isArchived(stream events.Stream, p int32) error {
 	if end := w.end(l); next < end {
 		return fmt.Errorf("%s ends at %d, its archive at %d", l, end, next)
 	}
+	if newest == nil {
+		return nil
+	}
+	return w.isWhole(p, newest.After())
+}
+
+// isWhole says whether all can be read of the segments behind one: what is stored in part says of itself what it should have.
+func (w *world) isWhole(shard int32, after int64) error {
+	for s, err := range segment.Walk(w.Context(), w.memory, nil, us, shard, after) {
+		if err != nil {
+			return err
+		}
+		for _, part := range s.Parts {
+			for _, err := range s.Records(part.Log, 0) {
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
 	return nil
 }
 
