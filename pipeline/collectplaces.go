@@ -57,20 +57,24 @@ func (p *places) of(log events.Log) string {
 	return p.after[log.String()]
 }
 
-// note writes how far rounds are: now and then, or at once.
+// note writes how far rounds are: now and then, or at once. Those of shards that the node does not have just now stay as they are: it
+// may be about to stop, or get them back.
 func (p *places) note(sweeps map[events.Log]*sweep, atOnce bool) {
 	if p == nil || !atOnce && time.Since(p.when) < placesEvery {
 		return
 	}
 	p.when = time.Now()
-	after, note := map[string]string{}, placesNote{After: map[string][]byte{}}
+	after, note := maps.Clone(p.after), placesNote{After: map[string][]byte{}}
 	for log, s := range sweeps {
-		if s.after != "" {
-			after[log.String()], note.After[log.String()] = s.after, []byte(s.after)
+		if after[log.String()] = s.after; s.after == "" {
+			delete(after, log.String())
 		}
 	}
 	if maps.Equal(after, p.after) {
 		return
+	}
+	for log, key := range after {
+		note.After[log] = []byte(key)
 	}
 	if err := disk.WriteNote(p.fs, p.path, note); err != nil {
 		p.log.Debug("how far rounds of tombstones are was not noted", "error", err)

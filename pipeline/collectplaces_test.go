@@ -38,6 +38,12 @@ func TestRoundsGoOn(t *testing.T) {
 		if o := c.sweepOf(other, true); s.after != "later" || o.after != "" || o.resumed {
 			t.Errorf("it goes on at %q, the other at %q", s.after, o.after)
 		}
+		c.sweepOf(begun, false) // the node's claims have lapsed
+		c.places.note(c.sweeps, true)
+		if c = begin(); c.sweepOf(begun, true).after != "later" {
+			t.Error("the place of a shard that the node did not have any more is lost")
+		}
+		s = c.sweepOf(begun, true)
 		s.begun, s.seen, s.after = time.Now(), tombstones{all: 1}, ""
 		if c.endRound(s); s.counted.all != 0 || !s.begun.IsZero() {
 			t.Errorf("%d are counted, and the next round waits until %s is over", s.counted.all, s.begun)
