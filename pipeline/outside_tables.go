@@ -17,17 +17,21 @@ import (
 	"github.com/evenkeel/evenkeel/snapshotter/seal"
 )
 
+// outsideTablesKept bounds the tables of which a node keeps bytes, 64 MiB of all shards together. What Pebble reads again and again, indexes and
+// filters, is in its cache.
+const outsideTablesKept = 256
+
 // outsideTables reads the tables of a region's backups in the bucket. It is safe for
 // concurrent use.
 type outsideTables struct {
 	cfg    *config.Config
 	bucket objstore.Bucket
 	opener *seal.Opener // nil: the identity that is configured
-
-	ahead chan struct{} // has one for each table that is being opened ahead
+	kept   *restore.Kept
 
 	mu      sync.Mutex
 	backups map[string]*outsideBackup
+	loading map[string]chan struct{} // has one while a backup's manifest is read: all shards ask at the same time
 }
 
 // outsideBackup is what is known of one backup.
@@ -40,11 +44,11 @@ type outsideBackup struct {
 var _ projections.Outside = (*outsideTables)(nil)
 
 func newOutsideTables(cfg *config.Config, bucket objstore.Bucket, opener *seal.Opener) *outsideTables {
-	return &outsideTables{cfg: cfg, bucket: bucket, opener: opener, ahead: make(chan struct{}, parallelAhead), backups: map[string]*outsideBackup{}}
+	return &outsideTables{cfg: cfg, bucket: bucket, opener: opener, kept: restore.NewKept(outsideTablesKept), backups: map[string]*outsideBackup{}, loading: map[string]chan struct{}{}}
 }
 
 // OpenTable implements projections.Outside.
-func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (projections.OutsideTable, error) {
+func (o *outsideTables) OpenTable(ctx context.Context, backup, name string, read projections.Reading) (projections.OutsideTable, error) {
 	b, err := o.backup(ctx, backup)
 	if err != nil {
 		return nil, err
@@ -53,7 +57,11 @@ func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (pro
 	if !ok {
 		return nil, events.Errorf(events.KindInconsistent, "backup %s has no object %s", backup, name)
 	}
-	table, err := b.src.OpenAt(ctx, t)
+	ends := seal.TableTail
+	if read == projections.ReadStart {
+		ends = seal.TableStart
+	}
+	table, err := b.src.OpenAt(ctx, t, ends)
 	if err != nil {
 		return nil, err
 	}
@@ -62,11 +70,18 @@ func (o *outsideTables) OpenTable(ctx context.Context, backup, name string) (pro
 
 // backup reads what a backup has, once.
 func (o *outsideTables) backup(ctx context.Context, id string) (*outsideBackup, error) {
-	o.mu.Lock()
-	b, ok := o.backups[id]
-	o.mu.Unlock()
-	if ok {
+	b, turn := o.known(id)
+	if b != nil {
 		return b, nil
+	}
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if b, _ := o.known(id); b != nil {
+		return b, nil // somebody else has read it meanwhile
 	}
 	m, err := catalog.Manifest(ctx, o.bucket, o.cfg.Region, id)
 	if events.KindOf(err) == events.KindNotFound {
@@ -78,12 +93,26 @@ func (o *outsideTables) backup(ctx context.Context, id string) (*outsideBackup, 
 	return o.add(m)
 }
 
+// known is a backup whose manifest was read; if it was not, turn is what has room for one who reads it.
+func (o *outsideTables) known(id string) (b *outsideBackup, turn chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b = o.backups[id]; b != nil {
+		return b, nil
+	}
+	if o.loading[id] == nil {
+		o.loading[id] = make(chan struct{}, 1)
+	}
+	return nil, o.loading[id]
+}
+
 // add takes in a manifest that is known.
 func (o *outsideTables) add(m *format.Manifest) (*outsideBackup, error) {
 	src, err := newSource(o.cfg, o.bucket, o.opener)
 	if err != nil {
 		return nil, err
 	}
+	src.Kept = o.kept
 	b := &outsideBackup{src: src, manifest: m, tables: map[string]format.Table{}}
 	for t := range m.Tables() {
 		b.tables[t.Name] = t
@@ -91,6 +120,7 @@ func (o *outsideTables) add(m *format.Manifest) (*outsideBackup, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.backups[m.ID] = b
+	delete(o.loading, m.ID)
 	return b, nil
 }
 

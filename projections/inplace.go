@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"slices"
@@ -21,22 +22,29 @@ import (
 // Layer is a set of sorted tables that lie outside, all of one backup, in order and
 // disjoint.
 type Layer struct {
-	Backup string
-	Tables []LayerTable
+	Backup string       `json:"backup"`
+	Tables []LayerTable `json:"tables"`
 }
 
 // LayerTable is one of them.
 type LayerTable struct {
-	Name  string
-	Size  int64
-	First []byte // its first key
+	Name  string `json:"name"`
+	Size  int64  `json:"size"`
+	First []byte `json:"first"` // its first key
 }
 
 // InPlace says that tables of a shard still lie outside.
 type InPlace struct {
-	Backup string `json:"backup"` // whose state the shard began with
-	Bytes  int64  `json:"bytes"`  // of all tables that were outside then
-	Left   int64  `json:"-"`      // of those that are still
+	Backup string // whose state the shard began with
+	Bytes  int64  // of all tables that were outside then
+	Left   int64  // of those that are still
+}
+
+// inPlaceMark is what a database remembers of its tables outside.
+type inPlaceMark struct {
+	Backup string  `json:"backup"`
+	Bytes  int64   `json:"bytes"`
+	Layers []Layer `json:"layers,omitempty"` // none: an earlier version made it, nothing is opened ahead
 }
 
 // InPlaceFile is the file in a database's directory that says so. It is there before
@@ -51,18 +59,21 @@ const parallelDownloads = 2
 // behind: nobody proves that, so nothing of it is taken over.
 var pastState = []byte{prefixDerived}
 
+// headBatchBytes is how much of a head is written at a time.
+const headBatchBytes = 4 << 20
+
 // RestoreInPlace makes a new database at cfg.Dir of sorted tables that stay where they
-// are (cfg.Outside); later layers cover earlier ones. No table is read but those that say
-// where the logs stand, which must be what is in want. A shard that is opened on it can do everything at once;
-// Hydrate brings the tables here and proves them. On error the directory is not to be
-// used.
+// are (cfg.Outside); later layers cover earlier ones. Only what says where the logs stand is
+// read and brought here, which must be what is in want. A shard that is opened on it can do everything at once,
+// and needs what is outside only for what is asked of it; Hydrate brings the tables here and proves them.
+// On error the directory is not to be used.
 func RestoreInPlace(ctx context.Context, cfg Config, backup string, layers []Layer, want []events.LogState) (err error) {
 	cfg.Models = nil // they are made of what is restored, when it is opened
 	cfg.setDefaults()
 	if names, err := cfg.FS.List(cfg.Dir); err == nil && len(names) > 0 {
 		return events.Errorf(events.KindRefused, "state directory %s is not empty; a restore needs an empty one", cfg.Dir)
 	}
-	mark := InPlace{Backup: backup}
+	mark := inPlaceMark{Backup: backup, Layers: layers}
 	for _, l := range layers {
 		for _, t := range l.Tables {
 			mark.Bytes += t.Size
@@ -71,7 +82,7 @@ func RestoreInPlace(ctx context.Context, cfg Config, backup string, layers []Lay
 	if err := mark.write(cfg.FS, cfg.Dir); err != nil {
 		return fmt.Errorf("shard %d: state directory %s: %w", cfg.Partition, cfg.Dir, err)
 	}
-	if err := ingestInPlace(ctx, cfg, layers); err != nil {
+	if err := assembleInPlace(ctx, cfg, layers); err != nil {
 		return fmt.Errorf("shard %d: tables cannot be taken in where they are: %w", cfg.Partition, err)
 	}
 	s, err := Open(cfg)
@@ -82,8 +93,13 @@ func RestoreInPlace(ctx context.Context, cfg Config, backup string, layers []Lay
 	return CompareStates(cfg.Partition, want, s.Logs())
 }
 
-// ingestInPlace makes a database that refers to the tables.
-func ingestInPlace(ctx context.Context, cfg Config, layers []Layer) (err error) {
+// assembleInPlace makes a database that has the layers' head, and refers to their tables for
+// what comes behind it.
+func assembleInPlace(ctx context.Context, cfg Config, layers []Layer) (err error) {
+	head, err := readHead(ctx, cfg.Outside, layers)
+	if err != nil {
+		return err
+	}
 	under := &reading{}
 	opts := cfg.PebbleOptions()
 	readOutside(cfg.Outside, under, opts)
@@ -97,51 +113,53 @@ func ingestInPlace(ctx context.Context, cfg Config, layers []Layer) (err error) 
 	}()
 	for _, l := range layers {
 		files, err := l.files()
+		if err == nil && len(files) > 0 {
+			_, err = db.IngestExternalFiles(ctx, files)
+		}
 		if err != nil {
 			return err
 		}
-		if len(files) == 0 {
-			continue
-		}
-		if _, err := db.IngestExternalFiles(ctx, files); err != nil {
+	}
+	return writeHead(db, head)
+}
+
+// writeHead writes what readHead has read, durably.
+func writeHead(db *pebble.DB, head map[string][]byte) (err error) {
+	batch := db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	for key, value := range head {
+		if err := batch.Set([]byte(key), value, nil); err != nil {
 			return err
 		}
+		if batch.Len() < headBatchBytes {
+			continue
+		}
+		if err := batch.Commit(pebble.NoSync); err != nil {
+			return err
+		}
+		batch.Reset()
 	}
-	return nil
+	return batch.Commit(pebble.Sync)
 }
 
-// files are the tables as Pebble wants them. Each reaches to the first key of the next:
-// bounds may be loose.
-func (l Layer) files() ([]pebble.ExternalFile, error) {
-	var files []pebble.ExternalFile
+// files are the tables as Pebble wants them, without the head. Each reaches to the first key of the next: bounds may be loose.
+func (l Layer) files() (files []pebble.ExternalFile, err error) {
 	for i, t := range l.Tables {
-		end := pastState
+		next := pastState
 		if i+1 < len(l.Tables) {
-			end = l.Tables[i+1].First
+			next = l.Tables[i+1].First
 		}
-		if bytes.Compare(t.First, end) >= 0 || bytes.Compare(end, pastState) > 0 {
-			return nil, events.Errorf(events.KindInconsistent, "table %s begins with key %q, and the next one, or what is no state, with %q", t.Name, t.First, end)
+		if bytes.Compare(t.First, next) >= 0 || bytes.Compare(next, pastState) > 0 {
+			return nil, events.Errorf(events.KindInconsistent, "table %s begins with key %q, and the next one, or what is no state, with %q", t.Name, t.First, next)
 		}
-		files = append(files, t.files(l.Backup, end)...)
+		if bytes.Compare(next, pastHead) > 0 {
+			files = append(files, pebble.ExternalFile{
+				Locator: remote.Locator(l.Backup), ObjName: t.Name, Size: uint64(t.Size), HasPointKey: true,
+				StartKey: slices.MaxFunc([][]byte{t.First, pastHead}, bytes.Compare), EndKey: next,
+			})
+		}
 	}
 	return files, nil
-}
-
-// files are the parts of a table before and behind the place of the database's own
-// facts, which are written soon: no compaction has to read the table for their sake.
-func (t LayerTable) files(backup string, end []byte) []pebble.ExternalFile {
-	part := pebble.ExternalFile{
-		Locator: remote.Locator(backup), ObjName: t.Name, Size: uint64(t.Size), StartKey: t.First, EndKey: end, HasPointKey: true,
-	}
-	facts, pastFacts := []byte{prefixFact}, []byte{prefixFact + 1}
-	if bytes.Compare(end, facts) <= 0 || bytes.Compare(t.First, pastFacts) >= 0 {
-		return []pebble.ExternalFile{part}
-	}
-	parts := []pebble.ExternalFile{part, part}
-	parts[0].EndKey, parts[1].StartKey = facts, pastFacts
-	parts[0].Size = max(part.Size/2, 1) // nobody knows where it lies
-	parts[1].Size = max(part.Size-parts[0].Size, 1)
-	return slices.DeleteFunc(parts, func(f pebble.ExternalFile) bool { return bytes.Compare(f.StartKey, f.EndKey) >= 0 })
 }
 
 // readOutside has Pebble read tables that lie outside, until that ends.
@@ -157,19 +175,27 @@ func readOutside(outside Outside, under *reading, opts *pebble.Options) {
 	opts.Experimental.L0CompactionConcurrency, opts.Experimental.CompactionDebtConcurrency = math.MaxInt32, math.MaxInt64
 }
 
-// openOutside prepares opts for tables that lie outside, if there are any. The caller calls opened once it has
-// opened the database, or could not.
-func (s *Shard) openOutside(opts *pebble.Options) (opened func(), err error) {
-	opened = func() {}
-	if s.inPlace, err = readInPlace(s.cfg.FS, s.cfg.Dir); err != nil || s.inPlace == nil {
-		return opened, err
+// openOutside prepares opts for tables that lie outside, if there are any.
+func (s *Shard) openOutside(opts *pebble.Options) error {
+	mark, err := readInPlace(s.cfg.FS, s.cfg.Dir)
+	if err != nil || mark == nil {
+		return err
 	}
+	s.inPlace = &InPlace{Backup: mark.Backup, Bytes: mark.Bytes}
 	if s.cfg.Outside == nil {
-		return opened, events.Errorf(events.KindRefused, "a part of it is still in backup %s; configure backup.bucket as it was", s.inPlace.Backup)
+		return events.Errorf(events.KindRefused, "a part of it is still in backup %s; configure backup.bucket as it was", mark.Backup)
 	}
-	outside, opened := s.cfg.Outside.Ahead(s.inPlace.Backup, s.cfg.Partition)
-	readOutside(outside, &s.reading, opts)
-	return opened, nil
+	s.ahead = newAhead(s.cfg.Outside, mark.Layers)
+	readOutside(s.ahead, &s.reading, opts)
+	return nil
+}
+
+// lookAhead makes what lies outside of some keys ready for whoever reads them next, and calls done then.
+func (s *Shard) lookAhead(spans iter.Seq[keySpan]) (done func()) {
+	if !s.IsInPlace() {
+		return func() {}
+	}
+	return s.ahead.look(&s.reading, spans)
 }
 
 // InPlace says which tables of the shard still lie outside; nil: none, and its state
@@ -180,11 +206,11 @@ func (s *Shard) InPlace() *InPlace {
 	if s.inPlace == nil {
 		return nil
 	}
-	mark := *s.inPlace
+	at := *s.inPlace
 	if _, _, left, err := s.db.EstimateDiskUsageByBackingType([]byte{0}, pastState); err == nil {
-		mark.Left = int64(left)
+		at.Left = int64(left)
 	}
-	return &mark
+	return &at
 }
 
 // IsInPlace reports whether tables of the shard still lie outside.
@@ -210,15 +236,8 @@ func (s *Shard) HydrateThen(ctx context.Context, proved func([]events.LogState) 
 	if s.InPlace() == nil {
 		return nil
 	}
-	// What says where the logs stand comes first: with it the shard can be opened
-	// again without the bucket.
-	for _, span := range []pebble.DownloadSpan{
-		{StartKey: []byte{0}, EndKey: []byte{prefixFact}, ViaBackingFileDownload: true},
-		{StartKey: []byte{0}, EndKey: pastState, ViaBackingFileDownload: true},
-	} {
-		if err := s.db.Download(ctx, []pebble.DownloadSpan{span}); err != nil {
-			return s.hydrateError(err)
-		}
+	if err := s.db.Download(ctx, []pebble.DownloadSpan{{StartKey: []byte{0}, EndKey: pastState, ViaBackingFileDownload: true}}); err != nil {
+		return s.hydrateError(err)
 	}
 	states, err := s.verifyWhile(ctx, 1)
 	if err != nil {
@@ -264,7 +283,7 @@ func (s *Shard) hydrateError(err error) error {
 }
 
 // write makes the file that says that tables lie outside, durably.
-func (m InPlace) write(fs vfs.FS, dir string) (err error) {
+func (m inPlaceMark) write(fs vfs.FS, dir string) (err error) {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -286,7 +305,7 @@ func (m InPlace) write(fs vfs.FS, dir string) (err error) {
 }
 
 // readInPlace reads what write wrote; nil if there is none.
-func readInPlace(fs vfs.FS, dir string) (*InPlace, error) {
+func readInPlace(fs vfs.FS, dir string) (*inPlaceMark, error) {
 	f, err := fs.Open(fs.PathJoin(dir, InPlaceFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -298,7 +317,7 @@ func readInPlace(fs vfs.FS, dir string) (*InPlace, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	mark := &InPlace{}
+	mark := &inPlaceMark{}
 	if err := json.Unmarshal(text, mark); err != nil {
 		return nil, events.Errorf(events.KindInconsistent, "file %s: %w", InPlaceFile, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
@@ -26,6 +27,10 @@ type elsewhere struct {
 	hangs  bool              // readings wait until their context ends
 	reads  map[string]int    // by name
 	after  int               // readings left until away; 0: no end
+	opens  int               // tables opened
+	meet   int               // so many are opened at the same time; 0: they need not be
+	met    chan struct{}     // closed once they are
+	alone  bool              // they were not
 }
 
 var (
@@ -50,9 +55,6 @@ func (e *elsewhere) read(ctx context.Context, name string) error {
 	return err
 }
 
-// Ahead implements projections.Outside: nothing is slow here.
-func (e *elsewhere) Ahead(string, int32) (projections.Outside, func()) { return e, func() {} }
-
 func (e *elsewhere) set(away error, hangs bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -60,17 +62,38 @@ func (e *elsewhere) set(away error, hangs bool) {
 }
 
 // OpenTable implements projections.Outside.
-func (e *elsewhere) OpenTable(ctx context.Context, backup, name string) (projections.OutsideTable, error) {
+func (e *elsewhere) OpenTable(ctx context.Context, backup, name string, _ projections.Reading) (projections.OutsideTable, error) {
 	if err := e.read(ctx, name); err != nil {
 		return nil, err
 	}
+	e.meeting()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.opens++
 	b, ok := e.tables[backup+"/"+name]
 	if !ok {
 		return nil, events.Errorf(events.KindInconsistent, "object %s: missing from the bucket", name)
 	}
 	return &elsewhereTable{e, name, b}, nil
+}
+
+func (e *elsewhere) meeting() {
+	e.mu.Lock()
+	met := e.met
+	if e.meet--; e.meet == 0 {
+		close(met)
+	}
+	e.mu.Unlock()
+	if met == nil {
+		return
+	}
+	select {
+	case <-met:
+	case <-time.After(10 * time.Second):
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.alone = true
+	}
 }
 
 type elsewhereTable struct {

@@ -7,9 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/objstorage/remote"
-	"github.com/cockroachdb/pebble/v2/sstable"
 
 	"github.com/evenkeel/evenkeel/events"
 )
@@ -20,12 +18,17 @@ type Outside interface {
 	// OpenTable opens a table of a backup. Errors of it and of the table name
 	// the object. Those of kind events.KindInconsistent say that it is damaged or
 	// missing, and that trying again will not help.
-	OpenTable(ctx context.Context, backup, name string) (OutsideTable, error)
-
-	// Ahead is where a shard of a backup looks for its tables from now on. Until done is called it looks at one after
-	// the other: those that are looked at first may be opened side by side.
-	Ahead(backup string, partition int32) (tables Outside, done func())
+	OpenTable(ctx context.Context, backup, name string, read Reading) (OutsideTable, error)
 }
+
+// Reading says what will be read of a table, which may be fetched together then.
+type Reading int
+
+// What is read of a table.
+const (
+	ReadAnywhere Reading = iota // by Pebble
+	ReadStart                   // its first keys
+)
 
 // OutsideTable is a sorted table that is read at any place.
 type OutsideTable interface {
@@ -52,28 +55,6 @@ func outsideError(err error) error {
 		err = events.Errorf(events.KindNotReady, "%w", err)
 	}
 	return &OutsideError{Err: err}
-}
-
-// FirstKey reads the first key of a table that lies outside.
-func FirstKey(ctx context.Context, table OutsideTable) (first []byte, err error) {
-	r, err := sstable.NewReader(ctx, objstorageprovider.NewRemoteReadable(outsideReader{table: table, reading: &reading{}}, table.Size()), sstable.ReaderOptions{})
-	if err != nil {
-		return nil, err // and it has closed the table
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	kv := it.First()
-	switch {
-	case kv != nil:
-		return kv.K.Clone().UserKey, nil
-	case it.Error() != nil:
-		return nil, it.Error()
-	}
-	return nil, events.Errorf(events.KindInconsistent, "the table is empty")
 }
 
 // reading are the readings of tables that lie outside which are under way. Pebble's
@@ -157,7 +138,7 @@ func (f *outsideFactory) CreateStorage(locator remote.Locator) (remote.Storage, 
 func (s *outsideStorage) ReadObject(ctx context.Context, name string) (remote.ObjectReader, int64, error) {
 	ctx, done := s.reading.begin(ctx)
 	defer done()
-	table, err := s.outside.OpenTable(ctx, s.backup, name)
+	table, err := s.outside.OpenTable(ctx, s.backup, name, ReadAnywhere)
 	if err != nil {
 		return nil, 0, outsideError(err)
 	}

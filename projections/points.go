@@ -48,6 +48,7 @@ func (s *Shard) originsOf(stream events.Stream) []origin {
 // asks for each of them by its whole key: so the filters of tables can tell that it is not
 // there, and of most tables nothing else is read.
 func (s *Shard) find(stream events.Stream, entity []byte) (found []merge.Slice, err error) {
+	defer s.lookAhead(oneSpan(entity, escape.Past(entity)))()
 	it, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: entity, UpperBound: escape.Past(entity),
 		// Those of the lowest level are large, and worth it only where a block that is

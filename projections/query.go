@@ -188,7 +188,9 @@ func openCursors(shards []*Shard, lower, upper []byte) ([]cursor, error) {
 		if err != nil {
 			return cursors, err
 		}
+		done := s.lookAhead(oneSpan(lower, lower)) // from there on tables follow one another
 		it.First()
+		done()
 		cursors = append(cursors, cursor{s, it})
 	}
 	return cursors, nil

@@ -85,6 +85,7 @@ type Shard struct {
 	inPlace *InPlace // nil: all tables are here
 
 	reading reading // of tables that lie outside
+	ahead   *ahead  // nil: none did when the shard was opened
 }
 
 const (
@@ -98,11 +99,9 @@ func Open(cfg Config) (*Shard, error) {
 	s := &Shard{cfg: cfg, blocked: map[events.Log]error{}}
 	opts := cfg.PebbleOptions()
 	s.effort.watch(opts.EventListener)
-	opened, err := s.openOutside(opts)
-	if err != nil {
+	if err := s.openOutside(opts); err != nil {
 		return nil, fmt.Errorf("state in %s: %w", cfg.Dir, err)
 	}
-	defer opened()
 	db, err := pebble.Open(cfg.Dir, opts)
 	if err != nil {
 		s.reading.end()

@@ -89,6 +89,13 @@ func (s *Shard) readTouched() error {
 // read reads some of the slices.
 func (s *Shard) read(some []*touched, r *reader) error {
 	r.memory.reset()
+	defer s.lookAhead(func(yield func(keySpan) bool) {
+		for _, slice := range some {
+			if !yield(keySpan{slice.dbKey, slice.dbKey}) {
+				return
+			}
+		}
+	})()
 	for _, slice := range some {
 		if slice.turn.readers.OfViews() {
 			continue // readViews reads it with its neighbours

@@ -28,15 +28,15 @@ type TableAt struct {
 	at    *seal.ReaderAt
 }
 
-// OpenAt opens a table for reading at any place. A reading that was damaged is tried
+// OpenAt opens a table for reading at any place, and reads its ends. A reading that was damaged is tried
 // again, as in Fetch; that of a bucket out of reach is not, beyond what the bucket does by
 // itself: somebody waits for it. Errors name the object; damage is of kind
 // events.KindInconsistent.
-func (src Source) OpenAt(ctx context.Context, t format.Table) (*TableAt, error) {
+func (src Source) OpenAt(ctx context.Context, t format.Table, ends seal.Ends) (*TableAt, error) {
 	opened := &TableAt{src: src, table: t}
 	err := opened.try(ctx, func() (err error) {
 		size, _ := t.Stored()
-		opened.at, err = src.Opener.OpenAt(ctx, opened.read, size, t.Keys, seal.TableTail)
+		opened.at, err = src.Opener.OpenAt(ctx, opened.read, size, t.Keys, ends)
 		return err
 	})
 	if err != nil {
@@ -45,6 +45,7 @@ func (src Source) OpenAt(ctx context.Context, t format.Table) (*TableAt, error) 
 	if opened.at.Size() != t.Size {
 		return nil, opened.name(events.Errorf(events.KindInconsistent, "it holds a table of %d bytes, the manifest says %d", opened.at.Size(), t.Size))
 	}
+	src.Kept.use(opened)
 	return opened, nil
 }
 
@@ -53,11 +54,15 @@ func (t *TableAt) Size() int64 { return t.table.Size }
 
 // ReadAt fills p with the table's bytes from an offset on, or fails.
 func (t *TableAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
+	t.src.Kept.use(t)
 	return t.try(ctx, func() error { return t.at.ReadAt(ctx, p, offset) })
 }
 
 // Close lets go of the table. Readings under way go on.
-func (t *TableAt) Close() error { return nil }
+func (t *TableAt) Close() error {
+	t.src.Kept.close(t)
+	return nil
+}
 
 // try reads, again if that was damaged, and names the object in the error.
 func (t *TableAt) try(ctx context.Context, read func() error) error {
@@ -123,7 +128,7 @@ func (src Source) readFirsts(ctx context.Context, shard format.Shard, first func
 	g.SetLimit(parallelFirsts)
 	for i, t := range shard.Tables {
 		g.Go(func() error {
-			table, err := src.OpenAt(ctx, t)
+			table, err := src.OpenAt(ctx, t, seal.TableStart)
 			if err != nil {
 				return err
 			}

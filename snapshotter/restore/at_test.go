@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -20,7 +22,7 @@ import (
 
 // readAt reads all of a table, in parts.
 func readAt(ctx context.Context, src restore.Source, t format.Table) (got []byte, err error) {
-	table, err := src.OpenAt(ctx, t)
+	table, err := src.OpenAt(ctx, t, seal.TableTail)
 	if err != nil {
 		return nil, err
 	}
@@ -165,4 +167,60 @@ func sealFor(t *testing.T, opener *seal.Opener, plain []byte) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// counted counts the readings of parts of objects.
+type counted struct {
+	objstore.Bucket
+	ranges atomic.Int32
+}
+
+func (c *counted) GetRange(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	c.ranges.Add(1)
+	return c.Bucket.GetRange(ctx, name, offset, length)
+}
+
+// No more tables than are allowed keep what they have read last, and those do that were read last.
+func TestKept(t *testing.T) {
+	large := strings.Repeat("0123456789", 40_000)
+	bucket, m, opener, _ := sealedBackup(t, []string{large, large + "!", large + "!!"})
+	in := &counted{Bucket: bucket}
+	src := restore.Source{Bucket: in, Opener: opener, Kept: restore.NewKept(2)}
+	var tables []*restore.TableAt
+	for _, table := range m.Shards[0].Tables {
+		opened, err := src.OpenAt(t.Context(), table, seal.ShortTail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, opened)
+	}
+	for i, step := range []struct {
+		table int
+		asks  int32
+	}{
+		{0, 1}, {0, 0}, {1, 1}, {0, 0}, {1, 0}, // two
+		{2, 1}, {1, 0}, {2, 0}, {0, 1}, // the one that was read longest ago has forgotten
+		{2, 0}, {1, 1},
+	} {
+		in.ranges.Store(0)
+		if err := tables[step.table].ReadAt(t.Context(), make([]byte, 100), 70_000); err != nil {
+			t.Fatal(err)
+		}
+		if got := in.ranges.Load(); got != step.asks {
+			t.Errorf("step %d, table %d: %d readings, want %d", i, step.table, got, step.asks)
+		}
+	}
+	// One that is closed has no place.
+	if err := tables[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	in.ranges.Store(0)
+	for _, n := range []int{0, 2, 0, 2} {
+		if err := tables[n].ReadAt(t.Context(), make([]byte, 100), 70_000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := in.ranges.Load(); got > 1 {
+		t.Errorf("%d readings of two tables that have room", got)
+	}
 }

@@ -22,6 +22,7 @@ type Source struct {
 	Bucket objstore.Bucket
 	Opener *seal.Opener // nil: opens what is not sealed
 	Owner  string       // who reads, for people who look at pins
+	Kept   *Kept        // bounds what tables keep that are read in place; nil: nothing does
 }
 
 const (

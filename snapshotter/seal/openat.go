@@ -38,21 +38,32 @@ const (
 	headBytesLeast = 8 << 10
 	headBytesMost  = 1 << 20
 
-	// ShortTail is how many of an object's last chunks opening it reads: age wants to see the last first.
-	ShortTail = 2
-
-	// TableTail is the same of a table for Pebble, which reads 512 KiB up to the end of its index next.
-	TableTail = 10
-
 	// keptBytes bounds what a ReaderAt keeps of what it has read last, and also of the tail once
 	// more of that was read.
 	keptBytes = 2 * storedChunkBytes
 )
 
+// Ends are the chunks that an opening reads and keeps, because they are asked for next.
+type Ends struct {
+	First bool  // the first
+	Last  int64 // so many of the last; at least ShortTail.Last
+}
+
+var (
+	// ShortTail is the least: age wants to see the last chunk first.
+	ShortTail = Ends{Last: 2}
+
+	// TableTail is for a table that Pebble reads, which begins with 512 KiB up to the end of its index.
+	TableTail = Ends{Last: 10}
+
+	// TableStart is for a table of which only the beginning is wanted.
+	TableStart = Ends{First: true, Last: ShortTail.Last}
+)
+
 // OpenAt opens an object of the given size that was sealed for the keys with these
-// ids; no ids: it was not sealed. It reads the object's beginning and so many chunks at its end. Errors are
+// ids; no ids: it was not sealed. It reads the object's ends. Errors are
 // as those of Open; an object of another size than was sealed is ErrDamaged.
-func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, keys []string, tailChunks int64) (*ReaderAt, error) {
+func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, keys []string, ends Ends) (*ReaderAt, error) {
 	r := &ReaderAt{read: read, stored: storedBytes, size: storedBytes}
 	if len(keys) == 0 {
 		return r, nil
@@ -61,14 +72,18 @@ func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, 
 		return nil, err
 	}
 	var head, tail *window
-	rest := max(0, storedBytes-tailChunks*storedChunkBytes) // besides the tail
+	rest := max(0, storedBytes-ends.Last*storedChunkBytes) // besides the tail
+	headBytes := int64(headBytesLeast)
+	if ends.First {
+		headBytes += storedChunkBytes
+	}
 	g, both := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		tail, err = r.fetch(both, rest, storedBytes, nil)
+		tail, err = r.fetch(both, rest, storedBytes, buffer(storedBytes-rest))
 		return err
 	})
 	g.Go(func() (err error) {
-		head, err = r.fetch(both, 0, min(headBytesLeast, rest), nil)
+		head, err = r.fetch(both, 0, min(headBytes, rest), nil)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -79,6 +94,9 @@ func (o *Opener) OpenAt(ctx context.Context, read ReadRange, storedBytes int64, 
 		err := r.open(o.identities, head)
 		if err == nil {
 			tail.isTail, r.windows.tail = true, tail
+			if ends.First && len(head.data) <= keptBytes {
+				r.windows.keep(head)
+			}
 			return r, nil
 		}
 		if !errors.Is(err, errNotLoaded) || head.end() == rest || head.end() >= headBytesMost {
@@ -120,19 +138,19 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 	}
 	from := r.payload + offset/chunkBytes*storedChunkBytes
 	to := min(r.payload+(end+chunkBytes-1)/chunkBytes*storedChunkBytes, r.stored)
-	w := r.windows.holding(from, to)
+	w, done := r.windows.useKept(from, to)
 	if w == nil {
 		var err error
 		if w, err = r.fetch(ctx, from, to, buffer(to-from)); err != nil {
 			return err
 		}
+		done = r.windows.use(w)
 	}
-	done := r.windows.use(w)
 	_, err := r.opened.ReadAt(p, offset)
 	done()
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		r.windows.forget()
+		r.Forget() // some of it is damaged
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case w.isTail:
 		r.windows.trim(from)
@@ -144,7 +162,10 @@ func (r *ReaderAt) ReadAt(ctx context.Context, p []byte, offset int64) error {
 	return nil
 }
 
-// buffers are those of large readings, one after the other as whole tables are copied.
+// Forget lets go of what is kept of earlier readings.
+func (r *ReaderAt) Forget() { r.windows.forget() }
+
+// buffers are those of large readings, one after the other as tables are opened or copied as a whole.
 var buffers sync.Pool
 
 // buffer is one for a large reading, if there is one.
@@ -196,6 +217,10 @@ var errNotLoaded = errors.New("these bytes are not there")
 func (w *windows) use(one *window) (done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.using(one)
+}
+
+func (w *windows) using(one *window) (done func()) {
 	w.used = append(w.used, one)
 	return func() {
 		w.mu.Lock()
@@ -220,27 +245,31 @@ func (w *windows) trim(from int64) {
 		return
 	}
 	if cut := w.tail.end() - keptBytes; from < cut {
-		w.tail = &window{cut, bytes.Clone(w.tail.data[cut-w.tail.offset:]), true}
+		long := w.tail
+		w.tail = &window{cut, bytes.Clone(long.data[cut-long.offset:]), true}
+		if !slices.Contains(w.used, long) {
+			buffers.Put(&long.data)
+		}
 	}
 }
 
-// forget lets go of all that is kept: some of it is damaged.
+// forget lets go of all that is kept.
 func (w *windows) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.kept, w.tail = nil, nil
 }
 
-// holding is a window that is kept and has all of [from, to), if one does.
-func (w *windows) holding(from, to int64) *window {
+// useKept is use of a window that is kept and has all of [from, to), if one does.
+func (w *windows) useKept(from, to int64) (one *window, done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, one := range []*window{w.kept, w.tail} {
 		if one != nil && one.offset <= from && to <= one.end() {
-			return one
+			return one, w.using(one)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // ReadAt implements io.ReaderAt out of what is there.

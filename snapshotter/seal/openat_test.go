@@ -63,19 +63,19 @@ var sizes = []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 300_000, 1 
 
 // What is read at any place, in any order, by several at a time, is what was sealed.
 func TestOpenAt(t *testing.T) {
-	for _, tail := range []int64{seal.ShortTail, seal.TableTail} {
-		testOpenAt(t, tail)
+	for _, ends := range []seal.Ends{seal.ShortTail, seal.TableTail, seal.TableStart} {
+		testOpenAt(t, ends)
 	}
 }
 
-func testOpenAt(t *testing.T, tail int64) {
+func testOpenAt(t *testing.T, ends seal.Ends) {
 	t.Helper()
 	s, o := pair(t)
 	for name, sealer := range map[string]*seal.Sealer{"sealed": s, "not sealed": seal.None()} {
 		for _, size := range sizes {
 			plain := noise(size)
 			object := &stored{bytes: sealed(t, sealer, plain)}
-			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys(), tail)
+			r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), sealer.Keys(), ends)
 			if err != nil || r.Size() != int64(size) {
 				t.Fatalf("%s, %d bytes: %v, %v", name, size, r, err)
 			}
@@ -110,15 +110,15 @@ func testOpenAt(t *testing.T, tail int64) {
 type reading struct{ offset, length, ranges, most int }
 
 // readsLittle wants each reading to cost so many requests and bytes at most.
-func readsLittle(t *testing.T, tail int64, readings ...reading) {
+func readsLittle(t *testing.T, ends seal.Ends, chunks int, readings ...reading) {
 	t.Helper()
 	s, o := pair(t)
 	object := &stored{bytes: sealed(t, s, noise(10<<20))}
-	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys(), tail)
+	r, err := o.OpenAt(t.Context(), object.readRange, int64(len(object.bytes)), s.Keys(), ends)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if object.ranges > 2 || object.read > int(tail)*chunk+8<<10 {
+	if object.ranges > 2 || object.read > chunks*chunk+8<<10 {
 		t.Errorf("opened by %d readings of %d bytes", object.ranges, object.read)
 	}
 	for _, c := range readings {
@@ -136,7 +136,7 @@ const chunk = 64<<10 + 16
 
 // A reading costs one request, for the chunks that it needs, and none if they are there.
 func TestOpenAtReadsLittle(t *testing.T) {
-	readsLittle(t, seal.ShortTail,
+	readsLittle(t, seal.ShortTail, 2,
 		reading{10<<20 - 40_000, 40_000, 0, 0},     // the end, which opening has read
 		reading{5 << 20, 4 << 10, 1, chunk},        // inside a chunk
 		reading{5<<20 + 8<<10, 4 << 10, 0, 0},      // the same chunk again
@@ -148,11 +148,20 @@ func TestOpenAtReadsLittle(t *testing.T) {
 
 // Of a table the index costs no request after the opening, and most of the tail goes once it was read.
 func TestOpenAtReadsATableLittle(t *testing.T) {
-	readsLittle(t, seal.TableTail,
+	readsLittle(t, seal.TableTail, 10,
 		reading{10<<20 - 40_000, 40_000, 0, 0},
 		reading{10<<20 - 576<<10, 512 << 10, 0, 0},
 		reading{10<<20 - 192<<10, 4 << 10, 1, chunk},
 		reading{10<<20 - 40_000, 40_000, 0, 0}, // the end stays
+	)
+}
+
+// Of a table whose beginning is wanted that costs no request after the opening.
+func TestOpenAtReadsAStartLittle(t *testing.T) {
+	readsLittle(t, seal.TableStart, 3,
+		reading{10<<20 - 40_000, 40_000, 0, 0},
+		reading{0, 32 << 10, 0, 0},
+		reading{32 << 10, 32 << 10, 0, 0},
 	)
 }
 

@@ -37,6 +37,10 @@ type rooted struct {
 
 var _ backend.Backend = (*rooted)(nil)
 
+// ioBufferBytes are cleared for each object that is read. The gateway's own choice of a mebibyte cost more than all else
+// of a small reading.
+const ioBufferBytes = 32 << 10
+
 // newRooted opens the data in cfg.Dir, laid out as
 //
 //	data/<bucket>/<object>  the objects
@@ -63,7 +67,7 @@ func newRooted(cfg Config) (*rooted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("current directory: %w", err)
 	}
-	r.files, err = posix.New(r.root, attributes, posix.PosixOpts{})
+	r.files, err = posix.New(r.root, attributes, posix.PosixOpts{IOBufferSize: ioBufferBytes})
 	if back := os.Chdir(before); back != nil {
 		err = errors.Join(err, fmt.Errorf("back to the current directory: %w", back))
 	}
