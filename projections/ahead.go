@@ -132,34 +132,34 @@ func (a *ahead) take(name tableName, early *earlyTable) bool {
 // OpenTable implements Outside.
 func (a *ahead) OpenTable(ctx context.Context, backup, name string, read Reading) (OutsideTable, error) {
 	at := tableName{backup, name}
-	table, err := a.takeEarly(ctx, at)
-	if table == nil && err == nil {
-		table, err = a.outside.OpenTable(ctx, backup, name, read)
-	}
-	if err != nil {
-		return nil, err
+	table := a.takeEarly(ctx, at)
+	if table == nil {
+		var err error
+		if table, err = a.outside.OpenTable(ctx, backup, name, read); err != nil {
+			return nil, err
+		}
 	}
 	a.count(at, 1)
 	return &countedTable{table, a, at}, nil
 }
 
 // takeEarly is the table if it is opened ahead; nil if not, or if that has failed.
-func (a *ahead) takeEarly(ctx context.Context, at tableName) (OutsideTable, error) {
+func (a *ahead) takeEarly(ctx context.Context, at tableName) OutsideTable {
 	a.mu.Lock()
 	early := a.early[at]
 	a.mu.Unlock()
 	if early == nil {
-		return nil, nil
+		return nil
 	}
 	select {
 	case <-early.opened:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil
 	}
 	if !a.take(at, early) || early.err != nil {
-		return nil, nil
+		return nil
 	}
-	return early.table, nil
+	return early.table
 }
 
 func (a *ahead) count(at tableName, n int) {
