@@ -13,8 +13,9 @@ import (
 // locks go by that.
 type stock struct {
 	*inventory.Inventory
-	now    time.Time // earliestClock
-	proved string    // id of the newest backup that a restore drill has proved; empty: none is known
+	now    time.Time       // earliestClock
+	proved string          // id of the newest backup that a restore drill has proved; empty: none is known
+	begins []events.Vector // of the archive of each shard, see beginOf
 }
 
 // take takes stock. What the store holds ends by the time of the newest stock from then on.
@@ -26,7 +27,17 @@ func (l *locks) take(ctx context.Context, r events.Region) (*stock, error) {
 	if l.now, err = earliestClock(inv, time.Now()); err != nil {
 		return nil, err
 	}
-	return &stock{Inventory: inv, now: l.now}, nil
+	s := &stock{Inventory: inv, now: l.now}
+	if newest := inv.Newest(); newest != nil {
+		for shard := range newest.Manifest.Shards {
+			b, err := beginOf(ctx, l.store, r, int32(shard))
+			if err != nil {
+				return nil, err
+			}
+			s.begins = append(s.begins, b)
+		}
+	}
+	return s, nil
 }
 
 // storedWithin is how exact the times of objects are: S3 leaves out what is behind whole seconds.

@@ -34,7 +34,7 @@ type Segments struct {
 // or that is pinned, everything is kept.
 func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, inv *stock, keep time.Duration, kept func(id string) bool) ([]Segments, error) {
 	list := []Segments{}
-	base, _, needed := pointsFrom(inv.Inventory, inv.now, keep, kept)
+	base, _, needed := pointsFrom(inv.Inventory, inv.now, keep, inv.begins, kept)
 	if base == nil {
 		return list, nil
 	}
@@ -61,13 +61,14 @@ func judgeSegments(ctx context.Context, bucket objstore.Reader, locks *locks, in
 
 // pointsFrom is where the segments of each shard have to begin so that the points in time of a
 // while can be restored, and the full backup that the oldest of them is restored from; nil: there
-// is none. Not found: those that are old enough hold more than one that is newer, or none is.
+// is none. Not found: those that are old enough hold more than one that is newer, or so little that the archive does not
+// follow on them, or none is.
 //
 // A clock that is behind dates a backup before what is in it. So a backup counts as old if the
 // bucket has had it for as long too, and if no later one holds less; and nothing is given up that
 // follows on a later one. Nor does anything go that follows on an earlier one which holds more: it
 // may be all that the archive follows on.
-func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kept func(id string) bool) (base *format.Manifest, found bool, needed []events.Vector) {
+func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, begins []events.Vector, kept func(id string) bool) (base *format.Manifest, found bool, needed []events.Vector) {
 	oldest := now.Add(-keep)
 	var n newer
 	for _, b := range slices.Backward(inv.Backups) {
@@ -95,15 +96,62 @@ func pointsFrom(inv *inventory.Inventory, now time.Time, keep time.Duration, kep
 			continue
 		}
 		base = b.Manifest
-		found = !base.Created.After(oldest) && !b.Stored.After(oldest)
+		found = !base.Created.After(oldest) && !b.Stored.After(oldest) && !n.isBefore(b, begins)
 	}
 	return base, found, needed
+}
+
+// beginTried bounds how many of the first segments are tried: the first may be void.
+const beginTried = 3
+
+// beginOf reads where the archive of a shard begins in each of its logs. What it does not name it has all of, or nothing; or
+// nobody knows, since its first segments cannot be read.
+func beginOf(ctx context.Context, bucket objstore.Reader, r events.Region, shard int32) (events.Vector, error) {
+	tried := 0
+	for at, err := range segment.Behind(ctx, bucket, r, shard, 0) {
+		if err != nil {
+			return nil, err
+		}
+		s, err := segment.HeaderOf(ctx, bucket, r, shard, at)
+		switch kind := events.KindOf(err); {
+		case kind == events.KindInconsistent || kind == events.KindRefused || kind == events.KindNotFound:
+			if tried++; tried == beginTried {
+				return nil, nil
+			}
+			continue
+		case err != nil:
+			return nil, err
+		}
+		begin := events.Vector{}
+		for _, end := range s.Ends {
+			begin[end.Log] = end.Next
+		}
+		for _, p := range s.Parts {
+			begin[p.Log] = p.From
+		}
+		return begin, nil
+	}
+	return nil, nil
+}
+
+// isBefore says whether a backup holds so little that the archive does not follow on it: it was made of a shard that had begun anew and
+// had not caught up. Then no later point can be restored from it.
+func (n *newer) isBefore(b inventory.Backup, begins []events.Vector) bool {
+	for shard, begin := range begins {
+		held := vectorOf(b.Manifest, shard)
+		for l, from := range begin {
+			if held[l] < from && !n.isOver(l) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Needed is where the segments of each shard have to begin so that the points in time of a while can be restored: no prune
 // deletes any of those behind. Nothing: there is no backup.
 func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration) []events.Vector {
-	_, _, needed := pointsFrom(inv, now, keep, func(string) bool { return true })
+	_, _, needed := pointsFrom(inv, now, keep, nil, func(string) bool { return true })
 	return needed
 }
 
@@ -113,7 +161,7 @@ func basePromised(inv *stock, keep time.Duration) string {
 	if keep == 0 {
 		return ""
 	}
-	base, found, _ := pointsFrom(inv.Inventory, inv.now, keep, func(string) bool { return true })
+	base, found, _ := pointsFrom(inv.Inventory, inv.now, keep, inv.begins, func(string) bool { return true })
 	switch {
 	case base == nil:
 		return ""

@@ -483,3 +483,41 @@ func TestThePromisedPointsOutliveABackupOfLittle(t *testing.T) {
 		}
 	})
 }
+
+// A backup of a shard that has begun anew and holds less than where the archive begins is none from which a point can be restored,
+// however old: the one before it stays as long as any is promised.
+func TestWhatTheArchiveDoesNotFollowOnIsNoBase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := objstore.NewMemory("b")
+		a := newArchive(t, bucket)
+		policy := prune.Policy{Last: 1, Segment: 2*day + 20*time.Hour}
+		var fulls []string
+		backup := func() { fulls = append(fulls, a.day()) }
+		for range 10 {
+			backup()
+		}
+		pruned(t, bucket, policy)
+		if first := numbers(t, bucket, 0)[0]; first < 3 {
+			t.Fatalf("the archive begins with segment %d", first)
+		}
+		there := a.at[0]
+		a.at[0] = 1
+		time.Sleep(time.Hour)
+		little := a.backup()
+		a.at[0] = there
+		for range 3 {
+			backup() // in the end the backup of little is older than all points that are promised
+		}
+		pruned(t, bucket, policy)
+		if ids, err := catalog.IDs(t.Context(), bucket, region); err != nil || !slices.Contains(ids, fulls[9]) {
+			t.Errorf("of %v and %s there are %v, %v: points before the eleventh are restored from the tenth", fulls, little, ids, err)
+		}
+		for range 2 {
+			backup()
+		}
+		pruned(t, bucket, policy)
+		if ids, err := catalog.IDs(t.Context(), bucket, region); err != nil || slices.Contains(ids, fulls[9]) || slices.Contains(ids, little) {
+			t.Errorf("of %v and %s there are %v, %v: those that no point is restored from go", fulls, little, ids, err)
+		}
+	})
+}
