@@ -126,6 +126,7 @@ func (r *restoring) begin(ctx context.Context) (done *api.Restored, err error) {
 	if r.src, err = newSource(r.job.Config, r.job.Bucket, r.job.Opener); err != nil {
 		return nil, err
 	}
+	r.src.Line = restore.NewLine()
 	if r.resumed {
 		err = r.resume(ctx)
 	} else {

@@ -23,6 +23,7 @@ type Source struct {
 	Opener *seal.Opener // nil: opens what is not sealed
 	Owner  string       // who reads, for people who look at pins
 	Kept   *Kept        // bounds what tables keep that are read in place; nil: nothing does
+	Line   *Line        // where shards that are restored at the same time wait; nil: each by itself
 }
 
 const (

@@ -59,10 +59,6 @@ type Report struct {
 // disk others have the processors, which most of the work is for.
 func Shards() int { return 2 * runtime.GOMAXPROCS(0) }
 
-// parallelTables is how many tables of a shard are fetched at a time. A store gives more to
-// several requests than to one.
-const parallelTables = 2
-
 // Run restores a backup, given as all that it consists of. It is pinned meanwhile, so
 // that nobody deletes any of that. fetched, if not nil, is told the bytes of every table
 // that has been fetched and verified; it may be called from several goroutines.
@@ -74,6 +70,9 @@ func Run(ctx context.Context, src Source, chain catalog.Chain, target Target, fe
 		for range part.Tables() {
 			report.Tables++
 		}
+	}
+	if src.Line == nil {
+		src.Line = NewLine()
 	}
 	var err error
 	report.Pinned, err = src.opened(ctx, chain, m.Shards, func() error {
@@ -167,13 +166,21 @@ func (src Source) renew(ctx context.Context, m *format.Manifest, unpin *func()) 
 func (src Source) shard(ctx context.Context, chain catalog.Chain, shard format.Shard, target Target, fetched func(bytes int64)) error {
 	id, n := chain.Newest().ID, 0
 	var layers [][]int
+	line := src.Line
+	if line == nil {
+		line = NewLine()
+	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelTables)
+	g.SetLimit(2 * parallelTables()) // so that some wait while as many as may are fetched
 	for _, tables := range chain.Layers(shard.Partition) {
 		layer := []int{}
 		for _, t := range tables {
 			place := n
 			g.Go(func() error {
+				if err := line.enter(gctx, shard.Partition); err != nil {
+					return err
+				}
+				defer line.leave()
 				if err := src.Fetch(gctx, t, func() (io.WriteCloser, error) { return target.Create(shard.Partition, place) }); err != nil {
 					return fmt.Errorf("restore of backup %s, object %s: %w", id, t.Name, err)
 				}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/lab/payload"
@@ -51,6 +52,46 @@ func (s *store) distant() *store {
 	far := *s
 	far.bucket = faults.New(s.bucket, faults.Rule{Ops: []string{objstore.OpGet, objstore.OpGetRange, objstore.OpList}, Effect: faults.Wait, Delay: distance})
 	return &far
+}
+
+// gigabit is what a network of 1 Gbit/s brings, in bytes a second.
+const gigabit = 125e6
+
+// limited is the store as one that is read at so many bytes a second at most, by all together.
+func (s *store) limited(bytesPerSecond float64) *store {
+	slow := *s
+	slow.bucket = &limitedBucket{Bucket: s.bucket, line: rate.NewLimiter(rate.Limit(bytesPerSecond), lineBurst)}
+	return &slow
+}
+
+const lineBurst = 64 << 10
+
+// limitedBucket is a bucket at the end of a line.
+type limitedBucket struct {
+	objstore.Bucket
+	line *rate.Limiter
+}
+
+// Get implements objstore.Bucket.
+func (b *limitedBucket) Get(ctx context.Context, name string) (io.ReadCloser, objstore.Info, error) {
+	body, info, err := b.Bucket.Get(ctx, name)
+	return &limitedBody{body, ctx, b.line}, info, err
+}
+
+// limitedBody is an object that comes over a line.
+type limitedBody struct {
+	io.ReadCloser
+	ctx  context.Context //nolint:containedctx // io.Reader has none
+	line *rate.Limiter
+}
+
+// Read implements io.Reader.
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), lineBurst)])
+	if err := b.line.WaitN(b.ctx, n); err != nil {
+		return n, err
+	}
+	return n, err
 }
 
 func (e *env) newStore(ctx context.Context) (*store, error) {
