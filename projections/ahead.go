@@ -60,11 +60,16 @@ func (a *ahead) look(under *reading, spans iter.Seq[keySpan]) (done func()) {
 
 func (a *ahead) begin(spans iter.Seq[keySpan]) map[tableName]*earlyTable {
 	mine := map[tableName]*earlyTable{}
+	last := make([]string, len(a.layers)) // of each layer: the spans of a batch are many, and neighbours
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for span := range spans {
-		for _, l := range a.layers {
+		for i, l := range a.layers {
 			for _, t := range l.between(span) {
+				if t.Name == last[i] {
+					continue
+				}
+				last[i] = t.Name
 				name := tableName{l.Backup, t.Name}
 				if a.open[name] > 0 || a.early[name] != nil || a.idle[name] || len(mine) == mostAhead {
 					continue

@@ -82,11 +82,7 @@ func FirstKey(ctx context.Context, table OutsideTable) (first []byte, err error)
 // eachKey reads a table from its beginning on, up to a key if that is not nil, and closes it. A value that is nil says that the key
 // is gone. Nothing of key and value may be kept.
 func eachKey(ctx context.Context, table OutsideTable, end []byte, each func(key, value []byte) (more bool)) (err error) {
-	defer func() {
-		if pebble.IsCorruptionError(err) {
-			err = events.Errorf(events.KindInconsistent, "%w", err)
-		}
-	}()
+	defer func() { err = damage(err) }()
 	r, err := sstable.NewReader(ctx, directReadable{outsideReader{table: table, reading: &reading{}}}, sstable.ReaderOptions{})
 	if err != nil {
 		return err // and it has closed the table
