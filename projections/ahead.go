@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	parallelAhead = 16  // tables of a shard that are opened side by side
-	mostAhead     = 256 // for one reading: each keeps half a megabyte until Pebble has it
+	parallelAhead = 16 // tables of a shard that are opened side by side
+	mostAhead     = 64 // for one reading: each keeps half a megabyte until Pebble has it
 )
 
 // ahead are the tables of a shard that lie outside. Pebble opens one after the other as a reading comes to them, one in

@@ -45,7 +45,6 @@ func (src Source) OpenAt(ctx context.Context, t format.Table, ends seal.Ends) (*
 	if opened.at.Size() != t.Size {
 		return nil, opened.name(events.Errorf(events.KindInconsistent, "it holds a table of %d bytes, the manifest says %d", opened.at.Size(), t.Size))
 	}
-	src.Kept.use(opened)
 	return opened, nil
 }
 
