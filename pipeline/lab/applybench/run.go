@@ -34,6 +34,13 @@ type Config struct {
 // when it returns.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &Report{Machine: report.ThisMachine(), Short: cfg.Short, Seed: cfg.Seed, Rows: []Row{}, CatchUp: []Row{}}
+	var names []string
+	for _, c := range Cases(cfg.Short, cfg.Seed) {
+		names = append(names, c.Name())
+	}
+	if err := report.CheckOnly(cfg.Only, names); err != nil {
+		return r, err
+	}
 	if r.Machine.IsBusy() {
 		fmt.Fprintf(cfg.Out, "the load is %.1f on %d processors: absolute figures are too low\n", r.Machine.Load, r.Machine.CPUs)
 	}

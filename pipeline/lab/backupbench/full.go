@@ -113,7 +113,7 @@ func fullRestore(ctx context.Context, e *env, s *store, st *state, m *format.Man
 	}
 	e.report.Summary.RestoreVsCopy = &ratios
 
-	// Nothing of a plain copy out of the page cache has to be waited for, and all of it is bound by the processor.
+	// A bucket in the page cache has nobody wait for it, so that all of this is bound by the processor; one behind a network has.
 	ratio, err := restoreBesideCopy(ctx, e, s.limited(gigabit), st, m, "full, 1 Gbit/s")
 	if err != nil {
 		return err

@@ -60,6 +60,13 @@ func (e *env) logf(format string, args ...any) { fmt.Fprintf(e.Out, format+"\n",
 // Run runs the sections. After an error the report has what was measured before.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &Report{Machine: report.ThisMachine(), Short: cfg.Short, Seed: cfg.Seed, Rows: []Row{}}
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	if err := report.CheckOnly(cfg.Only, names); err != nil {
+		return r, err
+	}
 	if r.Machine.IsBusy() {
 		fmt.Fprintf(cfg.Out, "other programs keep %.1f of %d processors busy: absolute figures are too low\n", r.Machine.Load, r.Machine.CPUs)
 	}

@@ -75,7 +75,10 @@ type limitedBucket struct {
 // Get implements objstore.Bucket.
 func (b *limitedBucket) Get(ctx context.Context, name string) (io.ReadCloser, objstore.Info, error) {
 	body, info, err := b.Bucket.Get(ctx, name)
-	return &limitedBody{body, ctx, b.line}, info, err
+	if err != nil {
+		return nil, info, err
+	}
+	return &limitedBody{body, ctx, b.line}, info, nil
 }
 
 // limitedBody is an object that comes over a line.

@@ -41,6 +41,20 @@ type bench struct {
 // them. Brokers and processes have ended when it returns.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	b := &bench{cfg: cfg, report: &Report{Machine: Machine{Machine: report.ThisMachine()}, Short: cfg.Short, Seed: cfg.Seed}, logs: filepath.Join(cfg.Dir, "mirrors")}
+	rtts := []time.Duration{0, farRTT}
+	if cfg.Short {
+		rtts = rtts[:1]
+	}
+	var names []string
+	for _, c := range Cases(cfg.Short) {
+		names = append(names, c.Name())
+	}
+	for _, rtt := range rtts {
+		names = append(names, latencyName(rtt))
+	}
+	if err := report.CheckOnly(cfg.Only, names); err != nil {
+		return nil, err
+	}
 	if err := os.RemoveAll(b.logs); err != nil {
 		return nil, err
 	}
@@ -65,12 +79,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 			return b.report, fmt.Errorf("case %s: %w", c.Name(), err)
 		}
 	}
-	rtts := []time.Duration{0, farRTT}
-	if cfg.Short {
-		rtts = rtts[:1]
-	}
 	for _, rtt := range rtts {
-		if name := fmt.Sprintf("latency-%dms", rtt.Milliseconds()); b.wanted(name) {
+		if name := latencyName(rtt); b.wanted(name) {
 			if err := b.runLatency(ctx, name, rtt); err != nil {
 				return b.report, fmt.Errorf("case %s: %w", name, err)
 			}
@@ -81,6 +91,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	}
 	return b.report, nil
 }
+
+func latencyName(rtt time.Duration) string { return fmt.Sprintf("latency-%dms", rtt.Milliseconds()) }
 
 func (b *bench) wanted(name string) bool { return b.cfg.Only == nil || b.cfg.Only.MatchString(name) }
 
