@@ -217,6 +217,51 @@ func TestNotMissing(t *testing.T) {
 	})
 }
 
+// A backup of a shard that has begun anew and holds less than where the archive begins does not make missing what had gone before it was made;
+// what goes with it is.
+func TestNotMissingForABackupOfLittle(t *testing.T) {
+	for name, made := range map[string]bool{"before it is looked at": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bucket := objstore.NewMemory("b")
+				a, l := newArchive(t, bucket), &looker{keep: 3 * day}
+				policy := prune.Policy{Last: 1, Segment: 3 * day}
+				look := func(when string, want ...string) {
+					t.Helper()
+					if told := l.looks(t, bucket); !slices.Equal(told, want) {
+						t.Errorf("%s: missing %q, want %q", when, told, want)
+					}
+				}
+				for range 10 {
+					a.day()
+				}
+				look("all is there")
+				pruned(t, bucket, policy)
+				first := numbers(t, bucket, 0)[0]
+				if first < 3 {
+					t.Fatalf("the archive begins with segment %d", first)
+				}
+				if made {
+					look("pruned")
+				}
+				there := a.at[0]
+				a.at[0] = 1
+				time.Sleep(time.Hour)
+				a.backup()
+				look("a backup of little")
+				a.at[0] = there
+				a.day()
+				look("a day later")
+				gone := format.SegmentName(region, 0, first)
+				if err := bucket.Lose(gone); err != nil {
+					t.Fatal(err)
+				}
+				look("it is lost", gone)
+			})
+		})
+	}
+}
+
 // An archiver, backups, prunes and somebody who looks are at work for weeks, with calls that take hours and deletes
 // that fail: nothing is ever told as missing.
 func TestMissingRaces(t *testing.T) {

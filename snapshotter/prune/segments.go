@@ -148,10 +148,10 @@ func (n *newer) isBefore(b inventory.Backup, begins []events.Vector) bool {
 	return false
 }
 
-// Needed is where the segments of each shard have to begin so that the points in time of a while can be restored: no prune
-// deletes any of those behind. Nothing: there is no backup.
-func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration) []events.Vector {
-	_, _, needed := pointsFrom(inv, now, keep, nil, func(string) bool { return true })
+// Needed is where the segments of each shard have to begin so that the points in time of a while can be restored from some
+// of the backups: no prune that knew of them deletes any of those behind. Nothing: there is none of these backups.
+func Needed(inv *inventory.Inventory, now time.Time, keep time.Duration, from func(id string) bool) []events.Vector {
+	_, _, needed := pointsFrom(inv, now, keep, nil, from)
 	return needed
 }
 

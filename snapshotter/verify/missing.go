@@ -135,7 +135,12 @@ func (f *finding) segments(ctx context.Context, keep time.Duration) error {
 	if newest := f.inv.NewestPast(now); newest != nil && newest.Manifest.Created.Before(now) {
 		now = newest.Manifest.Created // from which prunes count back
 	}
-	needed := prune.Needed(f.inv, now, keep-keepSlack)
+	// A backup that was not there before may have been made behind what prunes have deleted since, and hold less than where the archive
+	// begins: one of a shard that has begun anew.
+	needed := prune.Needed(f.inv, now, keep-keepSlack, func(id string) bool {
+		_, known := f.before.Backups[id]
+		return known || len(f.before.Backups) == 0
+	})
 	there := map[int32]segment.Archive{}
 	for _, a := range f.archives {
 		there[a.Shard] = a
