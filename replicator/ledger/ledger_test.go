@@ -283,6 +283,9 @@ func TestResetTakesRunsBack(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	w.do(a.AppendRuns(w.ctx, p0, 2, []mapping.Run{{Source: 22, Dest: 9}}))
+	if err := b.Reset(w.ctx, p0, less, false); !errors.Is(err, ErrSuperseded) || b.Map(p0).Len() != 3 {
+		t.Fatalf("the runs stay as b knew them: error %v, and %d runs", err, b.Map(p0).Len())
+	}
 	w.fill(a, p0, blockChunks) // so that what was taken back is in a block
 	a.tidy(w.ctx, p0)
 	w.compact(a)

@@ -16,8 +16,8 @@ const resetRunsMax = chunkRuns * blockChunks
 
 // Reset lets a partition have exactly these runs, in one step: a crash leaves the
 // old ones or the new ones. If another instance resets the partition at the same time
-// and later, or appends runs first to a map that is only to be cut, it returns
-// ErrSuperseded.
+// and later, or has appended runs to a map that is only to be cut or to stay as it is, it
+// returns ErrSuperseded.
 //
 // Where the runs are the first ones of those that the partition has, and the producer
 // stays, the others are taken back and the epochs stay. Otherwise a new generation
@@ -31,9 +31,10 @@ func (l *Ledger) Reset(ctx context.Context, p Partition, runs *mapping.Map, newP
 	defer unlock()
 	is := l.Map(p)
 	if keep := runs.Len(); !newProducer && keep > 0 && keep <= is.Len() && slices.Equal(runs.Runs(), is.Runs()[:keep]) {
-		err = nil
 		if keep < is.Len() {
 			err = l.appendChunk(ctx, p, is.Len(), runsValue{Keep: &keep})
+		} else if err = l.Refresh(ctx); err == nil && !slices.Equal(l.Map(p).Runs(), runs.Runs()) {
+			err = ErrSuperseded // nothing was to be written, which would have told
 		}
 	} else {
 		err = l.reset(ctx, p, runs.Runs(), newProducer)
