@@ -49,7 +49,7 @@ func noteRuns(ctx context.Context, book *ledger.Ledger, p ledger.Partition, runs
 	if err != nil {
 		return err
 	}
-	if err := book.Reset(ctx, p, first, true); err != nil {
+	if err := book.Reset(ctx, p, first); err != nil {
 		return err
 	}
 	if more := runs.Runs()[1:]; len(more) > 0 {

@@ -157,7 +157,7 @@ func (m *mover) rebaseAll(ctx context.Context, parts []*part, choice Choice) err
 		g.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 			defer cancel()
-			if err := m.ledger.Reset(ctx, b.part.ledger(), b.runs, true); err != nil {
+			if err := m.ledger.Reset(ctx, b.part.ledger(), b.runs); err != nil {
 				return fmt.Errorf("link topic of %s: %w", m.dest.name, err)
 			}
 			return nil

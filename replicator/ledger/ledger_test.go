@@ -226,24 +226,25 @@ func TestLoserWhoseWinnerIsCompactedAway(t *testing.T) {
 	w.same([]Partition{p0}, a, b)
 }
 
-func TestForgetVoidsWhatCameBefore(t *testing.T) {
+func TestResetVoidsWhatCameBefore(t *testing.T) {
 	w := single(t)
 	a, b := w.open(), w.open()
 	defer a.Close()
 	defer b.Close()
-	winners, err := a.Propose(w.ctx, map[Partition]ProducerID{p0: {ID: 7}})
+	nothing := new(mapping.Map)
+	_, err := a.Propose(w.ctx, map[Partition]ProducerID{p0: {ID: 7}})
 	w.do(err)
 	w.fill(a, p0, blockChunks)
 	a.tidy(w.ctx, p0)
 	w.do(a.AppendRuns(w.ctx, p0, blockChunks, someRuns(a.Map(p0), 2)))
 	w.do(a.AppendEpoch(w.ctx, p0, Epoch{Epoch: 3, Start: 3}))
 	w.do(b.Refresh(w.ctx))
-	w.do(a.Forget(w.ctx, p0))
+	w.do(a.Reset(w.ctx, p0, nothing))
 	if !a.Map(p0).Identity() || len(a.Epochs(p0)) != 0 {
 		t.Fatal("it is still there")
 	}
-	if id, ok := a.Producer(p0); !ok || id != winners[p0] {
-		t.Fatal("the producer was forgotten too")
+	if _, ok := a.Producer(p0); ok {
+		t.Fatal("it still has a producer")
 	}
 	// b does not know yet.
 	if err := b.AppendRuns(w.ctx, p0, b.Map(p0).Len(), someRuns(b.Map(p0), 1)); !errors.Is(err, ErrSuperseded) {
@@ -254,20 +255,20 @@ func TestForgetVoidsWhatCameBefore(t *testing.T) {
 	}
 	w.do(b.AppendRuns(w.ctx, p0, 0, []mapping.Run{{Source: 1}}))
 	w.do(b.AppendEpoch(w.ctx, p0, Epoch{Epoch: 3, Start: 1}))
-	w.do(a.Forget(w.ctx, Partition{Topic: "session", Partition: 1}))
+	w.do(a.Reset(w.ctx, Partition{Topic: "session", Partition: 1}, nothing))
 	w.same([]Partition{p0}, a, b)
 	w.compact(a)
 	w.compact(a)
 	if left := w.content(); left[kindRuns] != 1 || left[kindEpoch] != 1 || left[kindBlock] != 0 || left[kindReset] != 2 {
 		t.Fatalf("left in the topic: %v", left)
 	}
-	w.do(b.Forget(w.ctx, p0))
+	w.do(b.Reset(w.ctx, p0, nothing))
 	w.compact(a)
 	w.same([]Partition{p0}, a, b)
 }
 
-// Planned runs are taken back, in one step that others compete with.
-func TestResetTakesRunsBack(t *testing.T) {
+// Runs are taken back, in one step that others compete with.
+func TestRunsAreTakenBack(t *testing.T) {
 	w := single(t)
 	a, b := w.open(), w.open()
 	defer a.Close()
@@ -275,17 +276,11 @@ func TestResetTakesRunsBack(t *testing.T) {
 	w.do(a.AppendRuns(w.ctx, p0, 0, []mapping.Run{{Source: 5}, {Source: 10, Dest: 4}, {Source: 20, Dest: 9}}))
 	w.do(a.AppendEpoch(w.ctx, p0, Epoch{Epoch: 3, Start: 5}))
 	w.do(b.Refresh(w.ctx))
-	less, err := mapping.New(a.Map(p0).Runs()[:2]...)
-	w.do(err)
-	w.do(a.Reset(w.ctx, p0, less, false))
-	w.do(a.Reset(w.ctx, p0, less, false))
-	if err := b.Reset(w.ctx, p0, less, false); !errors.Is(err, ErrSuperseded) {
+	w.do(w.keep(a, p0, 2))
+	if err := w.keep(b, p0, 2); !errors.Is(err, ErrSuperseded) {
 		t.Fatalf("error %v", err)
 	}
 	w.do(a.AppendRuns(w.ctx, p0, 2, []mapping.Run{{Source: 22, Dest: 9}}))
-	if err := b.Reset(w.ctx, p0, less, false); !errors.Is(err, ErrSuperseded) || b.Map(p0).Len() != 3 {
-		t.Fatalf("the runs stay as b knew them: error %v, and %d runs", err, b.Map(p0).Len())
-	}
 	w.fill(a, p0, blockChunks) // so that what was taken back is in a block
 	a.tidy(w.ctx, p0)
 	w.compact(a)
@@ -307,7 +302,7 @@ func TestResetBeginsAnew(t *testing.T) {
 	w.do(a.AppendRuns(w.ctx, p0, 0, []mapping.Run{{Source: 5}}))
 	runs, err := mapping.New(mapping.Run{Source: 700, Dest: 30})
 	w.do(err)
-	w.do(a.Reset(w.ctx, p0, runs, true))
+	w.do(a.Reset(w.ctx, p0, runs))
 	if _, ok := a.Producer(p0); ok {
 		t.Fatal("it still has a producer")
 	}
@@ -326,11 +321,6 @@ func TestResetBeginsAnew(t *testing.T) {
 	}
 	w.compact(c)
 	if got := w.same([]Partition{p0}, a, b, c); !strings.Contains(got, "producer {8 0} true") || !strings.Contains(got, "runs [700→30]") {
-		t.Fatal(got)
-	}
-	w.do(a.Forget(w.ctx, p0))
-	w.compact(a)
-	if got := w.same([]Partition{p0}, a, b, c); !strings.Contains(got, "producer {8 0} true") || !strings.Contains(got, "runs []") {
 		t.Fatal(got)
 	}
 }

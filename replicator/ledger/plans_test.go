@@ -96,7 +96,7 @@ func TestResetVoidsPlans(t *testing.T) {
 	w.do(err)
 	runs, err := mapping.New(mapping.Run{Source: 7})
 	w.do(err)
-	w.do(b.Reset(w.ctx, p0, runs, false))
+	w.do(b.Reset(w.ctx, p0, runs))
 	if _, err := a.Step(w.ctx, p0, at, nil, planAt(10, 0)); !errors.Is(err, ErrSuperseded) {
 		t.Fatalf("error %v", err)
 	}

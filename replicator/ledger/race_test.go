@@ -23,7 +23,7 @@ type story struct {
 	instances []*Ledger
 	parts     []Partition
 	runs      map[Partition][]mapping.Run // what has been acknowledged, in order
-	cuts      map[Partition]bool          // of which some was taken back
+	again     map[Partition]bool          // of which some was taken back, or that were begun anew
 	producers map[Partition]ProducerID
 	epochs    map[Partition][]Epoch
 	pauses    map[string]bool
@@ -41,7 +41,7 @@ func TestInstancesAgree(t *testing.T) {
 		s := &story{
 			world: newWorld(t, ctx, cluster, fmt.Sprintf("links-%d", topics)), t: t,
 			parts: []Partition{p0, {Topic: "session", Partition: 1}},
-			runs:  map[Partition][]mapping.Run{}, cuts: map[Partition]bool{}, producers: map[Partition]ProducerID{},
+			runs:  map[Partition][]mapping.Run{}, again: map[Partition]bool{}, producers: map[Partition]ProducerID{},
 			epochs: map[Partition][]Epoch{}, pauses: map[string]bool{},
 		}
 		for range 3 {
@@ -82,7 +82,7 @@ func (s *story) append() {
 		s.Fatalf("%s knows %d of %d runs of %s and could append", l.cfg.Instance, m.Len(), len(s.runs[p]), p)
 	case !errors.Is(err, ErrSuperseded):
 		s.Fatalf("%v", err)
-	case knows && len(s.runs[p]) > 0 && !s.cuts[p]: // what was forgotten or cut since may leave what looks the same
+	case knows && len(s.runs[p]) > 0 && !s.again[p]: // what has come since may look the same
 		s.Fatalf("%s knows all runs of %s: %v", l.cfg.Instance, p, err)
 	}
 	if !slices.Equal(l.Map(p).Runs(), s.runs[p]) {
@@ -126,6 +126,7 @@ func (s *story) race() {
 
 func (s *story) propose() {
 	l, p := s.instance(), s.part()
+	s.do(l.Refresh(s.ctx)) // a producer that is known is not asked for again
 	mine := ProducerID{ID: rapid.Int64Range(0, 9).Draw(s.t, "id")}
 	winners, err := l.Propose(s.ctx, map[Partition]ProducerID{p: mine})
 	s.do(err)
@@ -149,32 +150,21 @@ func (s *story) epoch() {
 	s.epochs[p] = append(s.epochs[p], next)
 }
 
-func (s *story) forget() {
-	p := s.part()
-	s.do(s.instance().Forget(s.ctx, p))
-	delete(s.runs, p)
-	s.cuts[p] = true
-	delete(s.epochs, p)
-}
+func (s *story) forget() { s.begin(new(mapping.Map)) }
 
 func (s *story) reset() {
-	p := s.part()
-	run := mapping.Run{Source: rapid.Int64Range(50, 90).Draw(s.t, "source"), Dest: rapid.Int64Range(0, 40).Draw(s.t, "dest")}
-	runs, err := mapping.New(run)
+	runs, err := mapping.New(mapping.Run{Source: rapid.Int64Range(50, 90).Draw(s.t, "source"), Dest: rapid.Int64Range(0, 40).Draw(s.t, "dest")})
 	s.do(err)
-	newProducer := rapid.Bool().Draw(s.t, "new producer")
-	l := s.instance()
-	if was := l.Map(p).Runs(); !newProducer && len(was) > 0 && was[0] == run {
-		return // it would be a cut, by an instance that may not know everything
-	}
-	s.do(l.Reset(s.ctx, p, runs, newProducer))
-	if newProducer {
-		for _, l := range s.instances { // a producer that is known is not asked for again
-			s.do(l.Refresh(s.ctx))
-		}
-		delete(s.producers, p)
-	}
+	s.begin(runs)
+}
+
+// begin resets a partition, by an instance that may not know everything.
+func (s *story) begin(runs *mapping.Map) {
+	p := s.part()
+	s.do(s.instance().Reset(s.ctx, p, runs))
 	s.runs[p] = runs.Runs()
+	s.again[p] = true
+	delete(s.producers, p)
 	delete(s.epochs, p)
 }
 
@@ -186,11 +176,9 @@ func (s *story) cut() {
 		return
 	}
 	keep := rapid.IntRange(1, len(s.runs[p])).Draw(s.t, "keep")
-	runs, err := mapping.New(s.runs[p][:keep]...)
-	s.do(err)
-	s.do(l.Reset(s.ctx, p, runs, false))
+	s.do(s.keep(l, p, keep))
 	s.runs[p] = s.runs[p][:keep]
-	s.cuts[p] = true
+	s.again[p] = true
 }
 
 func (s *story) pause() {

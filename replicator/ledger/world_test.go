@@ -155,6 +155,11 @@ func someRuns(m *mapping.Map, n int) []mapping.Run {
 	return runs
 }
 
+// keep takes back all runs but the first, as a plan that has landed may.
+func (w *world) keep(l *Ledger, p Partition, first int) error {
+	return l.appendChunk(w.ctx, p, l.Map(p).Len(), runsValue{Keep: &first})
+}
+
 // fill writes chunks of one run each, as an instance that was here before, without
 // ever making a block.
 func (w *world) fill(l *Ledger, p Partition, chunks int) {
