@@ -26,6 +26,9 @@ the data is deleted when the command ends, by Ctrl-C too.`,
 			cfg.Out = c.ErrOrStderr()
 			cfg.Save = func(r *applybench.Report) error { return report.WriteFile(path, r) }
 			r, err := applybench.Run(c.Context(), cfg)
+			if r == nil {
+				return err
+			}
 			return errors.Join(r.WriteTables(c.OutOrStdout()), err)
 		},
 	}

@@ -23,6 +23,9 @@ copies. What is made is deleted when the command ends, by Ctrl-C too.`,
 			cfg.Out = c.ErrOrStderr()
 			cfg.Save = func(r *backupbench.Report) error { return report.WriteFile(path, r) }
 			r, err := backupbench.Run(c.Context(), cfg)
+			if r == nil {
+				return err
+			}
 			return errors.Join(r.WriteTables(c.OutOrStdout()), err)
 		},
 	}

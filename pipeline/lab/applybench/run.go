@@ -31,7 +31,7 @@ type Config struct {
 }
 
 // Run measures all cases. Its processes have ended and the databases are deleted
-// when it returns.
+// when it returns. Without a report nothing is to be measured.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &Report{Machine: report.ThisMachine(), Short: cfg.Short, Seed: cfg.Seed, Rows: []Row{}, CatchUp: []Row{}}
 	var names []string
@@ -39,7 +39,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		names = append(names, c.Name())
 	}
 	if err := report.CheckOnly(cfg.Only, names); err != nil {
-		return r, err
+		return nil, err
 	}
 	if r.Machine.IsBusy() {
 		fmt.Fprintf(cfg.Out, "the load is %.1f on %d processors: absolute figures are too low\n", r.Machine.Load, r.Machine.CPUs)

@@ -57,7 +57,7 @@ func (e *env) add(name, measure string, value float64, unit string) {
 
 func (e *env) logf(format string, args ...any) { fmt.Fprintf(e.Out, format+"\n", args...) }
 
-// Run runs the sections. After an error the report has what was measured before.
+// Run runs the sections. After an error the report has what was measured before; nil: nothing is to be measured.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &Report{Machine: report.ThisMachine(), Short: cfg.Short, Seed: cfg.Seed, Rows: []Row{}}
 	var names []string
@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		names = append(names, s.name)
 	}
 	if err := report.CheckOnly(cfg.Only, names); err != nil {
-		return r, err
+		return nil, err
 	}
 	if r.Machine.IsBusy() {
 		fmt.Fprintf(cfg.Out, "other programs keep %.1f of %d processors busy: absolute figures are too low\n", r.Machine.Load, r.Machine.CPUs)
