@@ -357,13 +357,12 @@ func (b *beginnings) topicOffsets(
 	return offsets, nil
 }
 
-// notAhead refuses the state of a shard that is further than the region's own logs.
-func (b *beginnings) notAhead(ctx context.Context, p int32, shard *projections.Shard) error {
-	ends, err := b.logEnds(ctx, p)
-	if err != nil {
-		return err
+// notAhead refuses the state of a shard that is further than the region's own logs, and says where these end.
+func (b *beginnings) notAhead(ctx context.Context, p int32, shard *projections.Shard) (ends events.Vector, err error) {
+	if ends, err = b.logEnds(ctx, p); err != nil {
+		return nil, err
 	}
-	return RefuseAhead(b.cfg, events.VectorOf(shard.Logs()), ends)
+	return ends, RefuseAhead(b.cfg, events.VectorOf(shard.Logs()), ends)
 }
 
 // backups are the ids of the backups, oldest first, but that those which a wrong clock has dated in the future come

@@ -31,7 +31,7 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	}
 	m := checks.NewMetrics(r.parts.Registry)
 	r.checks = checks.New(r.cfg, client, r.heldShard, m, r.log)
-	attester := checks.NewAttester(r.cfg, client, r.sureShard, m, r.log)
+	attester := checks.NewAttester(r.cfg, client, r.sureShard, r.replays, m, r.log)
 	r.parts.Registry.MustRegister(checks.NewGauges(r.checks))
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
@@ -53,6 +53,12 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 func (r *Region) heldShard(partition int32) (*projections.Shard, func()) {
 	open, release := r.shards.use([]int32{partition})
 	return open[partition], release
+}
+
+// replays is a checks.Replays of the region's own logs.
+func (r *Region) replays(log events.Log, next int64) bool {
+	shard := r.shards.get(log.Partition)
+	return shard != nil && r.worker.placeOf(log, next) < shard.ends[log]
 }
 
 // sureShard is a checks.Holder for what is told to others: a node that was silent for a while

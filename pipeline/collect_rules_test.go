@@ -58,7 +58,6 @@ type graves struct {
 	logs    map[events.Log][]*kgo.Record
 	topics  [][]divergence.Attestation // by region
 	regions []*graveRegion
-	lost    bool // the regions have unequal parts of the former incarnation's log
 	written int
 }
 
@@ -71,6 +70,7 @@ type graveRegion struct {
 	read    []int         // attestations, by region
 	waiting []*kgo.Record // burials and collections on their way into the log
 	had     events.Vector // before it lost something
+	end     int64         // of its log, when its state was opened
 }
 
 // GoString is how rapid prints it.
@@ -97,7 +97,6 @@ func newGraves(t *rapid.T, rule merge.Rule, n int) *graves {
 		end := len(w.logs[graveFormer])
 		has := rapid.SampledFrom([]int{end, end, rapid.IntRange(0, end).Draw(t, "has")}).Draw(t, "of it")
 		w.fold(r, graveFormer, has)
-		w.lost = w.lost || has < end
 		w.attest(r)
 	}
 	for _, r := range w.regions {
@@ -113,6 +112,7 @@ func (w *graves) open(r *graveRegion) {
 	if r.Shard, err = projections.Open(r.cfg); err != nil {
 		w.Fatal(err)
 	}
+	r.end = int64(len(w.logs[r.log]))
 }
 
 // crash takes away some of what a region has folded last.
@@ -125,6 +125,7 @@ func (w *graves) crash(r *graveRegion) {
 	}
 	r.cfg.FS = crashed
 	w.open(r)
+	r.had[graveFormer] = r.Next(graveFormer) // nobody reads the log of a former incarnation again
 }
 
 // catchUp folds what a region had folded before it lost it.
@@ -144,7 +145,7 @@ func (w *graves) close() {
 
 func (w *graves) step() {
 	r := rapid.SampledFrom(w.regions).Draw(w.T, "region")
-	switch rapid.SampledFrom([]string{"write", "write", "fold", "fold", "fold", "attest", "hear", "collect", "collect", "land", "crash", "most", "most"}).Draw(w.T, "step") {
+	switch rapid.SampledFrom([]string{"write", "write", "fold", "fold", "fold", "attest", "hear", "collect", "collect", "land", "crash", "crashes", "most", "most"}).Draw(w.T, "step") {
 	case "write":
 		w.write(r)
 	case "fold":
@@ -165,6 +166,12 @@ func (w *graves) step() {
 		w.land(r)
 	case "crash":
 		w.crash(r)
+	case "crashes": // of all regions, in which the logs' ends are folded again at their own pace
+		for _, r := range w.regions {
+			w.crash(r)
+		}
+		first := rapid.SampledFrom(w.regions).Draw(w.T, "first")
+		w.spread(func(to, of *graveRegion) bool { return of == first })
 	case "most": // but for one link
 		from := rapid.SampledFrom(w.regions).Draw(w.T, "but from")
 		w.spread(func(to, of *graveRegion) bool { return to != r || of != from })
@@ -275,7 +282,9 @@ func (w *graves) fold(r *graveRegion, log events.Log, n int) {
 
 func (w *graves) attest(r *graveRegion) {
 	i := slices.Index(w.regions, r)
-	w.topics[i] = append(w.topics[i], divergence.Attestation{Log: r.log, Format: 1, Applied: r.applied(), Made: graveTime})
+	w.topics[i] = append(w.topics[i], divergence.Attestation{
+		Log: r.log, Format: 1, Applied: r.applied(), Replaying: r.Next(r.log) < r.end, Made: graveTime,
+	})
 }
 
 func (w *graves) hear(r *graveRegion, of, n int) {
@@ -397,10 +406,10 @@ func (w *graves) quiesce() {
 			w.collect(r)
 		}
 	}
-	if w.lost {
-		return
-	}
 	first := w.regions[0]
+	if slices.ContainsFunc(w.regions, func(r *graveRegion) bool { return r.Next(graveFormer) != first.Next(graveFormer) }) {
+		return // whoever has less of it collects nothing
+	}
 	for _, r := range w.regions {
 		if !slices.Equal(r.Logs(), first.Logs()) {
 			w.Fatalf("%s has\n%+v, %s\n%+v", r.log.Origin, r.Logs(), first.log.Origin, first.Logs())

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
@@ -328,6 +329,57 @@ func TestNothingIsBuriedWithoutARegion(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		for _, r := range w.regions {
 			r.isEmpty()
+			r.consistent()
+		}
+	}, us, west, eu)
+}
+
+// All regions have lost their states, and fold the log with a delete sooner than the one with what it has deleted: nobody has that
+// any more, and nothing is collected before its own region has folded it again.
+func TestNothingIsCollectedWhileARegionReplays(t *testing.T) {
+	t.Parallel()
+	simulate(t, func(w *world) {
+		for _, r := range w.regions {
+			r.cfg.Limits.MaxBatchBytes = 64 << 20
+		}
+		a, _, c := keeping(w, 2*time.Minute)
+		p := a.cfg.PartitionOf([]byte("k"))
+		a.produceZeros(p, 3, 15<<20, 64<<20)
+		a.put("k", "v")
+		for _, r := range w.regions {
+			r.has("k", "v")
+		}
+		c.delete("k")
+		w.goneEverywhere("k")
+		for _, r := range w.regions {
+			r.stop()
+			r.disk, r.cfg.Limits.MaxBatchBytes = vfs.NewCrashableMem(), 32<<20
+		}
+		for _, r := range w.regions {
+			if err := r.tryStart(); err != nil { // it is not ready: the batch is too large
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(20 * time.Minute)
+		for _, r := range w.regions {
+			r.upkept(0, 0)
+			if left, want := r.slicesLeft("session"), fmt.Sprintf("[k in eu-central-1/session/%d]", p); fmt.Sprint(left) != want {
+				t.Fatalf("%s has %s, want %s", r.cfg.Region, left, want)
+			}
+		}
+		if stalled := gather(t, c.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 18*60 {
+			t.Errorf("stalled for %v seconds", stalled)
+		}
+		for _, r := range w.regions {
+			r.stop()
+			r.cfg.Limits.MaxBatchBytes = 64 << 20
+		}
+		for _, r := range w.regions {
+			r.start()
+		}
+		for _, r := range w.regions {
+			r.upkept(1, 2)
+			r.await("gone", func() error { return r.gone("k") })
 			r.consistent()
 		}
 	}, us, west, eu)

@@ -228,6 +228,13 @@ func (w *worker) readFurther(p int32, shard *projections.Shard) events.Vector {
 	return further
 }
 
+// placeOf is where the reading of one of the region's own logs is if its state is at an offset.
+func (w *worker) placeOf(l events.Log, next int64) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.passed.place(l, next)
+}
+
 // isCompacted reports whether a topic may lack records; see compactedTopics. Until that is
 // known it may.
 func (w *worker) isCompacted(topic string) bool {
@@ -410,9 +417,7 @@ func (w *worker) blockTooLarge(topic string, l events.Log, large *inflate.TooLar
 	if shard == nil || w.isApart(l.Partition) || shard.Blocked()[l] != nil {
 		return // where it is read again this is told again
 	}
-	w.mu.Lock()
-	next := w.passed.place(l, shard.Next(l))
-	w.mu.Unlock()
+	next := w.placeOf(l, shard.Next(l))
 	w.metrics.tooLarge.Inc()
 	shard.Block(l, fmt.Errorf("%s: topic %s of %s: the batch at offset %d of the log is larger than %d MiB decompressed, or has more records than go with that; if the nodes of all regions have the memory, raise limits.max_batch_bytes there and start them again, "+
 		"and find out who has written it", l, topic, w.cfg.Region, next, large.Most>>20))

@@ -103,7 +103,7 @@ func (w *world) attest(s *projections.Shard) {
 	w.Helper()
 	cfg := configOf(us)
 	client := w.client(kgo.ConsumeTopics(cfg.AttestationTopic()))
-	go checks.NewAttester(cfg, client, holding(s), checks.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler)).Run(w.Context())
+	go checks.NewAttester(cfg, client, holding(s), func(events.Log, int64) bool { return false }, checks.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler)).Run(w.Context())
 	records := client.PollFetches(w.Context()).Records()
 	if len(records) == 0 {
 		w.Fatal("nothing is attested")

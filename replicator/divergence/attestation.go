@@ -38,6 +38,10 @@ type Attestation struct {
 
 	Made time.Time // by the origin's clock; decides nothing but whether it is silent
 
+	// Replaying says that the region has not folded the log yet up to where it ended when the shard was opened: it had more of it
+	// before, may be, and does not know of what it is to fold again.
+	Replaying bool
+
 	// Held is how long the origin's region holds tombstones of keys that several regions have written; 0: it does not say.
 	Held time.Duration
 
@@ -73,25 +77,39 @@ func (a Attestation) Record() (*kgo.Record, error) {
 	if a.Held > 0 {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerHeld, Value: strconv.AppendInt(nil, a.Held.Milliseconds(), 10)})
 	}
+	if a.Replaying {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerReplaying, Value: []byte(replaying)})
+	}
 	r.Topic = Topic
 	return r, nil
 }
 
-// headerHeld is an extension attribute in milliseconds: the payload's contract is older.
-const headerHeld = "ce_heldms"
+// Extension attributes: the payload's contract is older.
+const (
+	headerHeld      = "ce_heldms" // in milliseconds
+	headerReplaying = "ce_replaying"
 
-func held(r *kgo.Record) (time.Duration, error) {
+	replaying = "true" // else there is no such header
+)
+
+// readExtensions takes in what extension attributes say.
+func (a *Attestation) readExtensions(r *kgo.Record) error {
 	for _, h := range r.Headers {
-		if h.Key != headerHeld {
-			continue
+		switch h.Key {
+		case headerHeld:
+			ms, err := strconv.ParseInt(string(h.Value), 10, 64)
+			if err != nil || ms < 0 || ms > math.MaxInt64/int64(time.Millisecond) {
+				return fmt.Errorf("header %s: %q is no number of milliseconds", h.Key, h.Value)
+			}
+			a.Held = time.Duration(ms) * time.Millisecond
+		case headerReplaying:
+			if string(h.Value) != replaying {
+				return fmt.Errorf("header %s: %q is not %q", h.Key, h.Value, replaying)
+			}
+			a.Replaying = true
 		}
-		ms, err := strconv.ParseInt(string(h.Value), 10, 64)
-		if err != nil || ms < 0 || ms > math.MaxInt64/int64(time.Millisecond) {
-			return 0, fmt.Errorf("header %s: %q is no number of milliseconds", headerHeld, h.Value)
-		}
-		return time.Duration(ms) * time.Millisecond, nil
 	}
-	return 0, nil
+	return nil
 }
 
 // Read reads what Record wrote, or says in a *RefusedError why the record is no
@@ -122,7 +140,7 @@ func Read(r *kgo.Record) (Attestation, error) {
 		Format: m.GetFormatVersion(), Epoch: e.Epoch, Applied: e.Deps, Made: time.UnixMilli(m.GetAttestedAtMs()).UTC(),
 	}
 	a.Group, a.Topic, _ = strings.Cut(e.Subject, subjectSeparator)
-	if a.Held, err = held(r); err != nil {
+	if err := a.readExtensions(r); err != nil {
 		return Attestation{}, refuse(Corrupt, "%w", err)
 	}
 	copy(a.Mark.Chain[:], m.GetChain())

@@ -31,6 +31,8 @@ func drawAttestation(t *rapid.T) divergence.Attestation {
 		Epoch:  events.Epoch(rapid.Uint64().Draw(t, "epoch")),
 		Made:   time.UnixMilli(rapid.Int64Range(1, 253402300799999).Draw(t, "made")).UTC(),
 		Held:   time.Duration(rapid.Int64Range(0, 9e12).Draw(t, "held")) * time.Millisecond,
+
+		Replaying: rapid.Bool().Draw(t, "replaying"),
 	}
 	for _, o := range []string{"eu-central-1", "us-east-1", "us-west-1_3"} {
 		origin, _ := events.ParseOrigin(o)
@@ -55,7 +57,7 @@ func TestAttestationRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) || b.Held != a.Held {
+		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) || b.Held != a.Held || b.Replaying != a.Replaying {
 			t.Fatalf("%+v became %+v", a, b)
 		}
 		if b.Log != a.Log || b.Mark != a.Mark || b.Format != a.Format || b.Epoch != a.Epoch {
@@ -72,7 +74,7 @@ func TestWhatIsNoAttestation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch rapid.IntRange(0, 5).Draw(t, "damage") {
+		switch rapid.IntRange(0, 6).Draw(t, "damage") {
 		case 0:
 			r.Value = nil
 		case 1:
@@ -86,6 +88,9 @@ func TestWhatIsNoAttestation(t *testing.T) {
 		case 5:
 			held := rapid.SampledFrom([]string{"", "-1", "a day", "9223372036855", "9223372036854775808"}).Draw(t, "held")
 			r.Headers = append([]kgo.RecordHeader{{Key: "ce_heldms", Value: []byte(held)}}, r.Headers...)
+		case 6:
+			replaying := rapid.SampledFrom([]string{"", "false", "True", "1"}).Draw(t, "replaying")
+			r.Headers = append([]kgo.RecordHeader{{Key: "ce_replaying", Value: []byte(replaying)}}, r.Headers...)
 		}
 		_, err = divergence.Read(r)
 		var refused *divergence.RefusedError

@@ -14,8 +14,9 @@ const SilentAfter = 6 * IdleInterval
 // Known is what the newest attestations say of a stream's partition: what every region has
 // folded of each origin's log, and what some region has, among them logs of former
 // incarnations. Whoever writes knows of the former from now on; what else there was when the regions
-// said so is in the latter. An error says which region has not said it lately, or speaks of
-// another fold than this one's.
+// said so is in the latter, since each has its own log. An error says which region has not said it lately, speaks of
+// another fold than this one's, or is about to fold its own log again: if all have lost what they had of it, nobody speaks of
+// what is there.
 func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (least, most events.Context, err error) {
 	for i, o := range j.cfg.Origins {
 		log := events.Log{Origin: o, Stream: stream, Partition: partition}
@@ -28,6 +29,9 @@ func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (lea
 		}
 		if silent := now.Sub(t.made); silent > SilentAfter {
 			return nil, nil, events.Errorf(events.KindNotReady, "%s is silent: its newest attestation of %s was made %s ago", o.Region, log, silent.Round(time.Second))
+		}
+		if t.newest.Replaying {
+			return nil, nil, events.Errorf(events.KindNotReady, "%s folds %s again, and has not come to where it ended yet", o.Region, log)
 		}
 		if i == 0 {
 			least = t.newest.Applied
