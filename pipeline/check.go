@@ -31,7 +31,7 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	}
 	m := checks.NewMetrics(r.parts.Registry)
 	r.checks = checks.New(r.cfg, client, r.heldShard, m, r.log)
-	attester := checks.NewAttester(r.cfg, client, r.sureShard, r.replays, m, r.log)
+	attester := checks.NewAttester(r.cfg, client, r.sureShard, r.lags, m, r.log)
 	r.parts.Registry.MustRegister(checks.NewGauges(r.checks))
 	if r.cfg.Tombstones.Keep > 0 {
 		c := &collector{
@@ -55,10 +55,10 @@ func (r *Region) heldShard(partition int32) (*projections.Shard, func()) {
 	return open[partition], release
 }
 
-// replays is a checks.Replays of the region's own logs.
-func (r *Region) replays(log events.Log, next int64) bool {
+// lags is a checks.Lags of the region's own logs.
+func (r *Region) lags(log events.Log, next int64) bool {
 	shard := r.shards.get(log.Partition)
-	return shard != nil && r.worker.placeOf(log, next) < shard.ends[log]
+	return shard != nil && (r.worker.placeOf(log, next) < shard.ends[log] || shard.Blocked()[log] != nil)
 }
 
 // sureShard is a checks.Holder for what is told to others: a node that was silent for a while

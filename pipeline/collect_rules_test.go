@@ -283,7 +283,7 @@ func (w *graves) fold(r *graveRegion, log events.Log, n int) {
 func (w *graves) attest(r *graveRegion) {
 	i := slices.Index(w.regions, r)
 	w.topics[i] = append(w.topics[i], divergence.Attestation{
-		Log: r.log, Format: 1, Applied: r.applied(), Replaying: r.Next(r.log) < r.end, Made: graveTime,
+		Log: r.log, Format: 1, Applied: r.applied(), Lagging: r.Next(r.log) < r.end, Made: graveTime,
 	})
 }
 

@@ -37,7 +37,7 @@ type Attester struct {
 	origin  events.Origin
 	client  *kgo.Client
 	held    Holder // nil: another node has it
-	replays Replays
+	lags    Lags
 	metrics *Metrics
 	log     *slog.Logger
 
@@ -53,13 +53,13 @@ type attestPace struct {
 	underWay bool
 }
 
-// Replays tells whether a log that is folded up to an offset ended further on when its shard was opened.
-type Replays func(log events.Log, next int64) bool
+// Lags tells whether a log that is folded up to an offset ended further on when its shard was opened, or its fold has stopped.
+type Lags func(log events.Log, next int64) bool
 
 // NewAttester makes an Attester that writes with the client.
-func NewAttester(cfg *config.Config, client *kgo.Client, held Holder, replays Replays, m *Metrics, log *slog.Logger) *Attester {
+func NewAttester(cfg *config.Config, client *kgo.Client, held Holder, lags Lags, m *Metrics, log *slog.Logger) *Attester {
 	return &Attester{
-		cfg: cfg, origin: cfg.Origin(cfg.Region), client: client, held: held, replays: replays, metrics: m, log: log, paces: map[events.Log]*attestPace{},
+		cfg: cfg, origin: cfg.Origin(cfg.Region), client: client, held: held, lags: lags, metrics: m, log: log, paces: map[events.Log]*attestPace{},
 	}
 }
 
@@ -113,7 +113,7 @@ func (a *Attester) attestLog(ctx context.Context, shard *projections.Shard, log 
 	}
 	record, err := divergence.Attestation{
 		Log: log, Mark: mark, Format: formatVersion(a.cfg.Streams[log.Stream].Merge), Epoch: epoch, Applied: applied, Made: now,
-		Replaying: a.replays(log, next), Held: a.cfg.HoldsTombstonesFor(), Group: a.cfg.Group, Topic: a.cfg.Streams[log.Stream].Topic,
+		Lagging: a.lags(log, next), Held: a.cfg.HoldsTombstonesFor(), Group: a.cfg.Group, Topic: a.cfg.Streams[log.Stream].Topic,
 	}.Record()
 	if err != nil {
 		return err

@@ -38,9 +38,9 @@ type Attestation struct {
 
 	Made time.Time // by the origin's clock; decides nothing but whether it is silent
 
-	// Replaying says that the region has not folded the log yet up to where it ended when the shard was opened: it had more of it
-	// before, may be, and does not know of what it is to fold again.
-	Replaying bool
+	// Lagging says that the region has not folded all that it knows the log to have: it ended further on when the shard was
+	// opened, or its fold has stopped. It may have had more of it before, and tells nothing of that.
+	Lagging bool
 
 	// Held is how long the origin's region holds tombstones of keys that several regions have written; 0: it does not say.
 	Held time.Duration
@@ -77,8 +77,8 @@ func (a Attestation) Record() (*kgo.Record, error) {
 	if a.Held > 0 {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerHeld, Value: strconv.AppendInt(nil, a.Held.Milliseconds(), 10)})
 	}
-	if a.Replaying {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerReplaying, Value: []byte(replaying)})
+	if a.Lagging {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerLagging, Value: []byte(lagging)})
 	}
 	r.Topic = Topic
 	return r, nil
@@ -86,10 +86,10 @@ func (a Attestation) Record() (*kgo.Record, error) {
 
 // Extension attributes: the payload's contract is older.
 const (
-	headerHeld      = "ce_heldms" // in milliseconds
-	headerReplaying = "ce_replaying"
+	headerHeld    = "ce_heldms" // in milliseconds
+	headerLagging = "ce_lagging"
 
-	replaying = "true" // else there is no such header
+	lagging = "true" // else there is no such header
 )
 
 // readExtensions takes in what extension attributes say.
@@ -102,11 +102,11 @@ func (a *Attestation) readExtensions(r *kgo.Record) error {
 				return fmt.Errorf("header %s: %q is no number of milliseconds", h.Key, h.Value)
 			}
 			a.Held = time.Duration(ms) * time.Millisecond
-		case headerReplaying:
-			if string(h.Value) != replaying {
-				return fmt.Errorf("header %s: %q is not %q", h.Key, h.Value, replaying)
+		case headerLagging:
+			if string(h.Value) != lagging {
+				return fmt.Errorf("header %s: %q is not %q", h.Key, h.Value, lagging)
 			}
-			a.Replaying = true
+			a.Lagging = true
 		}
 	}
 	return nil

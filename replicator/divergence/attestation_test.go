@@ -32,7 +32,7 @@ func drawAttestation(t *rapid.T) divergence.Attestation {
 		Made:   time.UnixMilli(rapid.Int64Range(1, 253402300799999).Draw(t, "made")).UTC(),
 		Held:   time.Duration(rapid.Int64Range(0, 9e12).Draw(t, "held")) * time.Millisecond,
 
-		Replaying: rapid.Bool().Draw(t, "replaying"),
+		Lagging: rapid.Bool().Draw(t, "lagging"),
 	}
 	for _, o := range []string{"eu-central-1", "us-east-1", "us-west-1_3"} {
 		origin, _ := events.ParseOrigin(o)
@@ -57,7 +57,7 @@ func TestAttestationRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) || b.Held != a.Held || b.Replaying != a.Replaying {
+		if b.Applied.String() != a.Applied.String() || !b.Made.Equal(a.Made) || b.Held != a.Held || b.Lagging != a.Lagging {
 			t.Fatalf("%+v became %+v", a, b)
 		}
 		if b.Log != a.Log || b.Mark != a.Mark || b.Format != a.Format || b.Epoch != a.Epoch {
@@ -89,8 +89,8 @@ func TestWhatIsNoAttestation(t *testing.T) {
 			held := rapid.SampledFrom([]string{"", "-1", "a day", "9223372036855", "9223372036854775808"}).Draw(t, "held")
 			r.Headers = append([]kgo.RecordHeader{{Key: "ce_heldms", Value: []byte(held)}}, r.Headers...)
 		case 6:
-			replaying := rapid.SampledFrom([]string{"", "false", "True", "1"}).Draw(t, "replaying")
-			r.Headers = append([]kgo.RecordHeader{{Key: "ce_replaying", Value: []byte(replaying)}}, r.Headers...)
+			lagging := rapid.SampledFrom([]string{"", "false", "True", "1"}).Draw(t, "lagging")
+			r.Headers = append([]kgo.RecordHeader{{Key: "ce_lagging", Value: []byte(lagging)}}, r.Headers...)
 		}
 		_, err = divergence.Read(r)
 		var refused *divergence.RefusedError

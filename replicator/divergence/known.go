@@ -15,7 +15,7 @@ const SilentAfter = 6 * IdleInterval
 // folded of each origin's log, and what some region has, among them logs of former
 // incarnations. Whoever writes knows of the former from now on; what else there was when the regions
 // said so is in the latter, since each has its own log. An error says which region has not said it lately, speaks of
-// another fold than this one's, or is about to fold its own log again: if all have lost what they had of it, nobody speaks of
+// another fold than this one's, or lags behind its own log: if all have lost what they had of it, nobody speaks of
 // what is there.
 func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (least, most events.Context, err error) {
 	for i, o := range j.cfg.Origins {
@@ -30,8 +30,8 @@ func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (lea
 		if silent := now.Sub(t.made); silent > SilentAfter {
 			return nil, nil, events.Errorf(events.KindNotReady, "%s is silent: its newest attestation of %s was made %s ago", o.Region, log, silent.Round(time.Second))
 		}
-		if t.newest.Replaying {
-			return nil, nil, events.Errorf(events.KindNotReady, "%s folds %s again, and has not come to where it ended yet", o.Region, log)
+		if t.newest.Lagging {
+			return nil, nil, events.Errorf(events.KindNotReady, "%s lags behind its own log %s: it folds that again, or its fold has stopped", o.Region, log)
 		}
 		if i == 0 {
 			least = t.newest.Applied

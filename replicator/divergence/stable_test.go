@@ -91,7 +91,7 @@ func TestStableIsFolded(t *testing.T) {
 	})
 }
 
-// Nothing is known while a region is silent, folds otherwise, or folds its own log again; logs of former incarnations count
+// Nothing is known while a region is silent, folds otherwise, or lags behind its own log; logs of former incarnations count
 // like others, and what some region alone has is told.
 func TestKnown(t *testing.T) {
 	us, west, eu := testOrigins[0], testOrigins[1], testOrigins[2]
@@ -99,14 +99,14 @@ func TestKnown(t *testing.T) {
 	judge := divergence.NewJudge(divergence.Config{
 		Origin: us, Origins: testOrigins, Logs: allLogs(), Format: func(events.Stream) uint32 { return testFormat },
 	}, newScene(t), now)
-	made, replaying := now, false
+	made, lagging := now, false
 	say := func(o events.Origin, deps string, format uint32) {
 		t.Helper()
 		c, err := events.ParseContext(deps)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := divergence.Attestation{Log: events.Log{Origin: o, Stream: "session"}, Applied: c, Format: format, Made: made, Replaying: replaying}
+		a := divergence.Attestation{Log: events.Log{Origin: o, Stream: "session"}, Applied: c, Format: format, Made: made, Lagging: lagging}
 		if err := judge.Attested(o, a, now); err != nil {
 			t.Fatal(err)
 		}
@@ -126,10 +126,10 @@ func TestKnown(t *testing.T) {
 	want("", "", "eu-central-1 runs another version")
 	say(eu, "eu-central-1@8,eu-central-1_2@6,us-east-1@8", testFormat)
 	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
-	replaying = true
+	lagging = true
 	say(west, "eu-central-1@9,eu-central-1_2@5,us-west-1@2", testFormat)
-	want("", "", "us-west-1 folds us-west-1/session/0 again")
-	replaying = false
+	want("", "", "us-west-1 lags behind its own log us-west-1/session/0")
+	lagging = false
 	say(west, "eu-central-1@9,eu-central-1_2@5,us-east-1@7,us-west-1@3", testFormat)
 	want("eu-central-1@7,eu-central-1_2@4,us-east-1@7", "eu-central-1@9,eu-central-1_2@6,us-east-1@9,us-west-1@3", "")
 	// It counts when an attestation was made, not when it came; and none is made in the future.
