@@ -20,6 +20,9 @@ import (
 // startChecks starts attesting the region's own logs and comparing all of them.
 func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 	client, err := kgo.NewClient(append(own,
+		// What is written here is as good if it is written twice, and nobody may wait for it: nor may one partition that does not
+		// answer hold up the others, or the end of the node.
+		kgo.AllowIdempotentProduceCancellation(),
 		kgo.ConsumeTopics(slices.Sorted(maps.Keys(r.cfg.AttestationTopics()))...),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -53,12 +56,6 @@ func (r *Region) startChecks(ctx context.Context, own []kgo.Opt) error {
 func (r *Region) heldShard(partition int32) (*projections.Shard, func()) {
 	open, release := r.shards.use([]int32{partition})
 	return open[partition], release
-}
-
-// lags is a checks.Lags of the region's own logs.
-func (r *Region) lags(log events.Log, next int64) bool {
-	shard := r.shards.get(log.Partition)
-	return shard != nil && (r.worker.placeOf(log, next) < shard.ends[log] || shard.Blocked()[log] != nil)
 }
 
 // sureShard is a checks.Holder for what is told to others: a node that was silent for a while

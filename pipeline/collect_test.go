@@ -4,14 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
@@ -334,99 +331,6 @@ func TestNothingIsBuriedWithoutARegion(t *testing.T) {
 			r.consistent()
 		}
 	}, us, west, eu)
-}
-
-// hide has a region's Kafka give nothing of a topic to whoever reads it, until it is shown again, to new readers.
-func (r *region) hide(topic string) (show func()) {
-	r.w.Helper()
-	client := r.dial()
-	defer client.Close()
-	found, err := kadm.NewClient(client).ListTopics(r.w.Context(), topic)
-	if err != nil {
-		r.w.Fatal(err)
-	}
-	id := found[topic].ID
-	var hidden atomic.Bool
-	hidden.Store(true)
-	r.kafka.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		r.kafka.KeepControl()
-		fetch := req.(*kmsg.FetchRequest)
-		if hidden.Load() {
-			fetch.Topics = slices.DeleteFunc(fetch.Topics, func(t kmsg.FetchRequestTopic) bool { return t.Topic == topic || t.TopicID == id })
-		}
-		return nil, nil, false
-	})
-	return func() { hidden.Store(false) }
-}
-
-// A region of which a log holds what a delete of another hides, and is not folded that far anywhere: nothing is collected
-// before it is.
-func TestNothingIsCollectedWhileARegionLags(t *testing.T) {
-	long(t)
-	for name, lag := range map[string]func(w *world, a, c *region, p int32) (end func(*region)){
-		"all states are lost": func(w *world, a, c *region, _ int32) func(*region) {
-			a.put("k", "v")
-			for _, r := range w.regions {
-				r.has("k", "v")
-			}
-			c.delete("k")
-			w.goneEverywhere("k")
-			show := map[*region]func(){}
-			for _, r := range w.regions {
-				r.stop()
-				r.disk = vfs.NewCrashableMem()
-				show[r] = r.hide(r.cfg.TopicOf(events.Log{Origin: events.FirstOrigin(a.cfg.Region), Stream: "session"}))
-			}
-			for _, r := range w.regions {
-				r.start()
-			}
-			return func(r *region) { show[r]() }
-		},
-		"the fold has stopped": func(w *world, a, c *region, p int32) func(*region) {
-			for _, r := range w.regions {
-				r.stop()
-				r.cfg.Limits.MaxBatchBytes = 32 << 20
-				r.start()
-			}
-			a.produceZeros(p, 3, 15<<20, 64<<20)
-			a.produce(&kgo.Record{Topic: "session", Partition: p, Key: []byte("k"), Value: []byte("v")})
-			for _, r := range w.regions {
-				r.troubled("the batch at offset 0 of the log is larger")
-			}
-			c.delete("k")
-			return func(r *region) { r.cfg.Limits.MaxBatchBytes = 64 << 20 }
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				a, _, c := keeping(w, 2*time.Minute)
-				p := a.cfg.PartitionOf([]byte("k"))
-				end := lag(w, a, c, p)
-				time.Sleep(20 * time.Minute)
-				for _, r := range w.regions {
-					r.upkept(0, 0)
-					if left, want := r.slicesLeft("session"), fmt.Sprintf("[k in eu-central-1/session/%d]", p); fmt.Sprint(left) != want {
-						t.Fatalf("%s has %s, want %s", r.cfg.Region, left, want)
-					}
-				}
-				if stalled := gather(t, c.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 18*60 {
-					t.Errorf("stalled for %v seconds", stalled)
-				}
-				for _, r := range w.regions {
-					r.stop()
-					end(r)
-				}
-				for _, r := range w.regions {
-					r.start()
-				}
-				for _, r := range w.regions {
-					r.upkept(1, 2)
-					r.await("gone", func() error { return r.gone("k") })
-					r.consistent()
-				}
-			}, us, west, eu)
-		})
-	}
 }
 
 // relabel has a region say of one of its logs, besides what its node says, that it is attested in another format.

@@ -191,12 +191,12 @@ func (k *keeper) open(ctx context.Context, p int32, since time.Time) (opened *op
 	shard, began, err := k.tryOpen(ctx, p, since)
 	var places map[string]map[int32]kgo.Offset
 	if err == nil {
-		if places, err = k.worker.places(ctx, p, shard.Shard); err != nil {
+		if places, err = k.worker.places(ctx, p, shard); err != nil {
 			err = errors.Join(err, shard.Close())
 		}
 	}
 	if err == nil {
-		opened = shard
+		opened = &openShard{Shard: shard}
 		k.shards.put(p, opened)
 		if c, _ := k.claims.Of(claims.ShardKey(p)); c.Epoch > shard.Epoch() {
 			opened.fence(superseded(c)) // and the next look closes it
@@ -264,7 +264,7 @@ func (k *keeper) opened(ctx context.Context, p int32, began string, err error) {
 	k.log.Warn("shard cannot be opened and is tried again", "shard", p, "error", err)
 }
 
-func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (opened *openShard, from string, err error) {
+func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projections.Shard, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -293,7 +293,8 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (opened 
 	if err != nil {
 		return nil, "", errors.Join(err, shard.Close())
 	}
-	return &openShard{Shard: shard, ends: ends}, began.from, nil
+	k.worker.ends.opened(p, ends)
+	return shard, began.from, nil
 }
 
 // close ends the reading of a shard and closes it, and claims it again after a pause at the

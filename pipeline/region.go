@@ -275,7 +275,7 @@ func (r *Region) launch(ctx context.Context) {
 		}
 	})
 	parts := []func(context.Context){
-		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.keepCommitted, r.announce, r.links.Run,
+		r.claims.Follow, r.claims.KeepConfirmed, r.member.Watch, r.keeper.run, r.worker.watchTopics, r.worker.watchBehind, r.worker.ends.watch, r.keepCommitted, r.announce, r.links.Run,
 	}
 	if r.archiver != nil {
 		parts = append(parts, r.archiver.Run)

@@ -29,7 +29,6 @@ import (
 // that it is not closed under him.
 type openShard struct {
 	*projections.Shard
-	ends events.Vector // of its logs, as they were in the region when it was opened
 
 	mu      sync.Mutex
 	users   sync.WaitGroup

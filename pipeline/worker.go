@@ -48,6 +48,7 @@ type worker struct {
 	clock   *nodeClock
 	pace    *pace.Meter
 	mirrors *mirrors.Offsets
+	ends    *ownEnds
 	log     *slog.Logger
 
 	orders  *orders.Queue                                         // between a fold and the next poll
@@ -90,6 +91,7 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 	if err != nil {
 		return nil, fmt.Errorf("kafka client of %s: %w", cfg.Region, err)
 	}
+	w.ends = newOwnEnds(cfg, kadm.NewClient(w.client))
 	return w, nil
 }
 

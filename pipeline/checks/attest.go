@@ -53,7 +53,7 @@ type attestPace struct {
 	underWay bool
 }
 
-// Lags tells whether a log that is folded up to an offset ended further on when its shard was opened, or its fold has stopped.
+// Lags tells whether a log that is folded up to an offset has had more for a while, or its fold has stopped.
 type Lags func(log events.Log, next int64) bool
 
 // NewAttester makes an Attester that writes with the client.

@@ -38,8 +38,8 @@ type Attestation struct {
 
 	Made time.Time // by the origin's clock; decides nothing but whether it is silent
 
-	// Lagging says that the region has not folded all that it knows the log to have: it ended further on when the shard was
-	// opened, or its fold has stopped. It may have had more of it before, and tells nothing of that.
+	// Lagging says that the region has not folded all that the log has had for a while: it ended further on when the shard was
+	// opened, or minutes ago, or its fold has stopped. It may have had more of it before, and tells nothing of that.
 	Lagging bool
 
 	// Held is how long the origin's region holds tombstones of keys that several regions have written; 0: it does not say.

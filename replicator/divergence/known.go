@@ -31,7 +31,7 @@ func (j *Judge) Known(stream events.Stream, partition int32, now time.Time) (lea
 			return nil, nil, events.Errorf(events.KindNotReady, "%s is silent: its newest attestation of %s was made %s ago", o.Region, log, silent.Round(time.Second))
 		}
 		if t.newest.Lagging {
-			return nil, nil, events.Errorf(events.KindNotReady, "%s lags behind its own log %s: it folds that again, or its fold has stopped", o.Region, log)
+			return nil, nil, events.Errorf(events.KindNotReady, "%s lags behind its own log %s, or has stopped to fold it", o.Region, log)
 		}
 		if i == 0 {
 			least = t.newest.Applied
