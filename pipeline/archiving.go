@@ -82,6 +82,15 @@ func (n archiveNode) Mark(l events.Log, offset int64) (events.Mark, bool) {
 	return m, err == nil
 }
 
+// HasRead implements archive.Node.
+func (n archiveNode) HasRead(ctx context.Context, l events.Log, from, to int64) (bool, error) {
+	if n.region.worker.placeOf(l, from) >= to {
+		return true, nil
+	}
+	read, err := n.region.keeper.begin.emptied(ctx, l.Partition, events.Vector{l: from}, events.Vector{l: to})
+	return read.place(l, from) >= to, err
+}
+
 // Touched implements archive.Node.
 func (n archiveNode) Touched(shard int32) archive.Touched {
 	if n.region.cfg.Backup.Schedule.Delta == 0 {

@@ -100,7 +100,7 @@ func (b *beginnings) find(ctx context.Context, partition int32, since time.Time,
 	if err != nil {
 		return beginning{}, err
 	}
-	starts, err := b.logStarts(ctx, partition)
+	starts, err := b.logStarts(ctx, partition, own.vector)
 	if err != nil {
 		return beginning{}, err
 	}
@@ -288,8 +288,9 @@ func (b *beginnings) lookAtAll() error {
 }
 
 // logStarts asks the cluster where the logs of a shard begin, as the logs count: of a mirror, the
-// offset in the log of its first record, if it has any.
-func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vector, error) {
+// offset in the log of its first record, if it has any. A log that begins behind a vector begins before that,
+// as long as what is gone is known to be nothing to fold.
+func (b *beginnings) logStarts(ctx context.Context, partition int32, vector events.Vector) (events.Vector, error) {
 	starts, err := b.topicOffsets(ctx, partition, "begin", b.admin.ListStartOffsets)
 	if err != nil {
 		return nil, err
@@ -300,7 +301,15 @@ func (b *beginnings) logStarts(ctx context.Context, partition int32) (events.Vec
 	}
 	maps.DeleteFunc(starts, func(l events.Log, _ mirrors.Offset) bool { return ends[l].N == 0 })
 	b.mirrors.Starts(ctx, starts)
-	return b.vector(starts, "begin")
+	begin, err := b.vector(starts, "begin")
+	if err != nil {
+		return nil, err
+	}
+	read, err := b.emptied(ctx, partition, vector, begin)
+	for l, s := range read {
+		begin[l] = s.from
+	}
+	return begin, err
 }
 
 // logEnds asks the cluster where the logs of a shard end, as the logs count: of a mirror, behind

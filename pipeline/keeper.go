@@ -290,10 +290,15 @@ func (k *keeper) tryOpen(ctx context.Context, p int32, since time.Time) (*projec
 		return nil, "", err
 	}
 	ends, err := k.begin.notAhead(ctx, p, shard)
+	var read passed
+	if err == nil {
+		read, err = k.begin.readBefore(ctx, p, events.VectorOf(shard.Logs()))
+	}
 	if err != nil {
 		return nil, "", errors.Join(err, shard.Close())
 	}
 	k.worker.ends.opened(p, ends)
+	k.worker.recall(p, read)
 	return shard, began.from, nil
 }
 

@@ -16,8 +16,12 @@ type stretch struct{ from, to int64 }
 // passed are such stretches, each the last that was read of its log. The worker guards it.
 type passed map[events.Log]stretch
 
-// begin notes from where a log is read.
-func (p passed) begin(l events.Log, from int64) { p[l] = stretch{from, from} }
+// begin notes from where a log is read. Where that goes on behind what was read it stays known.
+func (p passed) begin(l events.Log, from int64) {
+	if s, known := p[l]; !known || s.to != from {
+		p[l] = stretch{from, from}
+	}
+}
 
 // take notes what was fetched next, and returns the records that count.
 func (p passed) take(l events.Log, records []*kgo.Record) []*kgo.Record {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -300,7 +299,7 @@ func (r *Region) announce(ctx context.Context) {
 	}
 }
 
-// keepCommitted commits the shards' vectors for tools, again and again.
+// keepCommitted commits how far the logs of the shards were read, again and again.
 func (r *Region) keepCommitted(ctx context.Context) {
 	for {
 		if pause.For(ctx, commitInterval); ended(ctx) {
@@ -310,14 +309,20 @@ func (r *Region) keepCommitted(ctx context.Context) {
 	}
 }
 
-// places is how far the logs of the shards were read, as Kafka counts it.
-func (r *Region) places() events.Vector {
+// places is how far the logs of the shards were read, as Kafka counts it, and how far their states are. Both
+// go by one look at a shard: what it folds meanwhile would be taken for nothing to fold.
+func (r *Region) places() map[events.Log]claims.Place {
 	open, release := r.shards.use(r.cfg.Shards())
 	defer release()
-	places := events.Vector{}
+	places := map[events.Log]claims.Place{}
 	for p, shard := range open {
-		maps.Copy(places, events.VectorOf(shard.Logs()))
-		maps.Copy(places, r.worker.readFurther(p, shard))
+		vector := events.VectorOf(shard.Logs())
+		for _, rt := range r.cfg.Routes() {
+			l := rt.Log(p)
+			if read := r.worker.placeOf(l, vector[l]); read > 0 {
+				places[l] = claims.Place{State: vector[l], Read: read}
+			}
+		}
 	}
 	return places
 }

@@ -268,11 +268,12 @@ func (b *beginnings) renewed(ctx context.Context, p int32, damaged bool) (began 
 		note, _ = b.renewals.of(p)
 		return beginning{from: "what was restored out of " + describeBackup(note.Backup)}, false, nil
 	}
-	starts, err := b.logStarts(ctx, p)
+	own, unseen := b.look(p)
+	starts, err := b.logStarts(ctx, p, own.vector)
 	if err != nil {
 		return began, false, err
 	}
-	if own, err := b.look(p); err == nil && !lacks(own.vector, starts) {
+	if unseen == nil && !lacks(own.vector, starts) {
 		return beginning{from: describeOwn(own), epoch: own.epoch}, false, nil
 	}
 	return began, true, nil // what is wrong is found out, and mended, as always

@@ -96,17 +96,27 @@ func newWorker(opts []kgo.Opt, cfg *config.Config, shards *shardSet, m *metrics,
 }
 
 // places are where to begin to read the logs of a shard: where its own vector says,
-// which changed in one step with the state. The group's offsets did not.
+// which changed in one step with the state, or behind what is nothing to fold there. The
+// group's offsets alone would not do.
 func (w *worker) places(ctx context.Context, p int32, shard *projections.Shard) (map[string]map[int32]kgo.Offset, error) {
 	offsets := map[string]map[int32]kgo.Offset{}
 	for topic, rt := range w.routes {
-		offset, err := w.mirrors.Begin(ctx, rt.Log(p), shard.Next(rt.Log(p)))
+		l := rt.Log(p)
+		offset, err := w.mirrors.Begin(ctx, l, w.placeOf(l, shard.Next(l)))
 		if err != nil {
 			return nil, err
 		}
 		offsets[topic] = map[int32]kgo.Offset{p: kgo.NewOffset().At(offset)}
 	}
 	return offsets, nil
+}
+
+// recall takes in what is known of the logs of a shard that is about to be read, and nothing that was before.
+func (w *worker) recall(p int32, known passed) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.passed, func(l events.Log, _ stretch) bool { return l.Partition == p })
+	maps.Copy(w.passed, known)
 }
 
 // add begins to read at some places.

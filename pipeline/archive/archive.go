@@ -60,6 +60,10 @@ type Node interface {
 	Folded(ctx context.Context, shard int32, cut events.Vector)
 	Mark(l events.Log, offset int64) (events.Mark, bool)
 
+	// HasRead says whether what one of the region's own logs had between two offsets is known to be nothing to
+	// fold, nor to archive, though it may be gone.
+	HasRead(ctx context.Context, l events.Log, from, to int64) (bool, error)
+
 	// Touched is told of every record of a shard that is read; nil: nobody wants to know.
 	Touched(shard int32) Touched
 }

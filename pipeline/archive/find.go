@@ -148,7 +148,13 @@ func (s *shard) place(ctx context.Context, at *place, topic string, backup map[e
 	}
 	s.goOn(l)
 	from := s.from(l, next, backup, reread)
-	if first > next {
+	passed := false
+	if first > next && !isMirror {
+		if passed, err = s.a.node.HasRead(ctx, l, next, first); err != nil {
+			return err
+		}
+	}
+	if first > next && !passed {
 		if err := s.skip(at.builder, format.LogEnd{Log: l, Next: first}, next, backup); err != nil {
 			return err
 		}

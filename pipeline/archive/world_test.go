@@ -174,7 +174,8 @@ func (n *node) Mark(l events.Log, offset int64) (events.Mark, bool) {
 	m, ok := n.marks[l][offset]
 	return m, ok
 }
-func (n *node) Touched(int32) archive.Touched { return n.touched }
+func (n *node) HasRead(context.Context, events.Log, int64, int64) (bool, error) { return false, nil }
+func (n *node) Touched(int32) archive.Touched                                   { return n.touched }
 
 // set says which shards are the node's.
 func (n *node) set(shards ...int32) {

@@ -177,10 +177,10 @@ func (m *Member) Problem() error {
 	return nil
 }
 
-// Commit stores places in logs as the group's offsets, for tools that show lag. Nothing
-// depends on it. The client's own commits are of what it has fetched, and wait for
-// rebalances.
-func (m *Member) Commit(places events.Vector) {
+// Commit stores places in logs as the group's offsets, for tools that show lag, and so that it is
+// known of what retention takes away that it was read; see Committed. The client's own commits are of
+// what it has fetched, and wait for rebalances.
+func (m *Member) Commit(places map[events.Log]Place) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	name, generation := m.client.GroupMetadata()
@@ -190,9 +190,9 @@ func (m *Member) Commit(places events.Vector) {
 		req.InstanceID = &m.name
 	}
 	byTopic := map[string][]kmsg.OffsetCommitRequestTopicPartition{}
-	for log, next := range places {
+	for log, place := range places {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch = log.Partition, next, -1
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = log.Partition, place.Read, -1, place.note(log)
 		topic := m.cfg.TopicOf(log)
 		byTopic[topic] = append(byTopic[topic], p)
 	}
@@ -224,7 +224,7 @@ func commitVersions() *kversion.Versions {
 // Close ends the membership. A static member keeps its place when it goes
 // silent, so that a restart after a crash is quick; one that stops on purpose says
 // so, and nobody waits for it.
-func (m *Member) Close(places events.Vector) {
+func (m *Member) Close(places map[events.Log]Place) {
 	m.Commit(places)
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
