@@ -453,7 +453,7 @@ func TestWhatAFormerIncarnationHasDeleted(t *testing.T) {
 		a.stop()
 		a.cfg.Backup, a.bucket = nil, nil // while it can be restored, all hold tombstones
 		a.start()
-		time.Sleep(20 * time.Minute)
+		time.Sleep(10 * time.Minute) // no node has noted it for so long
 		for _, r := range w.regions {
 			r.upkept(0, 0)
 		}

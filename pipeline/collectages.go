@@ -34,7 +34,9 @@ func (c *collector) holdFor() (held time.Duration, strict bool) {
 
 // ages tells what is old enough, by the clocks of events and by when they were written: events that
 // are loaded may have clocks of long ago, and the slices of some rules know no clock. A burial is told by when
-// it was written alone. Kafka is asked for each log once at most, and if need be.
+// it was written alone. Kafka is asked for each log once at most, and if need be. It tells where the first record is that is not
+// old, so one that is dated in the future would keep all that follow it young until then: what this node has noted is looked
+// at before.
 type ages struct {
 	*collector
 	log        events.Log
@@ -45,10 +47,11 @@ type ages struct {
 // bound is a time before which what was written is old.
 type bound struct {
 	before time.Time
+	noted  time.Time                 // what this node has noted to be folded everywhere then is old, whatever its timestamp says
 	told   map[events.Origin]written // of the log's stream and partition
 
-	// strict: what the topic does not have any more is old if it has something else that is older than the bound, or if this
-	// node has noted then that it was there. Not strict, it is taken to be old: topics keep records for longer than that.
+	// strict: what the topic does not have any more is old only if it has something else that is older than the bound, or if it
+	// is noted. Not strict, it is taken to be old: topics keep records for longer than that.
 	strict bool
 }
 
@@ -64,10 +67,11 @@ func (c *collector) agesOf(log events.Log) *ages {
 	}
 	now := c.topics.now
 	held, strict := c.holdFor()
+	kept := now.Add(-c.cfg.Tombstones.Keep)
 	return &ages{
 		collector: c, log: log, errs: map[events.Origin]error{},
-		kept: bound{before: now.Add(-c.cfg.Tombstones.Keep), told: map[events.Origin]written{}},
-		held: bound{before: now.Add(-held), told: map[events.Origin]written{}, strict: strict},
+		kept: bound{before: kept, noted: kept.Add(-unnoticed), told: map[events.Origin]written{}},
+		held: bound{before: now.Add(-held), noted: now.Add(-c.endsSpan()), told: map[events.Origin]written{}, strict: strict},
 	}
 }
 
@@ -99,7 +103,7 @@ func (a *ages) isOld(ctx context.Context, b *bound, last events.Seen) bool {
 		return false // this node's configuration is of before
 	}
 	log := events.Log{Origin: last.Origin, Stream: a.log.Stream, Partition: a.log.Partition}
-	if b.strict && last.Next <= a.ends.before(b.before, log) {
+	if last.Next <= a.ends.before(b.noted, log) {
 		return true
 	}
 	w, ok := a.ask(ctx, b, a.cfg.Origin(last.Origin.Region))

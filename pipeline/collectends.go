@@ -15,7 +15,8 @@ import (
 
 const (
 	// endsFile of a node's data directory says where logs ended at some times: topics that keep their records for less
-	// than tombstones are held cannot tell how old the last events of keys are.
+	// than tombstones are held cannot tell how old the last events of keys are, nor can any of what lies behind a record that
+	// is dated in the future.
 	endsFile = "collecting-ends.json"
 
 	// endsParts is in how many parts the time is noted that has to be told: a tombstone may be held for one longer.
@@ -117,11 +118,21 @@ func (e *pastEnds) before(at time.Time, log events.Log) (next int64) {
 // ends are how far all regions have folded a log, and how far any has: no restore gives offsets to others that are in front of the least.
 type ends struct{ least, most int64 }
 
+// endsSpan is how old what is asked for is at most: as old as tombstones that are held, and older by what a clock that notes may be
+// behind, which is in that if they are held strictly.
+func (c *collector) endsSpan() time.Duration {
+	held, strict := c.holdFor()
+	if !strict {
+		held += unnoticed
+	}
+	return held
+}
+
 // knownEnds are the ends of the logs of all partitions, as regions attest; of those alone of which all have done so lately. A clock that
 // is behind tells nothing: what it notes would be older than it is. Whoever has attested has said for how long tombstones are held, too.
 func (c *collector) knownEnds() (all map[string]ends, span time.Duration) {
-	span, strict := c.holdFor()
-	if !strict || c.checks.Behind() > unnoticed {
+	span = c.endsSpan()
+	if c.checks.Behind() > unnoticed {
 		return nil, span
 	}
 	all = map[string]ends{}
