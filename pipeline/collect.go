@@ -63,7 +63,7 @@ type collector struct {
 	clock   *nodeClock
 	metrics *collectMetrics
 	log     *slog.Logger
-	places  *places // of rounds, for the next start; nil: each begins anew
+	places  *places // of rounds and stalls, for the next start; nil: each begins anew
 	ends    *pastEnds
 	topics  *topicAges
 	askable int // keys that are asked for at once in other partitions: no more than nodes take, and answer in time
@@ -92,7 +92,7 @@ type sweep struct {
 
 	counted tombstones // in the last round that came to its end
 	stable  int64      // every region had folded the log up to here when it was looked at last
-	moved   time.Time  // when the log could be swept last, and every region had folded all or more of it
+	moved   time.Time  // when the log could be swept last, and every region had folded all or more of it; later by as long as the node did not have it since
 }
 
 // tombstones are counted.
@@ -164,7 +164,8 @@ func (c *collector) sweepOf(log events.Log, can bool) *sweep {
 	}
 	s, ok := c.sweeps[log]
 	if !ok {
-		s = &sweep{moved: time.Now(), after: c.places.of(log)}
+		stood := c.places.stallOf(log)
+		s = &sweep{moved: time.Now().Add(-stood.duration()), stable: stood.Next, after: c.places.of(log)}
 		s.resumed = s.after != ""
 		c.sweeps[log] = s
 	}

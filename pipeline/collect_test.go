@@ -513,6 +513,13 @@ func TestCollectingTellsOfItself(t *testing.T) {
 		if stalled := series["evenkeel_collect_stalled_seconds{}"]; stalled < 29*60 || stalled > 31*60 {
 			t.Errorf("stalled for %v seconds", stalled)
 		}
+		a.stop()
+		time.Sleep(10 * time.Minute) // are not in it
+		a.start()
+		time.Sleep(5 * time.Minute)
+		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 33*60 || stalled > 37*60 {
+			t.Errorf("stalled for %v seconds when it was started again", stalled)
+		}
 		var refusing atomic.Bool
 		refusing.Store(true)
 		a.kafka.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
