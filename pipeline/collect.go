@@ -234,10 +234,10 @@ func (c *collector) goPages(ctx context.Context, shard *projections.Shard, log e
 				return err
 			}
 			s.after = chunk[len(chunk)-1].Key
+			page.Tombstones = c.count(s, page.Tombstones, s.after)
 		}
 		s.after = page.Next
-		s.seen.all += page.Tombstones
-		s.seen.stuck += c.stuck(page.Hides)
+		c.count(s, page.Tombstones, s.after)
 		if s.after == "" {
 			c.endRound(s)
 			return nil
@@ -264,15 +264,24 @@ func hasSeen(c, all events.Context) bool {
 	return !slices.ContainsFunc(all, func(s events.Seen) bool { return c.Next(s.Origin) < s.Next })
 }
 
-// stuck counts the tombstones that hide what is in logs that nobody writes any more: those of former
-// incarnations, and of regions that were taken out.
-func (c *collector) stuck(hides [][]events.Origin) (n int) {
-	for _, origins := range hides {
-		if slices.ContainsFunc(origins, func(o events.Origin) bool { return !c.isWritten(o) }) {
-			n++
+// count counts tombstones up to where a round has come, the end if that is empty, and leaves those behind it: a page may be left early.
+func (c *collector) count(s *sweep, all []projections.Tombstone, after string) (rest []projections.Tombstone) {
+	for i, t := range all {
+		if after != "" && t.Key > after {
+			return all[i:]
+		}
+		s.seen.all++
+		if c.isStuck(t.Hides) {
+			s.seen.stuck++
 		}
 	}
-	return n
+	return nil
+}
+
+// isStuck reports whether a tombstone hides what is in a log that nobody writes any more: of a former
+// incarnation, or of a region that was taken out.
+func (c *collector) isStuck(hides []events.Origin) bool {
+	return slices.ContainsFunc(hides, func(o events.Origin) bool { return !c.isWritten(o) })
 }
 
 // isWritten reports whether an origin's logs are written, and so mirrored.

@@ -465,7 +465,7 @@ func TestWhatAFormerIncarnationHasDeleted(t *testing.T) {
 	}, us, west, eu)
 }
 
-// Thousands of deletes are forgotten in one go, also such of long keys.
+// Thousands of deletes are forgotten in one go, also such of long keys; and all are counted by the round in which they go.
 func TestManyTombstonesAreCollected(t *testing.T) {
 	one(t, func(r *region) {
 		r.cfg.Tombstones.Keep = time.Minute
@@ -479,6 +479,13 @@ func TestManyTombstonesAreCollected(t *testing.T) {
 		r.produce(records...)
 		r.eventsFolded(n)
 		r.within(75*time.Second, "collecting", func() { r.collected(n) })
+		counted := func() float64 { return gather(t, r.registry)["evenkeel_collect_tombstones{}"] }
+		for counted() > 0 {
+			if got := counted(); got != n {
+				t.Errorf("%v are counted, want %d", got, n)
+			}
+			time.Sleep(time.Second)
+		}
 	})
 }
 
@@ -584,7 +591,11 @@ func TestStuck(t *testing.T) {
 	cfg.Region, cfg.Regions = us, map[events.Region]config.Region{us: {Incarnation: 2}, eu: {Incarnation: 1}}
 	former, current := events.FirstOrigin(us), events.Origin{Region: us, Incarnation: 2}
 	hides := [][]events.Origin{{former}, {current, former, events.FirstOrigin(west)}, {current}, {events.FirstOrigin(eu), current}, {events.FirstOrigin(west)}}
-	if n := pipeline.Stuck(&cfg, hides); n != 3 {
+	var all []projections.Tombstone
+	for _, origins := range append(hides, nil) {
+		all = append(all, projections.Tombstone{Hides: origins})
+	}
+	if n := pipeline.Stuck(&cfg, all); n != 3 {
 		t.Errorf("%d", n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/evenkeel/evenkeel/pipeline/api"
 	"github.com/evenkeel/evenkeel/pipeline/config"
 	"github.com/evenkeel/evenkeel/pipeline/disk"
+	"github.com/evenkeel/evenkeel/projections"
 )
 
 // LastSlot is lastSlot, for tests.
@@ -31,8 +32,10 @@ func WaitsForClock(full time.Duration, seen time.Time) func(now time.Time) bool 
 }
 
 // Stuck is what a region counts as tombstones that stay.
-func Stuck(cfg *config.Config, hides [][]events.Origin) int {
-	return (&collector{cfg: cfg}).stuck(hides)
+func Stuck(cfg *config.Config, all []projections.Tombstone) int {
+	s := &sweep{}
+	(&collector{cfg: cfg}).count(s, all, "")
+	return s.seen.stuck
 }
 
 // NoteEnds leaves a note of where logs ended at a time.

@@ -81,13 +81,17 @@ type Dead struct {
 
 // DeadPage is what Dead has found among some keys.
 type DeadPage struct {
-	Dead       []Dead // ascending by key
-	Tombstones int    // of the log, whether or not they could go
-	Next       string // where to go on; empty: it has come to the end
+	Dead []Dead // ascending by key
+	Next string // where to go on; empty: it has come to the end
 
-	// Hides are, of each tombstone of the log whose key nobody sees while slices of other origins hold
-	// something yet, these origins.
-	Hides [][]events.Origin
+	// Tombstones are those of the log, whether or not they could go.
+	Tombstones []Tombstone // ascending by key
+}
+
+// Tombstone is counted among those that there are.
+type Tombstone struct {
+	Key   string
+	Hides []events.Origin // while nobody sees the key: whose slices of it hold something yet
 }
 
 // deadBytes bounds the slices that are read for a page, but for those of its last key.
@@ -135,7 +139,7 @@ func (p *DeadPage) look(rule merge.Rule, log events.Log, e Entity) error {
 	}
 	holds, others := rule.Live(e.Slices[own].Data), holders(rule, e.Slices, log)
 	if !holds {
-		p.Tombstones++
+		p.Tombstones = append(p.Tombstones, Tombstone{Key: e.Key})
 	}
 	if holds || len(others) > 0 {
 		if hidden, err := isHidden(rule, e.Slices); err != nil || !hidden {
@@ -143,7 +147,7 @@ func (p *DeadPage) look(rule merge.Rule, log events.Log, e Entity) error {
 		}
 	}
 	if !holds && len(others) > 0 {
-		p.Hides = append(p.Hides, others)
+		p.Tombstones[len(p.Tombstones)-1].Hides = others
 		return nil
 	}
 	d, err := deadOf(rule, e, own)
