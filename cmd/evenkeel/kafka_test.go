@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/evenkeel/evenkeel/events"
 	"github.com/evenkeel/evenkeel/pipeline/api"
@@ -301,5 +305,54 @@ func TestKafkaBadInput(t *testing.T) {
 	out, _ := c.CombinedOutput() // the exit code is looked at below
 	if c.ProcessState.ExitCode() != int(events.KindRefused) || !strings.Contains(string(out), d.topic+" of us-east-1 has 3 partitions, the configuration says 5") {
 		t.Errorf("exit %d: %s", c.ProcessState.ExitCode(), out)
+	}
+}
+
+// Retention takes all of a log that ends with a transaction, while the node is down: it lacks nothing, and what follows is
+// folded everywhere.
+func TestKafkaEmptied(t *testing.T) {
+	d := newDeployment(t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(d.kafka["us-east-1"]), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(d.topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	write := func(key string) {
+		t.Helper()
+		record := &kgo.Record{Topic: d.topic, Key: []byte(key), Value: []byte("v")}
+		if err := errors.Join(client.BeginTransaction(), client.ProduceSync(t.Context(), record).FirstErr(), client.EndTransaction(t.Context(), kgo.TryCommit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before")
+	d.settle(1)
+	const end = 2 // behind the marker
+	d.await("the end of the log read", func() error {
+		lag, err := d.clients["us-east-1"].Lag(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, row := range lag.Folds {
+			if row.Log.Origin.Region == "us-east-1" && row.Log.Partition == 0 && api.Known(row.Next) == end {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", lag.Folds)
+	})
+	d.stop("us-east-1")
+	all := kadm.Offsets{}
+	all.AddOffset(d.topic, 0, end, -1)
+	if _, err := kadm.NewClient(client).DeleteRecords(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	d.start("us-east-1")
+	write("behind")
+	d.settle(2)
+	for _, r := range kafkaRegions {
+		for _, key := range []string{"before", "behind"} {
+			if out, code := d.evenkeel(r, "get", "session", key); code != 0 || out != "v\n" {
+				t.Errorf("%s: get %s: exit %d: %q", r, key, code, out)
+			}
+		}
 	}
 }
