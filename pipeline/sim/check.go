@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -42,9 +44,48 @@ func (w *World) Acked() int {
 	return len(w.ledger.acked)
 }
 
-// Settle waits until every region has folded every log to its end, and restores no shard: one that is restored
-// goes back first. All regions must be up and nobody may write.
+// calmFor is how long no shard may have moved until none will: a group takes notice of who is gone after ten seconds, and
+// shares out anew what that one had.
+const calmFor = 30 * time.Second
+
+// Settle waits until every region has folded every log to its end, restores no shard (one that is restored
+// goes back first), and moves none any more. All regions must be up and nobody may write.
 func (w *World) Settle() {
+	w.t.Helper()
+	w.settle()
+	for owners := w.owners(); ; {
+		time.Sleep(calmFor)
+		w.settle()
+		now := w.owners()
+		if maps.Equal(now, owners) {
+			return
+		}
+		owners = now
+	}
+}
+
+// owners are the epochs under which shards are open, by node and shard.
+func (w *World) owners() map[string]events.Epoch {
+	w.t.Helper()
+	owners := map[string]events.Epoch{}
+	for _, r := range w.Regions {
+		for _, n := range r.Nodes {
+			if !n.Up() {
+				continue
+			}
+			s, err := n.Own()
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			for _, row := range s.Shards {
+				owners[fmt.Sprintf("%s shard %d", n, row.Partition)] = row.Epoch
+			}
+		}
+	}
+	return owners
+}
+
+func (w *World) settle() {
 	w.t.Helper()
 	logs := w.readLogs()
 	for _, r := range w.Regions {
