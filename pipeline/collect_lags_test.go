@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/evenkeel/evenkeel/events"
+	"github.com/evenkeel/evenkeel/replicator/divergence"
 )
 
 // hide has a region's Kafka give nothing of a topic to whoever reads it, until it is shown again, to new readers.
@@ -85,7 +86,7 @@ func TestNothingIsCollectedWhileARegionLags(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.produce(&kgo.Record{Topic: "session", Partition: p, Key: []byte("k"), Value: []byte("v")})
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // so that the delete is the later one
 			c.delete("k")
 			return func(r *region) {
 				if r != a {
@@ -181,4 +182,71 @@ func TestCollectingWaitsForNoPartition(t *testing.T) {
 		r.start()
 		r.collected(1)
 	})
+}
+
+// That nothing is collected is told, and which region is waited for; so is what fails.
+func TestCollectingTellsOfItself(t *testing.T) {
+	long(t)
+	simulate(t, func(w *world) {
+		for _, r := range w.regions {
+			r.cfg.Tombstones.Keep = time.Minute
+			r.start()
+		}
+		a, c := w.regions[0], w.regions[2]
+		a.put("k", "v")
+		for _, r := range w.regions {
+			r.has("k", "v")
+			r.consistent()
+		}
+		time.Sleep(2 * divergence.IdleInterval) // attested, too
+		c.stop()
+		a.delete("k")
+		time.Sleep(30 * time.Minute)
+		series := gather(t, a.registry)
+		for name, want := range map[string]float64{
+			"evenkeel_collect_tombstones{}": 1, "evenkeel_collect_failures_total{}": 0,
+			`evenkeel_collect_behind_records{origin="us-east-1"}`: 0, `evenkeel_collect_behind_records{origin="us-west-1"}`: 0,
+			`evenkeel_collect_behind_records{origin="eu-central-1"}`: 1,
+		} {
+			if got, ok := series[name]; !ok || got != want {
+				t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
+			}
+		}
+		if stalled := series["evenkeel_collect_stalled_seconds{}"]; stalled < 29*60 || stalled > 31*60 {
+			t.Errorf("stalled for %v seconds", stalled)
+		}
+		a.stop()
+		time.Sleep(10 * time.Minute) // are not in it
+		a.start()
+		time.Sleep(5 * time.Minute)
+		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 33*60 || stalled > 37*60 {
+			t.Errorf("stalled for %v seconds when it was started again", stalled)
+		}
+		var refusing atomic.Bool
+		refusing.Store(true)
+		a.kafka.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			a.kafka.KeepControl()
+			topics := req.(*kmsg.ListOffsetsRequest).Topics
+			byTime := len(topics) > 0 && len(topics[0].Partitions) > 0 && topics[0].Partitions[0].Timestamp > 0
+			return nil, errors.New("not now"), refusing.Load() && byTime
+		})
+		c.start()
+		a.await("failing", func() error {
+			if n := gather(t, a.registry)["evenkeel_collect_failures_total{}"]; n == 0 {
+				return errors.New("nothing failed")
+			}
+			return nil
+		})
+		a.collected(0)
+		refusing.Store(false)
+		a.collected(1)
+		a.await("told", func() error {
+			series := gather(t, a.registry)
+			stalled, behind, left := series["evenkeel_collect_stalled_seconds{}"], series[`evenkeel_collect_behind_records{origin="eu-central-1"}`], series["evenkeel_collect_tombstones{}"]
+			if stalled > 30 || behind > 0 || left > 0 {
+				return fmt.Errorf("stalled for %v s, %v behind, %v left", stalled, behind, left)
+			}
+			return nil
+		})
+	}, us, west, eu)
 }

@@ -480,80 +480,13 @@ func TestManyTombstonesAreCollected(t *testing.T) {
 		r.eventsFolded(n)
 		r.within(75*time.Second, "collecting", func() { r.collected(n) })
 		counted := func() float64 { return gather(t, r.registry)["evenkeel_collect_tombstones{}"] }
-		for counted() > 0 {
-			if got := counted(); got != n {
+		for got := counted(); got > 0; got = counted() {
+			if got != n {
 				t.Errorf("%v are counted, want %d", got, n)
 			}
 			time.Sleep(time.Second)
 		}
 	})
-}
-
-// That nothing is collected is told, and which region is waited for; so is what fails.
-func TestCollectingTellsOfItself(t *testing.T) {
-	long(t)
-	simulate(t, func(w *world) {
-		for _, r := range w.regions {
-			r.cfg.Tombstones.Keep = time.Minute
-			r.start()
-		}
-		a, c := w.regions[0], w.regions[2]
-		a.put("k", "v")
-		for _, r := range w.regions {
-			r.has("k", "v")
-			r.consistent()
-		}
-		time.Sleep(2 * divergence.IdleInterval) // attested, too
-		c.stop()
-		a.delete("k")
-		time.Sleep(30 * time.Minute)
-		series := gather(t, a.registry)
-		for name, want := range map[string]float64{
-			"evenkeel_collect_tombstones{}": 1, "evenkeel_collect_failures_total{}": 0,
-			`evenkeel_collect_behind_records{origin="us-east-1"}`: 0, `evenkeel_collect_behind_records{origin="us-west-1"}`: 0,
-			`evenkeel_collect_behind_records{origin="eu-central-1"}`: 1,
-		} {
-			if got, ok := series[name]; !ok || got != want {
-				t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
-			}
-		}
-		if stalled := series["evenkeel_collect_stalled_seconds{}"]; stalled < 29*60 || stalled > 31*60 {
-			t.Errorf("stalled for %v seconds", stalled)
-		}
-		a.stop()
-		time.Sleep(10 * time.Minute) // are not in it
-		a.start()
-		time.Sleep(5 * time.Minute)
-		if stalled := gather(t, a.registry)["evenkeel_collect_stalled_seconds{}"]; stalled < 33*60 || stalled > 37*60 {
-			t.Errorf("stalled for %v seconds when it was started again", stalled)
-		}
-		var refusing atomic.Bool
-		refusing.Store(true)
-		a.kafka.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
-			a.kafka.KeepControl()
-			topics := req.(*kmsg.ListOffsetsRequest).Topics
-			byTime := len(topics) > 0 && len(topics[0].Partitions) > 0 && topics[0].Partitions[0].Timestamp > 0
-			return nil, errors.New("not now"), refusing.Load() && byTime
-		})
-		c.start()
-		a.await("failing", func() error {
-			if n := gather(t, a.registry)["evenkeel_collect_failures_total{}"]; n == 0 {
-				return errors.New("nothing failed")
-			}
-			return nil
-		})
-		a.collected(0)
-		refusing.Store(false)
-		a.collected(1)
-		a.await("told", func() error {
-			series := gather(t, a.registry)
-			stalled, behind, left := series["evenkeel_collect_stalled_seconds{}"], series[`evenkeel_collect_behind_records{origin="eu-central-1"}`], series["evenkeel_collect_tombstones{}"]
-			if stalled > 30 || behind > 0 || left > 0 {
-				return fmt.Errorf("stalled for %v s, %v behind, %v left", stalled, behind, left)
-			}
-			return nil
-		})
-	}, us, west, eu)
 }
 
 // What is written together is bounded: by its number, by the bytes of keys, and by those of the slices that folding it
